@@ -1,0 +1,25 @@
+"""AlphaOpt: an optimizer that is a reinforcement-learning agent.
+
+  >>> import alphaopt_jax as alphaopt
+  >>> tx = alphaopt.alphaopt()
+"""
+
+from alphaopt_jax.agent import Agent, load_agent, save_agent
+from alphaopt_jax.config import AlphaOptConfig
+from alphaopt_jax.inspection import agent_from_state, learning_rates, metrics, new_episode
+from alphaopt_jax.state import AlphaOptState
+from alphaopt_jax.transform import alphaopt, scale_by_alphaopt
+
+__all__ = [
+    "Agent",
+    "AlphaOptConfig",
+    "AlphaOptState",
+    "agent_from_state",
+    "alphaopt",
+    "learning_rates",
+    "load_agent",
+    "metrics",
+    "new_episode",
+    "save_agent",
+    "scale_by_alphaopt",
+]

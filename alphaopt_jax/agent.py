@@ -1,0 +1,151 @@
+"""An agent: what it learned, and the contract of what it observes. Saved as safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import os
+import pathlib
+
+import chex
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from alphaopt_jax import observation, policy
+
+_FORMAT = "alphaopt-agent"
+_SHIPPED = pathlib.Path(__file__).parent / "agents"
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """A trained actor-critic.
+
+    Attributes:
+      params: Parameters of `policy.ActorCritic`: a nested dict of `float32` arrays.
+      contract: Version of the observation contract that the agent was trained with.
+      max_log_rate: Bound on the log rates that it chooses.
+
+    Raises:
+      ValueError: The parameters or the contract do not fit this version of alphaopt_jax.
+    """
+
+    params: Mapping[str, chex.ArrayTree]
+    contract: int = observation.CONTRACT_VERSION
+    max_log_rate: float = 3.0
+
+    def __post_init__(self):
+        if self.contract != observation.CONTRACT_VERSION:
+            raise ValueError(
+                f"This agent observes by contract {self.contract}, but this alphaopt_jax offers"
+                f" contract {observation.CONTRACT_VERSION}. Train it again, or install the"
+                " version of alphaopt_jax that it was trained with."
+            )
+        found = {path: jnp.shape(leaf) for path, leaf in _flatten(self.params).items()}
+        try:
+            network = self.network
+        except (KeyError, TypeError, IndexError):
+            raise ValueError(
+                "An agent needs the parameters of an actor and a critic"
+                f" (actor/hidden/kernel, ...), but has {sorted(found)}."
+            ) from None
+        fresh = jax.eval_shape(lambda: policy.init_params(jax.random.key(0), network))
+        expected = {path: leaf.shape for path, leaf in _flatten(fresh).items()}
+        if found != expected:
+            wrong = sorted(set(found.items()) ^ set(expected.items()))
+            raise ValueError(
+                f"The agent's parameters do not fit observation contract {self.contract}, which"
+                f" has {observation.NUM_FEATURES} features. Arrays that differ: {wrong}."
+            )
+
+    @property
+    def network(self) -> policy.ActorCritic:
+        """The Flax module that these parameters belong to."""
+        return policy.ActorCritic(
+            actor_hidden=self.params["actor"]["hidden"]["kernel"].shape[1],
+            critic_hidden=self.params["critic"]["hidden"]["kernel"].shape[1],
+            max_log_rate=self.max_log_rate,
+        )
+
+
+def save_agent(path: str | os.PathLike[str], agent: Agent) -> None:
+    """Writes an agent to a safetensors file.
+
+    Args:
+      path: The file to write.
+      agent: The agent.
+
+    Example:
+      >>> import tempfile, jax, jax.numpy as jnp, alphaopt_jax as alphaopt
+      >>> state = alphaopt.alphaopt(agent=None).init(jnp.zeros(3))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     alphaopt.save_agent(f"{folder}/mine.safetensors", alphaopt.agent_from_state(state))
+      ...     agent = alphaopt.load_agent(f"{folder}/mine.safetensors")
+      >>> tx = alphaopt.alphaopt(agent=agent)
+    """
+    arrays = {
+        name: np.ascontiguousarray(leaf, np.float32) for name, leaf in _flatten(agent.params).items()
+    }
+    metadata = {
+        "format": _FORMAT,
+        "contract": str(agent.contract),
+        "max_log_rate": repr(agent.max_log_rate),
+    }
+    safetensors.numpy.save_file(arrays, os.fspath(path), metadata)
+
+
+def load_agent(name_or_path: str | os.PathLike[str]) -> Agent:
+    """Reads an agent that `save_agent` wrote, or a shipped one by its name.
+
+    Args:
+      name_or_path: A path, or the name of a shipped agent.
+
+    Returns:
+      The agent.
+
+    Raises:
+      FileNotFoundError: There is no such file and no such shipped agent.
+      ValueError: The file is not an agent, or not one that this version can use.
+    """
+    path = _find(name_or_path)
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{os.fspath(path)!r} is not a safetensors file: {error}.") from error
+    if metadata.get("format") != _FORMAT:
+        raise ValueError(
+            f"{os.fspath(path)!r} is a safetensors file, but not an agent: its metadata lack"
+            f" format={_FORMAT!r}. Write agents with alphaopt_jax.save_agent."
+        )
+    try:
+        return Agent(
+            params=traverse_util.unflatten_dict(arrays, sep="/"),
+            contract=int(metadata["contract"]),
+            max_log_rate=float(metadata["max_log_rate"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{os.fspath(path)!r} does not hold a usable agent. {error}") from error
+
+
+def _find(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
+    path = pathlib.Path(name_or_path)
+    if path.is_file():
+        return path
+    shipped = _SHIPPED / f"{path.name}.safetensors"
+    if path.name == os.fspath(name_or_path) and shipped.is_file():
+        return shipped
+    names = sorted(file.stem for file in _SHIPPED.glob("*.safetensors"))
+    raise FileNotFoundError(
+        f"No agent {os.fspath(name_or_path)!r}: no such file, and the shipped agents are"
+        f" {names or 'none yet'}. Use agent=None for a fresh agent that learns while it optimizes."
+    )
+
+
+def _flatten(params: Mapping[str, chex.ArrayTree]) -> dict[str, chex.Array]:
+    return traverse_util.flatten_dict(dict(params), sep="/")

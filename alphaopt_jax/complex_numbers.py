@@ -1,0 +1,42 @@
+"""Complex parameters as pairs of real ones, since a rate belongs to a real coordinate."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+class ComplexParts(NamedTuple):
+    """Real and imaginary part of a complex leaf."""
+
+    real: chex.Array
+    imag: chex.Array
+
+
+def split(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """Replaces complex leaves by `ComplexParts`; leaves the others as they are."""
+
+    def split_leaf(leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            return leaf
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            part = jax.ShapeDtypeStruct(leaf.shape, jnp.finfo(leaf.dtype).dtype)
+            return ComplexParts(part, part)
+        return ComplexParts(jnp.real(leaf), jnp.imag(leaf))
+
+    return jax.tree.map(split_leaf, tree)
+
+
+def merge(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """Undoes `split`."""
+
+    def is_parts(node):
+        return isinstance(node, ComplexParts)
+
+    def merge_node(node):
+        return jax.lax.complex(node.real, node.imag) if is_parts(node) else node
+
+    return jax.tree.map(merge_node, tree, is_leaf=is_parts)

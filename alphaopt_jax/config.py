@@ -1,0 +1,69 @@
+"""The agent's constants, in one frozen object that no user needs to touch."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class AlphaOptConfig:
+    """Constants of the environment, the agent and its learning.
+
+    The defaults were chosen by measurement over tasks of very different scale; they are here for
+    research, not for tuning.
+
+    Attributes:
+      relative_step: Size of a step, relative to the scale of the leaf it changes, when the agent's
+        action is zero.
+      minimum_scale: Least scale of a leaf, so that one that starts at zero can leave it.
+      max_log_rate: The agent may change `relative_step` by a factor of `exp(-max_log_rate)` to
+        `exp(max_log_rate)`.
+      max_relative_step: Bound on `relative_step` times the user's `learning_rate`, so that one much
+        too large cannot destroy the parameters before the agent has learned.
+      gradient_decay: Decay of the first moment of the gradients.
+      squared_gradient_decay: Decay of their second moment.
+      epsilon: Added to the root of the second moment where it divides.
+      direction: What the rates multiply. None means the first moment over the root of the second
+        one, which is computed anyway; `optax.identity()` is the raw gradient.
+      actor_hidden: Units in the actor's hidden layer. Every one costs time for every parameter.
+      critic_hidden: Units in the critic's hidden layer. The critic sees only explorers.
+      num_explorers: About how many parameters explore and teach at a time.
+      rollout_length: Steps between two rounds of learning.
+      exploration: Standard deviation of the explorers' noise, in nats of the rate.
+      credit: `"divided"` rewards each parameter with its own part of the decrease of the loss,
+        `"shared"` rewards all with the decrease itself (this needs `value`).
+      previous_gradient_weight: Weight of the gradient before the step in the divided credit: 0.5 is
+        the trapezoid rule, exact on a quadratic without noise; 0 uses the gradient after the step
+        alone, which minibatch noise does not flatter.
+      discount: Discount of future rewards, per step.
+      gae_decay: Lambda of generalised advantage estimation.
+      clip: Bound on the probability ratio in PPO's loss.
+      epochs: Passes over a rollout.
+      agent_learning_rate: Adam's learning rate for the agent.
+      value_cost: Weight of the critic's loss.
+    """
+
+    relative_step: float = 0.01
+    minimum_scale: float = 0.02
+    max_log_rate: float = 3.0
+    max_relative_step: float = 0.05
+    gradient_decay: float = 0.9
+    squared_gradient_decay: float = 0.99
+    epsilon: float = 1e-12
+    direction: optax.GradientTransformation | None = None
+    actor_hidden: int = 8
+    critic_hidden: int = 32
+    num_explorers: int = 256
+    rollout_length: int = 16
+    exploration: float = 0.3
+    credit: Literal["divided", "shared"] = "divided"
+    previous_gradient_weight: float = 0.0
+    discount: float = 0.98
+    gae_decay: float = 0.95
+    clip: float = 0.2
+    epochs: int = 4
+    agent_learning_rate: float = 1e-3
+    value_cost: float = 0.5

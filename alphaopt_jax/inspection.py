@@ -1,0 +1,137 @@
+"""Looking into the optimizer's state: the rates chosen, figures to log, the agent itself."""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from alphaopt_jax import agent as agent_lib
+from alphaopt_jax import complex_numbers, observation, transform
+from alphaopt_jax import state as state_lib
+from alphaopt_jax.config import AlphaOptConfig
+
+_DEFAULT_CONFIG = AlphaOptConfig()
+
+
+def learning_rates(
+    state: optax.OptState, params: optax.Params, config: AlphaOptConfig = _DEFAULT_CONFIG
+) -> optax.Params:
+    """The learning rate of every parameter at the last step.
+
+    Args:
+      state: State of `alphaopt`, or of a chain with it.
+      params: The parameters, for their structure.
+      config: The config of `alphaopt`, if it was given one.
+
+    Returns:
+      `float32` rates, positive, in a pytree like the parameters (complex parameters have a rate for
+      the real and one for the imaginary part, as a complex number). Zeros before the first step.
+
+    Example:
+      >>> import jax.numpy as jnp, alphaopt_jax as alphaopt
+      >>> tx, params = alphaopt.alphaopt(), {"w": jnp.ones(2)}
+      >>> _, state = tx.update({"w": jnp.ones(2)}, tx.init(params), params)
+      >>> alphaopt.learning_rates(state, params)["w"].shape
+      (2,)
+    """
+    state = state_lib.find(state)
+    structure = jax.tree.structure(complex_numbers.split(params))
+    log_rates = jax.tree.leaves(state.log_rates)
+    rates = [
+        transform.rates_of_leaf(leaf, state.leaf_scales[index], jnp.abs(state.multiplier), config)
+        for index, leaf in enumerate(log_rates)
+    ]
+    return complex_numbers.merge(structure.unflatten(rates))
+
+
+def metrics(
+    state: optax.OptState, config: AlphaOptConfig = _DEFAULT_CONFIG
+) -> dict[str, chex.Array]:
+    """Scalars to log.
+
+    Args:
+      state: State of `alphaopt`, or of a chain with it.
+      config: The config of `alphaopt`, if it was given one.
+
+    Returns:
+      A flat dict of `float32[]`: `mean_learning_rate` over all parameters, `mean_log_rate` (the mean
+      action), `updates_made`, `updates_skipped`; and of an agent that learns also `reward` (its
+      estimate of how much the last step decreased the loss), `policy_loss`, `value_loss`,
+      `rounds` of learning.
+    """
+    state = state_lib.find(state)
+    log_rates = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(state.log_rates)]
+    count = max(sum(leaf.size for leaf in log_rates), 1)
+    rates = [
+        transform.rates_of_leaf(leaf, state.leaf_scales[index], jnp.abs(state.multiplier), config)
+        for index, leaf in enumerate(log_rates)
+    ]
+    figures = {
+        "mean_learning_rate": sum((rate.sum() for rate in rates), start=jnp.zeros(())) / count,
+        "mean_log_rate": sum((leaf.sum() for leaf in log_rates), start=jnp.zeros(())) / count,
+        "updates_made": state.updates_made,
+        "updates_skipped": state.updates_skipped,
+    }
+    learner = state.learner
+    if learner is not None:
+        figures |= {
+            "reward": learner.reward,
+            "policy_loss": learner.losses.policy,
+            "value_loss": learner.losses.value,
+            "rounds": learner.rounds,
+        }
+    return {name: jnp.asarray(figure, jnp.float32) for name, figure in figures.items()}
+
+
+def agent_from_state(
+    state: optax.OptState, config: AlphaOptConfig = _DEFAULT_CONFIG
+) -> agent_lib.Agent:
+    """Takes the agent out of the optimizer, as it is now, to save it or to use it elsewhere.
+
+    Args:
+      state: State of `alphaopt`, or of a chain with it.
+      config: The config of `alphaopt`, if it was given one.
+
+    Returns:
+      The `Agent`.
+    """
+    return agent_lib.Agent(
+        params=jax.tree.map(jnp.array, state_lib.find(state).agent),
+        max_log_rate=config.max_log_rate,
+    )
+
+
+def new_episode(state: optax.OptState) -> optax.OptState:
+    """Starts another training with the same agent.
+
+    What the agent learned, its own optimizer and its random key are kept; everything that belongs
+    to the finished training (moments, loss history, rollout) is forgotten. States of other
+    transformations in a chain are left alone.
+
+    Args:
+      state: State of `alphaopt`, or of a chain with it.
+
+    Returns:
+      The state for new parameters of the same shapes. Can be jitted.
+    """
+    old = state_lib.find(state)
+    blank = jax.tree.map(jnp.zeros_like, old)
+    learner = old.learner
+    if learner is not None:
+        learner = blank.learner._replace(
+            key_data=learner.key_data,
+            agent_optimizer=learner.agent_optimizer,
+            rounds=learner.rounds,
+            losses=learner.losses,
+            loss=jnp.full_like(learner.loss, jnp.nan),
+        )
+    direction = None if old.direction is None else blank.direction
+    new = blank._replace(
+        agent=old.agent,
+        loss_history=observation.empty_loss_history(),
+        direction=direction,
+        learner=learner,
+    )
+    return state_lib.replace(state, new)

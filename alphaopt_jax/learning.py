@@ -1,0 +1,173 @@
+"""Actor-critic learning from one rollout: generalised advantages, PPO's clipped loss, Adam."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+import warnings
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from alphaopt_jax import policy
+from alphaopt_jax.config import AlphaOptConfig
+
+with warnings.catch_warnings():  # rlax's own imports warn of deprecations that are not ours.
+    warnings.simplefilter("ignore")
+    import rlax
+
+_MAX_ADVANTAGE = 4.0
+_MAX_REWARD = 5.0
+_TINY = 1e-30
+
+
+class Rollout(NamedTuple):
+    """What M explorers saw, did and got in T steps.
+
+    Attributes:
+      observations: `float32[T, M, NUM_FEATURES]`.
+      actions: `float32[T, M]`, the log rates chosen, noise included.
+      means: `float32[T, M]`, the log rates without the noise.
+      rewards: `float32[T, M]`, the reward of each action; that of the last step is never known,
+        since explorers change before it comes.
+    """
+
+    observations: chex.Array
+    actions: chex.Array
+    means: chex.Array
+    rewards: chex.Array
+
+
+class Losses(NamedTuple):
+    """Losses of the last round of learning; both `float32[]`."""
+
+    policy: chex.Array
+    value: chex.Array
+
+
+def empty_rollout(length: int, num_explorers: int, num_features: int) -> Rollout:
+    """Returns a rollout of zeros."""
+    per_step = jnp.zeros((length, num_explorers), jnp.float32)
+    observations = jnp.zeros((length, num_explorers, num_features), jnp.float32)
+    return Rollout(observations, per_step, per_step, per_step)
+
+
+def agent_optimizer(config: AlphaOptConfig) -> optax.GradientTransformation:
+    """The conventional optimizer that trains the agent."""
+    return optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adam(config.agent_learning_rate, eps=1e-5)
+    )
+
+
+def normalize_rewards(rewards: chex.Array, leaf_sizes: Sequence[int]) -> chex.Array:
+    """Puts the rewards of every leaf in units of their own root mean square.
+
+    Losses and gradients differ by orders of magnitude between tasks, leaves and stages of a
+    training; what the agent must learn is which rates were better than others there and then.
+
+    Args:
+      rewards: `float32[T, M]`.
+      leaf_sizes: Number of explorers in each leaf, summing to M.
+
+    Returns:
+      `float32[T, M]`, clipped to ±5.
+    """
+    leaf_of = np.repeat(np.arange(len(leaf_sizes)), leaf_sizes)
+    squares = jax.ops.segment_sum(jnp.square(rewards).mean(axis=0), leaf_of, len(leaf_sizes))
+    mean_square = squares / np.maximum(leaf_sizes, 1)
+    scale = jnp.sqrt(mean_square)[leaf_of] + _TINY
+    return jnp.clip(rewards / scale, -_MAX_REWARD, _MAX_REWARD)
+
+
+def advantages(
+    rewards: chex.Array, values: chex.Array, discount: float, decay: float
+) -> chex.Array:
+    """Generalised advantage estimates of every explorer (Schulman et al. 2016).
+
+    Args:
+      rewards: `float32[T, M]`.
+      values: `float32[T + 1, M]`, the last row being the bootstrap.
+      discount: Gamma; training goes on after the rollout, so no step is terminal.
+      decay: Lambda.
+
+    Returns:
+      `float32[T, M]`.
+    """
+
+    def one_explorer(reward, value):
+        return rlax.truncated_generalized_advantage_estimation(
+            reward, jnp.full_like(reward, discount), decay, value
+        )
+
+    return jax.vmap(one_explorer, in_axes=1, out_axes=1)(rewards, values)
+
+
+def clipped_policy_loss(
+    log_ratios: chex.Array, advantage: chex.Array, clip: float
+) -> chex.Array:
+    """PPO's clipped surrogate loss (Schulman et al. 2017, eq. 7), mean over samples.
+
+    Args:
+      log_ratios: `float32[N]`, log of the probability now over that when acting.
+      advantage: `float32[N]`.
+      clip: Bound on the distance of the ratio from 1.
+
+    Returns:
+      `float32[]`.
+    """
+    return rlax.clipped_surrogate_pg_loss(jnp.exp(log_ratios), advantage, clip)
+
+
+def learn(
+    params: chex.ArrayTree,
+    optimizer_state: optax.OptState,
+    rollout: Rollout,
+    leaf_sizes: Sequence[int],
+    network: policy.ActorCritic,
+    config: AlphaOptConfig,
+) -> tuple[chex.ArrayTree, optax.OptState, Losses]:
+    """Improves the agent on one rollout.
+
+    Args:
+      params: Parameters of `network`.
+      optimizer_state: State of `agent_optimizer(config)`.
+      rollout: T steps of M explorers; the last step serves only as the bootstrap.
+      leaf_sizes: Number of explorers in each leaf, summing to M.
+      network: The actor-critic.
+      config: The constants.
+
+    Returns:
+      New parameters, new optimizer state, and the losses of the last pass.
+    """
+    _, values = network.apply({"params": params}, rollout.observations)
+    rewards = normalize_rewards(rollout.rewards[:-1], leaf_sizes)
+    advantage = advantages(rewards, values, config.discount, config.gae_decay)
+    returns = advantage + values[:-1]
+    advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    advantage = jnp.clip(advantage, -_MAX_ADVANTAGE, _MAX_ADVANTAGE)
+    acted = Rollout(*(field[:-1] for field in rollout))
+    old_log_prob = policy.log_probability(acted.actions, acted.means, config.exploration)
+
+    def loss(params):
+        mean, value = network.apply({"params": params}, acted.observations)
+        log_ratio = policy.log_probability(acted.actions, mean, config.exploration) - old_log_prob
+        log_ratio = jnp.clip(log_ratio, -10.0, 10.0)
+        policy_loss = clipped_policy_loss(log_ratio.ravel(), advantage.ravel(), config.clip)
+        value_loss = optax.losses.huber_loss(value, returns).mean()
+        return policy_loss + config.value_cost * value_loss, Losses(policy_loss, value_loss)
+
+    optimizer = agent_optimizer(config)
+
+    def one_pass(carry, _):
+        params, state = carry
+        grads, losses = jax.grad(loss, has_aux=True)(params)
+        updates, state = optimizer.update(grads, state, params)
+        return (optax.apply_updates(params, updates), state), losses
+
+    (params, optimizer_state), losses = jax.lax.scan(
+        one_pass, (params, optimizer_state), length=config.epochs
+    )
+    return params, optimizer_state, jax.tree.map(lambda values: values[-1], losses)

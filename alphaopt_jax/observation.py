@@ -1,0 +1,271 @@
+"""What one parameter sees: itself, its gradient and their history, its leaf, the loss, the time.
+
+An observation has two parts. The *coordinate features* differ from parameter to parameter and are
+computed for every one of them at every step, so there are few and they need only the accumulators
+that Adam has. The *context* is the same for all parameters of a leaf. Neither changes when
+the loss or a leaf is multiplied by a constant, nor (but for the few features of `Context`) when
+the loss is shifted.
+
+The meaning and order of the features is the *observation contract*: an agent is only good for the
+contract that it was trained with. Change a feature, and raise `CONTRACT_VERSION`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import chex
+import jax.numpy as jnp
+
+from alphaopt_jax.config import AlphaOptConfig
+
+CONTRACT_VERSION = 1
+
+COORDINATE_FEATURES = (
+    "gradient",
+    "momentum",
+    "gradient times momentum",
+    "log of the gradient's size relative to its leaf",
+    "parameter relative to its leaf",
+)
+CONTEXT_FEATURES = (
+    "consistency of the leaf's momentum",
+    "agreement of the leaf's gradient and momentum",
+    "is a matrix",
+    "log scale of the leaf",
+    "trend of the loss",
+    "log time",
+    "time to go",
+    "nearness of the end",
+)
+NUM_FEATURES = len(COORDINATE_FEATURES) + len(CONTEXT_FEATURES)
+
+_TINY = 1e-30  # Smaller than the square of any gradient that float32 can tell from zero.
+
+
+class Coordinates(NamedTuple):
+    """What the accumulators hold of some coordinates: a leaf, or a gathered sample of many leaves.
+
+    Attributes:
+      param: The parameters, `float32`, any shape.
+      grad: Their gradients; this and the following have the parameters' shape.
+      first_moment: Moving average of the gradients, this one included, not bias-corrected.
+      second_moment: Moving average of their squares, likewise.
+    """
+
+    param: chex.Array
+    grad: chex.Array
+    first_moment: chex.Array
+    second_moment: chex.Array
+
+
+class Normalized(NamedTuple):
+    """Gradient and momentum of some coordinates in units of their own root mean square.
+
+    Attributes:
+      gradient: `g / sqrt(v)`, any shape.
+      momentum: `m / sqrt(v)`, the same shape.
+      second_moment: bias-corrected `v`, the same shape.
+    """
+
+    gradient: chex.Array
+    momentum: chex.Array
+    second_moment: chex.Array
+
+
+class LeafStatistics(NamedTuple):
+    """Means over one leaf; all `float32[]`, or any shape that broadcasts against coordinates.
+
+    Attributes:
+      scale: Root mean square of the parameters, at least the configured minimum.
+      second_moment: Mean of the second moments.
+      consistency: Mean of the squared normalised momentum; 1 when gradients never change.
+      agreement: Mean of the product of normalised gradient and momentum.
+    """
+
+    scale: chex.Array
+    second_moment: chex.Array
+    consistency: chex.Array
+    agreement: chex.Array
+
+
+class LeafView(NamedTuple):
+    """What the agent sees of one leaf.
+
+    Attributes:
+      normalized: Gradient and momentum in units of their own root mean square.
+      statistics: Means over the leaf.
+      features: One array of the leaf's shape for each of `COORDINATE_FEATURES`.
+      context: `float32[len(CONTEXT_FEATURES)]`.
+    """
+
+    normalized: Normalized
+    statistics: LeafStatistics
+    features: tuple[chex.Array, ...]
+    context: chex.Array
+
+
+class LossHistory(NamedTuple):
+    """Moving averages of the loss; all `float32[]`.
+
+    Attributes:
+      fast: Average over about 10 steps.
+      slow: Average over about 100 steps.
+      spread: Average squared distance from `slow`, over about 100 steps.
+      observed: How many losses were seen.
+    """
+
+    fast: chex.Array
+    slow: chex.Array
+    spread: chex.Array
+    observed: chex.Array
+
+
+def empty_loss_history() -> LossHistory:
+    """Returns the history before any loss was seen."""
+    zero = jnp.zeros((), jnp.float32)
+    return LossHistory(zero, zero, zero, zero)
+
+
+def append_loss(history: LossHistory, loss: chex.Array) -> LossHistory:
+    """Adds one loss, `float32[]`, to the history."""
+    first = history.observed == 0
+    fast = jnp.where(first, loss, 0.9 * history.fast + 0.1 * loss)
+    slow = jnp.where(first, loss, 0.99 * history.slow + 0.01 * loss)
+    spread = 0.99 * history.spread + 0.01 * jnp.square(loss - slow)
+    return LossHistory(fast, slow, spread, history.observed + 1.0)
+
+
+def accumulate(
+    param: chex.Array,
+    grad: chex.Array,
+    first_moment: chex.Array,
+    second_moment: chex.Array,
+    config: AlphaOptConfig,
+) -> Coordinates:
+    """Adds a gradient to the moving averages of one leaf."""
+    first_decay, second_decay = config.gradient_decay, config.squared_gradient_decay
+    return Coordinates(
+        param,
+        grad,
+        first_decay * first_moment + (1.0 - first_decay) * grad,
+        second_decay * second_moment + (1.0 - second_decay) * jnp.square(grad),
+    )
+
+
+def normalize(
+    coordinates: Coordinates, step: chex.Array, config: AlphaOptConfig
+) -> Normalized:
+    """Puts gradient and momentum in units of the gradient's own root mean square.
+
+    Args:
+      coordinates: Gradients and their moving averages.
+      step: Number of gradients averaged, `float32[]`, at least 1.
+      config: Gives the decays of both averages and what is added to the root that divides.
+
+    Returns:
+      `Normalized` arrays of the coordinates' shape.
+    """
+    second = coordinates.second_moment / (1.0 - config.squared_gradient_decay**step)
+    inverse_root = 1.0 / (jnp.sqrt(second) + config.epsilon)
+    momentum = coordinates.first_moment * inverse_root / (1.0 - config.gradient_decay**step)
+    return Normalized(coordinates.grad * inverse_root, momentum, second)
+
+
+def observe(
+    leaf: Coordinates,
+    history: LossHistory,
+    step: chex.Array,
+    num_steps: int | None,
+    config: AlphaOptConfig,
+) -> LeafView:
+    """Computes what the agent sees of one leaf.
+
+    Args:
+      leaf: Parameters, gradients and their moving averages.
+      history: The losses seen.
+      step: This update's number, from 1, `float32[]`.
+      num_steps: Planned number of updates, if known.
+      config: The constants.
+
+    Returns:
+      The leaf's `LeafView`.
+    """
+    normalized = normalize(leaf, step, config)
+    statistics = leaf_statistics(leaf.param, normalized, config.minimum_scale)
+    return LeafView(
+        normalized,
+        statistics,
+        coordinate_features(leaf.param, normalized, statistics),
+        context_features(statistics, leaf.param.ndim > 1, history, step, num_steps),
+    )
+
+
+def leaf_statistics(
+    param: chex.Array, normalized: Normalized, minimum_scale: float
+) -> LeafStatistics:
+    """Summarises one leaf. Empty leaves give finite numbers."""
+    count = max(param.size, 1)
+    return LeafStatistics(
+        scale=jnp.maximum(jnp.sqrt(jnp.sum(jnp.square(param)) / count), minimum_scale),
+        second_moment=jnp.sum(normalized.second_moment) / count,
+        consistency=jnp.sum(jnp.square(normalized.momentum)) / count,
+        agreement=jnp.sum(normalized.gradient * normalized.momentum) / count,
+    )
+
+
+def coordinate_features(
+    param: chex.Array, normalized: Normalized, leaf: LeafStatistics
+) -> tuple[chex.Array, ...]:
+    """The features named in `COORDINATE_FEATURES`, each of the parameter's shape."""
+    gradient, momentum = _squash(normalized.gradient), _squash(normalized.momentum)
+    relative_size = (normalized.second_moment + _TINY) / (leaf.second_moment + _TINY)
+    return (
+        gradient,
+        momentum,
+        gradient * momentum,
+        _squash(0.15 * jnp.log(relative_size)),
+        _squash(param / leaf.scale),
+    )
+
+
+def context_features(
+    leaf: LeafStatistics,
+    is_matrix: bool,
+    history: LossHistory,
+    step: chex.Array,
+    num_steps: int | None,
+) -> chex.Array:
+    """The features named in `CONTEXT_FEATURES`.
+
+    Args:
+      leaf: Statistics of the leaf.
+      is_matrix: Whether the leaf has two or more axes.
+      history: The losses seen.
+      step: This update's number, from 1, `float32[]`.
+      num_steps: Planned number of updates; the last two features are zero without it.
+
+    Returns:
+      `float32[len(CONTEXT_FEATURES)]`.
+    """
+    trend = (history.fast - history.slow) / (jnp.sqrt(history.spread) + _TINY)
+    if num_steps is None:
+        to_go = end = jnp.zeros((), jnp.float32)
+    else:
+        progress = jnp.minimum(step / num_steps, 1.0)
+        to_go, end = 2.0 * progress - 1.0, jnp.exp(-8.0 * (1.0 - progress))
+    features = (
+        3.0 * leaf.consistency,
+        3.0 * leaf.agreement,
+        jnp.asarray(is_matrix, jnp.float32),
+        0.2 * jnp.log(leaf.scale),
+        jnp.clip(trend, -2.0, 2.0),
+        jnp.tanh(jnp.log(step) / 3.0 - 1.0),
+        to_go,
+        end,
+    )
+    return jnp.stack([_squash(feature) for feature in features])
+
+
+def _squash(feature: chex.Array) -> chex.Array:
+    return jnp.clip(feature, -3.0, 3.0)

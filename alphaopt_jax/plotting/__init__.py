@@ -1,0 +1,30 @@
+"""Pictures: pure functions from arrays to matplotlib figures.
+
+Needs matplotlib, which the rest of the package does not: `pip install matplotlib`. Figures are made
+without `pyplot`, so that nothing global changes and no window opens; save one with
+`save_png(figure, path)` or `figure.savefig(path)`. Colours are those of Okabe and Ito,
+distinguishable by colour-blind people.
+"""
+
+from alphaopt_jax.plotting.animation import learning_animation
+from alphaopt_jax.plotting.landscapes import (
+    Trace,
+    draw_terrain,
+    landscape_figure,
+    overview_figure,
+    policy_map_figure,
+)
+from alphaopt_jax.plotting.style import save_png
+from alphaopt_jax.plotting.training import learning_figure, training_figure
+
+__all__ = [
+    "Trace",
+    "draw_terrain",
+    "landscape_figure",
+    "learning_animation",
+    "learning_figure",
+    "overview_figure",
+    "policy_map_figure",
+    "save_png",
+    "training_figure",
+]

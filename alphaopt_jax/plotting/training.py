@@ -1,0 +1,125 @@
+"""Pictures of learning: training curves of optimizers, and how an agent gets better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+import numpy as np
+
+from alphaopt_jax.plotting.style import (
+    COLORS,
+    FAINT,
+    band,
+    color_of,
+    new_figure,
+    styled,
+    tidy_log_axis,
+)
+
+
+@styled
+def learning_figure(
+    steps: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    limit: int,
+    title: str,
+    columns: int = 4,
+) -> Figure:
+    """How many steps an agent needs in each episode, against the same one that never learns.
+
+    Args:
+      steps: From a landscape's title to the steps needed with learning on and with learning off,
+        both `float[S, E]` for S seeds and E episodes; `limit` where the target was not reached.
+      limit: Steps in an episode.
+      title: What the picture shows.
+      columns: Panels in a row.
+
+    Returns:
+      The figure: mean over the seeds as a line, the range from least to most shaded.
+    """
+    columns = min(columns, len(steps))
+    rows = -(-len(steps) // columns)
+    figure = new_figure((max(2.7 * columns, 5.0), 2.1 * rows + 0.9), title)
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    for panel, (name, (on, off)) in zip(panels, steps.items(), strict=False):
+        episodes = np.arange(1, on.shape[1] + 1)
+        panel.axhline(limit, color=FAINT, lw=0.8, ls=":", label="not reached")
+        band(panel, episodes, off, COLORS["Adam"], "learning off", ls="--")
+        band(panel, episodes, on, COLORS["AlphaOpt"], "learning on")
+        least = min(on.min(), off.min())
+        panel.set(yscale="log", title=name, ylim=(0.7 * min(least, 0.5 * limit), 1.3 * limit))
+        tidy_log_axis(panel.yaxis)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    for panel in panels[len(steps) :]:
+        panel.set_visible(False)
+    for panel in panels[max(len(steps) - columns, 0) : len(steps)]:
+        panel.set_xlabel("episode")
+        panel.tick_params(axis="x", labelbottom=True)
+    figure.supylabel("steps needed", fontsize=9.5)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=len(labels))
+    return figure
+
+
+@styled
+def training_figure(
+    curves: Mapping[str, np.ndarray],
+    finals: Mapping[str, np.ndarray],
+    *,
+    x: np.ndarray,
+    x_label: str,
+    y_label: str,
+    final_label: str,
+    title: str,
+    window: int = 1,
+    log: bool = True,
+) -> Figure:
+    """Curves of several optimizers, and beside them a dot for each final value, with intervals.
+
+    Args:
+      curves: From an optimizer's name to its curves, `float[S, T]` for S seeds.
+      finals: From an optimizer's name to its final values, `float[S]`; listed in this order from
+        top to bottom.
+      x: `float[T]`, where the curves' values lie.
+      x_label: What `x` is.
+      y_label: What the curves are.
+      final_label: What the final values are.
+      title: What the picture shows.
+      window: Values averaged into one, centred, before drawing.
+      log: Whether the curves' axis is logarithmic.
+
+    Returns:
+      The figure: means over the seeds; shades and bars reach from the least to the most.
+    """
+    figure = new_figure((10.0, 0.3 * len(finals) + 2.6), title)
+    panel, dots = figure.subplots(1, 2, width_ratios=(1.6, 1.0))
+    for name, values in curves.items():
+        width = 2.2 if name.startswith("AlphaOpt") else 1.3
+        smooth = np.stack([_smooth(np.asarray(each, float), window) for each in values])
+        middle = x[(window - 1) // 2 :][: smooth.shape[1]]
+        band(panel, middle, smooth, color_of(name, finals), name, lw=width)
+    panel.set(xlabel=x_label, title=y_label, yscale="log" if log else "linear")
+    for row, (name, values) in enumerate(finals.items()):
+        values = np.asarray(values, float)
+        color, mean = color_of(name, finals), values.mean()
+        dots.plot([values.min(), values.max()], [row, row], color=color, lw=2.2, alpha=0.5)
+        dots.plot(values, np.full(len(values), row), "|", color=color, ms=7)
+        dots.plot(mean, row, "o", color=color, ms=7.5)
+        note = f"{mean:.4g}"
+        dots.annotate(note, (mean, row), (0, 6), textcoords="offset points", ha="center", size=7.5)
+    dots.set(yticks=range(len(finals)), yticklabels=list(finals), title=final_label)
+    dots.set_ylim(len(finals) - 0.4, -0.7)
+    dots.tick_params(axis="y", length=0)
+    dots.grid(axis="y", visible=False)
+    for tick, name in zip(dots.get_yticklabels(), finals, strict=True):
+        tick.set_color(
+            color_of(name, finals)
+        )  # So the names at the dots are the curves' legend too.
+        tick.set_weight("bold" if name.startswith("AlphaOpt") else "normal")
+    return figure
+
+
+def _smooth(values: np.ndarray, window: int) -> np.ndarray:
+    return np.convolve(values, np.full(window, 1.0 / window), mode="valid")

@@ -1,0 +1,99 @@
+"""What the optimizer remembers between steps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import chex
+import jax
+import optax
+
+from alphaopt_jax import learning, observation
+
+
+class LearnerState(NamedTuple):
+    """What an agent that learns remembers in addition. M explorers, rollouts of T steps.
+
+    Attributes:
+      key_data: `uint32[2]`, from which every random number is drawn.
+      agent_optimizer: State of the agent's own optimizer.
+      explorers: `int32[M]`, the explorers' positions within their flattened leaves.
+      rollout: What the explorers saw, did and got since they were drawn.
+      explorer_steps: `float32[M]`, the last change of their parameters.
+      explorer_gradients: `float32[M]`, their gradients when that change was made.
+      loss: `float32[]`, the loss then; NaN when none was given.
+      reward: `float32[]`, the explorers' estimate of how much the last step decreased the loss.
+      losses: Of the last round of learning.
+      rounds: `int32[]`, rounds of learning so far.
+    """
+
+    key_data: chex.Array
+    agent_optimizer: optax.OptState
+    explorers: chex.Array
+    rollout: learning.Rollout
+    explorer_steps: chex.Array
+    explorer_gradients: chex.Array
+    loss: chex.Array
+    reward: chex.Array
+    losses: learning.Losses
+    rounds: chex.Array
+
+
+class AlphaOptState(NamedTuple):
+    """State of `alphaopt`: a pytree of arrays, with nothing in it that cannot be saved.
+
+    Attributes:
+      updates_made: `int32[]`, steps that changed the parameters.
+      updates_skipped: `int32[]`, steps skipped because a gradient or the loss was not finite.
+      agent: Parameters of the actor-critic, a nested dict of `float32` arrays.
+      gradient_average: First moments; a tree like the parameters, `float32`.
+      squared_gradient_average: Second moments; a tree like the parameters, `float32`.
+      log_rates: The last actions; a tree like the parameters, `float16`.
+      leaf_scales: `float32[leaves]`, scale of each leaf's parameters at the last step.
+      multiplier: `float32[]`, the user's `learning_rate` at the last step.
+      loss_history: Moving averages of the loss.
+      direction: State of `AlphaOptConfig.direction`, or None.
+      learner: None for a frozen agent.
+    """
+
+    updates_made: chex.Array
+    updates_skipped: chex.Array
+    agent: chex.ArrayTree
+    gradient_average: optax.Updates
+    squared_gradient_average: optax.Updates
+    log_rates: optax.Updates
+    leaf_scales: chex.Array
+    multiplier: chex.Array
+    loss_history: observation.LossHistory
+    direction: optax.OptState | None
+    learner: LearnerState | None
+
+
+def find(state: optax.OptState) -> AlphaOptState:
+    """Finds AlphaOpt's state within that of a chain or wrapper.
+
+    Args:
+      state: Any optimizer state that holds exactly one `AlphaOptState`.
+
+    Returns:
+      The `AlphaOptState`.
+
+    Raises:
+      ValueError: There is none, or more than one.
+    """
+    is_alphaopt = lambda node: isinstance(node, AlphaOptState)  # noqa: E731
+    found = [node for node in jax.tree.leaves(state, is_leaf=is_alphaopt) if is_alphaopt(node)]
+    if len(found) != 1:
+        raise ValueError(
+            f"Expected an optimizer state that holds one AlphaOptState, found {len(found)} in a"
+            f" {type(state).__name__}. Pass the state of `alphaopt(...)` or of a chain with it."
+        )
+    return found[0]
+
+
+def replace(state: optax.OptState, new: AlphaOptState) -> optax.OptState:
+    """Returns `state` with the `AlphaOptState` in it replaced by `new`."""
+    is_alphaopt = lambda node: isinstance(node, AlphaOptState)  # noqa: E731
+    return jax.tree.map(
+        lambda node: new if is_alphaopt(node) else node, state, is_leaf=is_alphaopt
+    )

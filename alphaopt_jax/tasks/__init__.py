@@ -1,0 +1,1 @@
+"""What is optimized: landscapes, networks, data sets."""

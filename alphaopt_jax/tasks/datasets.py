@@ -1,0 +1,127 @@
+"""Image data sets as arrays: a prepared TFDS folder, else a TFDS download, else scikit-learn's digits.
+
+Nothing here waits for a network that does not answer: the network is tried for a few seconds
+before TFDS may use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import importlib.util
+import logging
+import os
+import pathlib
+import socket
+from typing import NamedTuple
+
+import numpy as np
+
+_LOGGER = logging.getLogger(__name__)
+_DOWNLOAD_HOST = ("storage.googleapis.com", 443)
+_NETWORK_TIMEOUT_SECONDS = 3.0
+
+
+class ImageClassificationData(NamedTuple):
+    """A labelled image data set held in memory.
+
+    Attributes:
+      train_images: `uint8[N, 28, 28, 1]`.
+      train_labels: `int32[N]`.
+      test_images: `uint8[M, 28, 28, 1]`.
+      test_labels: `int32[M]`.
+      source: Where the images came from, in words fit for a log line.
+    """
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    source: str
+
+
+def load_mnist(data_dir: str | os.PathLike[str] | None = None) -> ImageClassificationData:
+    """Loads MNIST: 60,000 training and 10,000 test images of handwritten digits.
+
+    Tried in this order: `data_dir`; the folder that the environment variable `TFDS_DATA_DIR`
+    names; TFDS's usual folder and `shared/data/tensorflow_datasets` next to this checkout; TFDS's
+    own download, when the network answers and TensorFlow (which TFDS needs to prepare files) is
+    installed; and last scikit-learn's 1,797 bundled 8x8 digits, resized to 28x28, with one warning
+    that says so.
+
+    Args:
+      data_dir: A folder in which TFDS has prepared `mnist`. When given, nothing else is tried.
+
+    Returns:
+      The images and labels, with `source` telling which of the above they are.
+
+    Raises:
+      FileNotFoundError: `data_dir` was given and holds no prepared MNIST.
+    """
+    for folder in _prepared_folders(data_dir):
+        if (folder / "mnist").is_dir():
+            return _read_tfds(folder, download=False)
+    if data_dir is not None:
+        raise FileNotFoundError(
+            f"No prepared MNIST under {os.fspath(data_dir)!r}. Expected a TFDS folder that holds"
+            " mnist/3.0.1; leave `data_dir` out to let TFDS download it."
+        )
+    obstacle = _download_obstacle()
+    if obstacle is None:
+        return _read_tfds(None, download=True)
+    _LOGGER.warning(
+        "MNIST is not on this machine and cannot be downloaded (%s): using scikit-learn's 1,797"
+        " digits, resized from 8x8 to 28x28, instead. Set TFDS_DATA_DIR to use the real one.",
+        obstacle,
+    )
+    return _load_digits()
+
+
+def _prepared_folders(data_dir: str | os.PathLike[str] | None) -> Sequence[pathlib.Path]:
+    if data_dir is not None:
+        return [pathlib.Path(data_dir)]
+    named = os.environ.get("TFDS_DATA_DIR")
+    folders = [pathlib.Path(named)] if named else []
+    folders.append(pathlib.Path.home() / "tensorflow_datasets")
+    checkout = pathlib.Path(__file__).resolve().parents[2]
+    for parent in (checkout.parent, pathlib.Path.cwd().parent):
+        folders.append(parent / "shared" / "data" / "tensorflow_datasets")
+    return folders
+
+
+def _download_obstacle() -> str | None:
+    """Says why TFDS could not download and prepare a data set here, or None if it could."""
+    if importlib.util.find_spec("tensorflow") is None:
+        return "TFDS needs TensorFlow to prepare a download, and it is not installed"
+    try:
+        socket.create_connection(_DOWNLOAD_HOST, timeout=_NETWORK_TIMEOUT_SECONDS).close()
+    except OSError as error:
+        return f"no network: {error}"
+    return None
+
+
+def _read_tfds(folder: pathlib.Path | None, *, download: bool) -> ImageClassificationData:
+    import tensorflow_datasets as tfds  # Slow to import, and needed only here.
+
+    arrays = []
+    for split in ("train", "test"):
+        source = tfds.data_source("mnist", split=split, data_dir=folder, download=download)
+        examples = source.__getitems__(list(range(len(source))))
+        arrays.append(np.stack([example["image"] for example in examples]))
+        arrays.append(np.array([example["label"] for example in examples], np.int32))
+    place = f"TFDS, {folder}" if folder else "TFDS"
+    return ImageClassificationData(*arrays, source=f"MNIST ({place})")
+
+
+def _load_digits() -> ImageClassificationData:
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    pixels = (digits.images * (255.0 / 16.0)).astype(np.uint8)
+    enlarged = np.kron(pixels, np.ones((1, 3, 3), np.uint8))  # 8x8 -> 24x24, then a margin of 2.
+    images = np.pad(enlarged, ((0, 0), (2, 2), (2, 2)))[..., None]
+    labels = digits.target.astype(np.int32)
+    order = np.random.default_rng(0).permutation(len(images))
+    train, test = order[:1500], order[1500:]
+    return ImageClassificationData(
+        images[train], labels[train], images[test], labels[test], source="scikit-learn digits, resized"
+    )

@@ -1,0 +1,376 @@
+"""Two-dimensional loss landscapes: small enough to see, hard enough to matter.
+
+Every landscape is a pure `jax.numpy` function from one point, `float32[2]`, to a scalar, with its
+known minima, a starting point and the rectangle worth drawing. Formulas are those of the
+literature; where a source names a start, it is used, and where it only names a domain, the start is
+ours: inside that domain, away from every minimum and from every axis of symmetry that would make
+the problem easier than it is.
+
+Sources:
+  [R] H. H. Rosenbrock, "An automatic method for finding the greatest or least value of a function",
+      The Computer Journal 3 (1960).
+  [M] J. J. Moré, B. S. Garbow, K. E. Hillstrom, "Testing unconstrained optimization software",
+      ACM Transactions on Mathematical Software 7 (1981).
+  [J] M. Jamil, X.-S. Yang, "A literature survey of benchmark functions for global optimisation
+      problems", Int. J. Mathematical Modelling and Numerical Optimisation 4 (2013).
+  [S] S. Surjanovic, D. Bingham, "Virtual library of simulation experiments: test functions and
+      datasets", https://www.sfu.ca/~ssurjano/optimization.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import math
+from types import MappingProxyType
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Kind = Literal["unimodal", "few minima", "multimodal", "special"]
+Point = tuple[float, float]
+
+_ANGLE = math.pi / 6  # of the rotated bowl: a generic angle, on no symmetry of the coordinates
+_COSINE, _SINE = math.cos(_ANGLE), math.sin(_ANGLE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Landscape:
+    """A function of two variables, and what is known about it.
+
+    Hashable, so that it can be a static argument of `jax.jit`.
+
+    Attributes:
+      name: the key in `LANDSCAPES`, fit for a file name.
+      title: the name for people.
+      function: `float32[2] -> float32[]`, pure and differentiable wherever an optimizer may come.
+      minima: the global minima, as points `(x, y)`.
+      minimum: the value at each of them.
+      start: the usual starting point.
+      bounds: the rectangle to draw, `(x_low, x_high, y_low, y_high)`.
+      kind: "unimodal" and "few minima" are what a local optimizer should solve from `start`;
+        "multimodal" ones have local minima to be caught in; "special" ones test one difficulty.
+
+    Example:
+      >>> bowl = LANDSCAPES["bowl"]
+      >>> float(bowl(jnp.array([3.0, 4.0])))
+      25.0
+    """
+
+    name: str
+    title: str
+    function: Callable[[jax.Array], jax.Array]
+    minima: tuple[Point, ...]
+    minimum: float
+    start: Point
+    bounds: tuple[float, float, float, float]
+    kind: Kind
+
+    @property
+    def description(self) -> str:
+        """The function's docstring: what the difficulty is, the formula and its source."""
+        return (self.function.__doc__ or "").strip()
+
+    def __call__(self, point: jax.Array) -> jax.Array:
+        """The value at `point`, `float32[2] -> float32[]`."""
+        return self.function(point)
+
+    def initial_point(self) -> jax.Array:
+        """The start as an array, `float32[2]`."""
+        return jnp.array(self.start, jnp.float32)
+
+    def grid(self, resolution: int = 201) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The values over `bounds`, for a contour plot.
+
+        Args:
+          resolution: points along each side.
+
+        Returns:
+          The coordinates `x` and `y`, `float32[resolution]` each, and the values `z`,
+          `float32[resolution, resolution]`, with `z[j, i]` the value at `(x[i], y[j])`.
+        """
+        x_low, x_high, y_low, y_high = self.bounds
+        x = np.linspace(x_low, x_high, resolution, dtype=np.float32)
+        y = np.linspace(y_low, y_high, resolution, dtype=np.float32)
+        points = jnp.stack(jnp.meshgrid(x, y), axis=-1).reshape(-1, 2)
+        values = jax.jit(jax.vmap(self.function))(points)
+        return x, y, np.asarray(values).reshape(resolution, resolution)
+
+
+def bowl(point: jax.Array) -> jax.Array:
+    """A round valley, the easiest case: x² + y². The sphere function of [J]."""
+    return jnp.sum(point**2)
+
+
+def ill_conditioned_bowl(point: jax.Array) -> jax.Array:
+    """A ditch along x, condition number 1000: (x² + 1000 y²) / 2. An ellipsoid as in [J].
+
+    One rate cannot serve both parameters: what is stable for y is too slow for x.
+    """
+    x, y = point
+    return 0.5 * (x**2 + 1000.0 * y**2)
+
+
+def rotated_bowl(point: jax.Array) -> jax.Array:
+    """The ill-conditioned bowl turned by 30 degrees, so that no axis fits the ditch.
+
+    (u² + 1000 v²) / 2 with u = x cos 30° + y sin 30°, v = −x sin 30° + y cos 30°. Rates per
+    coordinate help little here.
+    """
+    x, y = point
+    along = _COSINE * x + _SINE * y
+    across = -_SINE * x + _COSINE * y
+    return 0.5 * (along**2 + 1000.0 * across**2)
+
+
+def booth(point: jax.Array) -> jax.Array:
+    """A mildly stretched valley off the origin: (x + 2y − 7)² + (2x + y − 5)². [J] no. 17."""
+    x, y = point
+    return (x + 2.0 * y - 7.0) ** 2 + (2.0 * x + y - 5.0) ** 2
+
+
+def rosenbrock(point: jax.Array) -> jax.Array:
+    """The curved, flat-bottomed canyon: (1 − x)² + 100 (y − x²)². [R]; [M] no. 1, its start."""
+    x, y = point
+    return (1.0 - x) ** 2 + 100.0 * (y - x**2) ** 2
+
+
+def beale(point: jax.Array) -> jax.Array:
+    """A flat valley between steep walls at the corners. [M] no. 5, its start.
+
+    (1.5 − x + xy)² + (2.25 − x + xy²)² + (2.625 − x + xy³)²
+    """
+    x, y = point
+    return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
+
+
+def himmelblau(point: jax.Array) -> jax.Array:
+    """Four equally deep minima: (x² + y − 11)² + (x + y² − 7)². Himmelblau (1972); [J] no. 65."""
+    x, y = point
+    return (x**2 + y - 11.0) ** 2 + (x + y**2 - 7.0) ** 2
+
+
+def three_hump_camel(point: jax.Array) -> jax.Array:
+    """A global minimum between two local ones: 2x² − 1.05x⁴ + x⁶/6 + xy + y². [J].
+
+    The start lies in the basin of the global one; the local ones (value 0.2986) are one jump away.
+    """
+    x, y = point
+    return 2.0 * x**2 - 1.05 * x**4 + x**6 / 6.0 + x * y + y**2
+
+
+def saddle(point: jax.Array) -> jax.Array:
+    """A saddle bounded below: x² − y² + y⁴, started a thousandth beside the ridge y = 0.
+
+    The origin attracts everything that starts on the ridge; the minima lie at y = ±1/√2. How soon
+    an optimizer leaves shows what it does with a gradient that is tiny but steady.
+    """
+    x, y = point
+    return x**2 - y**2 + y**4
+
+
+def plateau(point: jax.Array) -> jax.Array:
+    """A hole in a plain: 1 − exp(−(x² + y²)/2), started where the slope is about 0.002.
+
+    A rate that suits the hole takes thousands of steps to find it.
+    """
+    return -jnp.expm1(-0.5 * jnp.sum(point**2))  # expm1: the bottom keeps its precision in float32
+
+
+def styblinski_tang(point: jax.Array) -> jax.Array:
+    """Four minima of different depth: Σ (z⁴ − 16z² + 5z) / 2 over z = x, y. [J] no. 144."""
+    return 0.5 * jnp.sum(point**4 - 16.0 * point**2 + 5.0 * point)
+
+
+def rastrigin(point: jax.Array) -> jax.Array:
+    """A bowl under a regular egg box: 20 + Σ (z² − 10 cos 2πz) over z = x, y. [S]."""
+    return 20.0 + jnp.sum(point**2 - 10.0 * jnp.cos(2.0 * jnp.pi * point))
+
+
+def ackley(point: jax.Array) -> jax.Array:
+    """A funnel in a dented plain, with a cusp at the minimum. [J] no. 1, [S].
+
+    −20 exp(−0.2 √((x² + y²)/2)) − exp((cos 2πx + cos 2πy)/2) + 20 + e
+    """
+    mean_square = 0.5 * jnp.sum(point**2)
+    # The square root has an infinite slope at 0: choose a harmless argument *before* it, or the
+    # gradient there is 0 * inf = nan. So the cusp gets the gradient 0, one of its subgradients.
+    positive = mean_square > 0.0
+    root = jnp.where(positive, jnp.sqrt(jnp.where(positive, mean_square, 1.0)), 0.0)
+    wave = jnp.mean(jnp.cos(2.0 * jnp.pi * point))
+    return -20.0 * jnp.expm1(-0.2 * root) - (jnp.exp(wave) - math.e)
+
+
+def goldstein_price(point: jax.Array) -> jax.Array:
+    """Values from 3 to a million within four units, four minima. [S].
+
+    (1 + (x + y + 1)² (19 − 14x + 3x² − 14y + 6xy + 3y²)) ·
+    (30 + (2x − 3y)² (18 − 32x + 12x² + 48y − 36xy + 27y²))
+    """
+    x, y = point
+    left = 19.0 - 14.0 * x + 3.0 * x**2 - 14.0 * y + 6.0 * x * y + 3.0 * y**2
+    right = 18.0 - 32.0 * x + 12.0 * x**2 + 48.0 * y - 36.0 * x * y + 27.0 * y**2
+    return (1.0 + (x + y + 1.0) ** 2 * left) * (30.0 + (2.0 * x - 3.0 * y) ** 2 * right)
+
+
+_ROOT_HALF = math.sqrt(0.5)
+_HIMMELBLAU_MINIMA = (
+    (3.0, 2.0),
+    (-2.8051181, 3.1313125),
+    (-3.7793102, -3.2831860),
+    (3.5844283, -1.8481265),
+)
+
+
+def _ellipse_start(along: float, across: float) -> Point:
+    """The rotated bowl's start: the same point of the ditch as in the unrotated one."""
+    return (_COSINE * along - _SINE * across, _SINE * along + _COSINE * across)
+
+
+_ALL = (
+    Landscape(
+        name="bowl",
+        title="Convex bowl",
+        function=bowl,
+        minima=((0.0, 0.0),),
+        minimum=0.0,
+        start=(-3.0, 2.0),
+        bounds=(-4.0, 4.0, -4.0, 4.0),
+        kind="unimodal",
+    ),
+    Landscape(
+        name="ill_conditioned",
+        title="Ill-conditioned bowl",
+        function=ill_conditioned_bowl,
+        minima=((0.0, 0.0),),
+        minimum=0.0,
+        start=(-4.0, 1.0),
+        bounds=(-5.0, 5.0, -1.5, 1.5),
+        kind="unimodal",
+    ),
+    Landscape(
+        name="rotated",
+        title="Rotated bowl",
+        function=rotated_bowl,
+        minima=((0.0, 0.0),),
+        minimum=0.0,
+        start=_ellipse_start(-4.0, 1.0),
+        bounds=(-5.0, 5.0, -4.0, 4.0),
+        kind="unimodal",
+    ),
+    Landscape(
+        name="booth",
+        title="Booth",
+        function=booth,
+        minima=((1.0, 3.0),),
+        minimum=0.0,
+        start=(-5.0, -5.0),
+        bounds=(-10.0, 10.0, -10.0, 10.0),
+        kind="unimodal",
+    ),
+    Landscape(
+        name="rosenbrock",
+        title="Rosenbrock",
+        function=rosenbrock,
+        minima=((1.0, 1.0),),
+        minimum=0.0,
+        start=(-1.2, 1.0),
+        bounds=(-2.0, 2.0, -1.0, 3.0),
+        kind="unimodal",
+    ),
+    Landscape(
+        name="beale",
+        title="Beale",
+        function=beale,
+        minima=((3.0, 0.5),),
+        minimum=0.0,
+        start=(1.0, 1.0),
+        bounds=(-1.0, 4.5, -2.0, 2.0),
+        kind="unimodal",
+    ),
+    Landscape(
+        name="himmelblau",
+        title="Himmelblau",
+        function=himmelblau,
+        minima=_HIMMELBLAU_MINIMA,
+        minimum=0.0,
+        start=(0.0, 0.0),
+        bounds=(-5.0, 5.0, -5.0, 5.0),
+        kind="few minima",
+    ),
+    Landscape(
+        name="three_hump_camel",
+        title="Three-hump camel",
+        function=three_hump_camel,
+        minima=((0.0, 0.0),),
+        minimum=0.0,
+        start=(1.0, 2.0),
+        bounds=(-2.5, 2.5, -2.5, 2.5),
+        kind="few minima",
+    ),
+    Landscape(
+        name="saddle",
+        title="Saddle",
+        function=saddle,
+        minima=((0.0, _ROOT_HALF), (0.0, -_ROOT_HALF)),
+        minimum=-0.25,
+        start=(-1.5, 0.001),
+        bounds=(-2.0, 2.0, -1.25, 1.25),
+        kind="few minima",
+    ),
+    Landscape(
+        name="plateau",
+        title="Plateau",
+        function=plateau,
+        minima=((0.0, 0.0),),
+        minimum=0.0,
+        start=(-3.0, 2.5),
+        bounds=(-4.0, 4.0, -4.0, 4.0),
+        kind="special",
+    ),
+    Landscape(
+        name="styblinski_tang",
+        title="Styblinski–Tang",
+        function=styblinski_tang,
+        minima=((-2.903534, -2.903534),),
+        minimum=-78.3323314,
+        start=(4.0, -1.0),
+        bounds=(-5.0, 5.0, -5.0, 5.0),
+        kind="multimodal",
+    ),
+    Landscape(
+        name="rastrigin",
+        title="Rastrigin",
+        function=rastrigin,
+        minima=((0.0, 0.0),),
+        minimum=0.0,
+        start=(-3.4, 2.7),
+        bounds=(-5.12, 5.12, -5.12, 5.12),
+        kind="multimodal",
+    ),
+    Landscape(
+        name="ackley",
+        title="Ackley",
+        function=ackley,
+        minima=((0.0, 0.0),),
+        minimum=0.0,
+        start=(-3.4, 2.7),
+        bounds=(-5.0, 5.0, -5.0, 5.0),
+        kind="multimodal",
+    ),
+    Landscape(
+        name="goldstein_price",
+        title="Goldstein–Price",
+        function=goldstein_price,
+        minima=((0.0, -1.0),),
+        minimum=3.0,
+        start=(1.0, 1.0),
+        bounds=(-2.0, 2.0, -2.5, 1.5),
+        kind="multimodal",
+    ),
+)
+
+LANDSCAPES: Mapping[str, Landscape] = MappingProxyType({each.name: each for each in _ALL})
+"""Every landscape by its name, from easy to hard. Read-only."""

@@ -1,0 +1,265 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # An agent in a landscape
+#
+# AlphaOpt is an optimizer that is a reinforcement-learning agent. At every step it looks at each
+# parameter, chooses that parameter's learning rate, and is paid by how much the loss fell. This
+# notebook watches it with just two parameters, where everything can be drawn: the landscape, the
+# path, the rates chosen, and how the agent gets better with practice.
+#
+# It takes about two minutes on a CPU, and nothing in it needs a GPU.
+
+# %%
+import importlib.util
+
+if importlib.util.find_spec("alphaopt_jax") is None:
+    print("Installing AlphaOpt ...")
+    # %pip install -q alphaopt-jax matplotlib
+
+# %%
+# %matplotlib inline
+from functools import partial
+import os
+from pathlib import Path
+import tempfile
+
+from IPython.display import Image
+import jax
+import jax.numpy as jnp
+from matplotlib.figure import Figure
+import numpy as np
+import optax
+
+import alphaopt_jax as alphaopt
+from alphaopt_jax import plotting
+from alphaopt_jax.tasks.landscapes import LANDSCAPES, Landscape
+
+# Set this variable to run the notebook at reduced length, as the tests do.
+QUICK = bool(os.environ.get("ALPHAOPT_NOTEBOOK_QUICK"))
+NUM_STEPS = 400 if QUICK else 2000
+NUM_EPISODES = 3 if QUICK else 20
+NUM_SEEDS = 1 if QUICK else 3
+TARGET = 1e-3  # How close to the minimum's value counts as having found it.
+
+# %% [markdown]
+# ## The landscape
+#
+# Himmelblau's function has four equally deep minima (stars). The start (dot) is the middle. A rate
+# that is good on the slope is too large at the bottom, and one that is good at the bottom takes
+# forever on the slope.
+
+# %%
+landscape = LANDSCAPES["himmelblau"]
+print(landscape.description)
+
+figure = Figure(figsize=(5.5, 5), layout="constrained")
+plotting.draw_terrain(figure.subplots(), landscape)
+figure
+
+# %% [markdown]
+# ## An episode
+#
+# An ordinary optax loop; the only thing that AlphaOpt asks for is the loss, as `value`. The whole
+# episode, and all of the agent's own learning in it, is one compiled `lax.scan`. If `stop` is set,
+# it ends where the target is reached.
+
+
+# %%
+@partial(jax.jit, static_argnames=("optimizer", "landscape", "stop"))
+def run(optimizer, landscape, state, stop=False):
+    """One episode; returns the optimizer's state and a `plotting.Trace` of what happened."""
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def move(params, state, loss, grads):
+        updates, state = optimizer.update(grads, state, params, value=loss)
+        return optax.apply_updates(params, updates), state
+
+    def step(carry, _):
+        params, state = carry
+        loss, grads = jax.value_and_grad(landscape.function)(params)
+        there = stop & (loss - landscape.minimum <= TARGET)
+        carry = jax.lax.cond(there, lambda *same: same[:2], move, params, state, loss, grads)
+        return carry, (params, loss, *measure(carry[1], params))
+
+    (_, state), trace = jax.lax.scan(step, (landscape.initial_point(), state), length=NUM_STEPS)
+    trace = plotting.Trace(*trace)
+    if trace.rewards is not None:  # A step's reward is known only when the next one is made.
+        trace = trace._replace(rewards=trace.rewards[1:])
+    return state, trace
+
+
+def measure(state, params):
+    """The rates that an agent chose and its reward; nothing for other optimizers."""
+    if not isinstance(state, alphaopt.AlphaOptState):
+        return None, None
+    reward = alphaopt.metrics(state).get("reward")  # A frozen agent has none.
+    return alphaopt.learning_rates(state, params), reward
+
+
+# %% [markdown]
+# ## A fresh agent against Adam
+#
+# `agent=None` is an agent that knows nothing yet and learns while it optimizes. Nobody tells it a
+# learning rate. Adam gets its usual default, and one that suits this landscape.
+#
+# Below the map: the loss; the two learning rates that the agent chose (faint: every step, with the
+# noise by which it explores; bold: their average); and its reward.
+
+# %%
+fresh = alphaopt.alphaopt(agent=None)
+params = landscape.initial_point()
+_, trace = run(fresh, landscape, fresh.init(params))
+traces = {"AlphaOpt\nfresh, nothing tuned": trace}
+for rate in (0.1, 0.001):
+    adam = optax.adam(rate)
+    traces[f"Adam\nrate {rate}"] = run(adam, landscape, adam.init(params))[1]
+
+plotting.landscape_figure(landscape, traces, title=f"{landscape.title}: a fresh agent and Adam")
+
+# %% [markdown]
+# ## Practice
+#
+# Now the same agent meets the landscape again and again. `alphaopt.new_episode` keeps the agent and
+# forgets the run: its moments and the history of the loss. The same agent with learning switched
+# off is the yardstick: without it, one could not tell learning from luck.
+
+
+# %%
+def practise(seed):
+    """The steps that each episode took, the paths, and the agent at the end."""
+    optimizer = alphaopt.alphaopt(agent=None, seed=seed)
+    state = optimizer.init(params)
+    steps, paths = [], []
+    for _ in range(NUM_EPISODES):
+        # `fresh` and `optimizer` differ in their seed alone, and that lives in the state:
+        # running `fresh` saves a compilation for each seed.
+        state, trace = run(fresh, landscape, alphaopt.new_episode(state), stop=True)
+        steps.append(steps_needed(trace))
+        paths.append(np.asarray(trace.points)[: steps[-1] + 1])
+    return steps, paths, alphaopt.agent_from_state(state)
+
+
+def steps_needed(trace):
+    """The first step within the target, or all steps if there is none."""
+    reached = np.asarray(trace.losses) - landscape.minimum <= TARGET
+    return int(reached.argmax()) if reached.any() else NUM_STEPS
+
+
+frozen = alphaopt.alphaopt(agent=None, learn=False)
+never = steps_needed(run(frozen, landscape, frozen.init(params))[1])
+seeds = [practise(seed) for seed in range(NUM_SEEDS)]
+steps = np.array([each[0] for each in seeds])
+print(f"without learning: {never} steps; with learning, by episode: {steps.mean(axis=0).round()}")
+
+plotting.learning_figure(
+    {landscape.title: (steps, np.full_like(steps, never))},
+    limit=NUM_STEPS,
+    title="It gets better",
+)
+
+# %% [markdown]
+# The same as a film: the path of each episode, earlier ones faded.
+
+# %%
+_, paths, agent = seeds[0]
+with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "learning.gif"
+    plotting.learning_animation(
+        path,
+        landscape,
+        paths,
+        steps[0].tolist(),
+        steps_without_learning=never,
+        title="AlphaOpt learns by practice",
+        frames_per_episode=4 if QUICK else 8,
+    )
+    film = path.read_bytes()
+Image(data=film, format="gif")
+
+# %% [markdown]
+# ## What it learned
+#
+# An agent is a policy: a map from what a parameter sees to a rate. So one can ask it everywhere:
+# started here, which rates would it choose over its first few steps? First the agent that never
+# learned, then the one that practised.
+
+
+# %%
+def policy_map(optimizer, resolution=41 if QUICK else 121, num_steps=5):
+    """The mean rates of the first steps from every point of the landscape's grid."""
+
+    def rates_from(point):
+        def step(carry, _):
+            params, state = carry
+            loss, grads = jax.value_and_grad(landscape.function)(params)
+            updates, state = optimizer.update(grads, state, params, value=loss)
+            rates = alphaopt.learning_rates(state, params)
+            return (optax.apply_updates(params, updates), state), jnp.log(rates)
+
+        _, logs = jax.lax.scan(step, (point, optimizer.init(point)), length=num_steps)
+        return jnp.exp(logs.mean(axis=0))
+
+    x, y, _ = landscape.grid(resolution)
+    points = jnp.stack(jnp.meshgrid(x, y), axis=-1)
+    return np.asarray(jax.jit(jax.vmap(jax.vmap(rates_from)))(points))
+
+
+plotting.policy_map_figure(landscape, policy_map(frozen), title="Before: the rates of a novice")
+
+# %%
+practised = alphaopt.alphaopt(agent=agent, learn=False)
+plotting.policy_map_figure(
+    landscape, policy_map(practised), title=f"After {NUM_EPISODES} episodes of practice"
+)
+
+# %% [markdown]
+# ## Somewhere else
+#
+# What was learned on one landscape can be used on another: freeze the agent and let it go. There
+# is no promise that it fits. That is what training over many tasks is for.
+
+# %%
+elsewhere = LANDSCAPES["beale"]
+start = elsewhere.initial_point()
+traces = {
+    "AlphaOpt\npractised elsewhere, frozen": run(practised, elsewhere, practised.init(start))[1],
+    "untrained\nthe same without practice": run(frozen, elsewhere, frozen.init(start))[1],
+}
+plotting.landscape_figure(
+    elsewhere,
+    traces,
+    title=f"{elsewhere.title}, by an agent that has only seen {landscape.title}",
+)
+
+# %% [markdown]
+# ## Your own
+#
+# Any function of two variables will do.
+
+# %%
+mine = Landscape(
+    name="mine",
+    title="Monkey saddle in a bowl",
+    function=lambda point: (
+        point[0] ** 3 - 3.0 * point[0] * point[1] ** 2 + 0.25 * jnp.sum(point**2) ** 2 + 6.75
+    ),
+    minima=((-3.0, 0.0), (1.5, 1.5 * 3**0.5), (1.5, -1.5 * 3**0.5)),
+    minimum=0.0,
+    start=(0.1, 0.02),
+    bounds=(-4.5, 4.5, -4.5, 4.5),
+    kind="few minima",
+)
+state, trace = run(fresh, mine, fresh.init(mine.initial_point()))
+plotting.landscape_figure(mine, {"AlphaOpt": trace}, title=mine.title)

@@ -1,0 +1,103 @@
+"""Pictures are made from arrays alone, and leave matplotlib's settings as they were."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+matplotlib = pytest.importorskip("matplotlib")
+
+from PIL import Image  # noqa: E402
+
+from alphaopt_jax import plotting  # noqa: E402
+from alphaopt_jax.tasks.landscapes import LANDSCAPES  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _settings_stay():
+    before = dict(matplotlib.rcParams)
+    yield
+    assert dict(matplotlib.rcParams) == before
+
+
+def _trace(*, steps=30, rates=False, spoiled=False):
+    points = np.linspace((-3.0, 2.0), (0.0, 0.0), steps + 1).astype(np.float32)
+    losses = np.square(points).sum(axis=1)
+    if spoiled:
+        points[-3:], losses[-3:] = np.inf, np.nan
+    chosen = jnp.full((steps, 2), 0.1) if rates else None
+    return plotting.Trace(points, losses, chosen, jnp.linspace(1, -1, steps) if rates else None)
+
+
+@pytest.mark.parametrize("name", LANDSCAPES)
+def test_landscape_figure_has_four_panels_with_everything_in_them(name, tmp_path):
+    traces = {"AlphaOpt\nfresh": _trace(rates=True), "Adam": _trace(), "SGD": _trace(spoiled=True)}
+
+    figure = plotting.landscape_figure(LANDSCAPES[name], traces, title="A title")
+    plotting.save_png(figure, tmp_path / "figure.png")
+
+    _, loss, rate, reward, _ = figure.axes
+    assert figure.get_suptitle() == "A title"
+    assert len(loss.lines) == 3
+    np.testing.assert_allclose(rate.lines[0].get_ydata(), 0.1, rtol=1e-5)
+    np.testing.assert_allclose(reward.lines[0].get_ydata(), np.linspace(1, -1, 30), atol=1e-6)
+    with Image.open(tmp_path / "figure.png") as image:
+        assert image.size == (1170, 1014)
+
+
+def test_panels_without_anything_to_show_are_hidden():
+    figure = plotting.landscape_figure(LANDSCAPES["bowl"], {"Adam": _trace()}, title="")
+
+    assert [panel.axison for panel in figure.axes[:4]] == [True, True, False, False]
+
+
+def test_overview_and_policy_map_can_be_drawn(tmp_path):
+    bowl, beale = LANDSCAPES["bowl"], LANDSCAPES["beale"]
+    runs = {"AlphaOpt": _trace(), "Adam": _trace()}
+    rates = np.geomspace(1e-3, 1.0, 11 * 11 * 2).reshape(11, 11, 2)
+
+    overview = plotting.overview_figure([bowl, beale], [runs, runs], ["1 | 2", "3 | 4"], title="")
+    policy = plotting.policy_map_figure(bowl, rates, title="")
+    plotting.save_png(overview, tmp_path / "a.png")
+    plotting.save_png(policy, tmp_path / "b.png")
+
+    np.testing.assert_allclose(policy.axes[1].images[0].get_array(), np.log10(rates[:, :, 1]))
+
+
+def test_curves_show_the_mean_over_seeds():
+    on, off = np.array([[100.0, 50.0], [200.0, 70.0]]), np.full((2, 2), 300.0)
+
+    learning = plotting.learning_figure({"Bowl": (on, off)}, limit=2000, title="")
+    training = plotting.training_figure(
+        {"Adam": np.array([[1.0, 3.0, 5.0], [3.0, 5.0, 7.0]])},
+        {"Adam": np.array([0.5, 0.7]), "SGD": np.array([0.1, 0.2])},
+        x=np.arange(3),
+        x_label="step",
+        y_label="loss",
+        final_label="accuracy",
+        title="",
+        window=2,
+    )
+
+    shown = {line.get_label(): line.get_ydata() for line in learning.axes[0].lines}
+    np.testing.assert_allclose(shown["learning on"], [150.0, 60.0])
+    np.testing.assert_allclose(shown["learning off"], 300.0)
+    np.testing.assert_allclose(training.axes[0].lines[0].get_ydata(), [3.0, 5.0])
+    names = [label.get_text() for label in training.axes[1].get_yticklabels()]
+    assert names == ["Adam", "SGD"]
+
+
+def test_animation_has_the_frames_asked_for(tmp_path):
+    episodes = [_trace(steps=steps).points for steps in (40, 20, 10)]
+
+    plotting.learning_animation(
+        tmp_path / "film.gif",
+        LANDSCAPES["bowl"],
+        episodes,
+        [40, 20, 10],
+        steps_without_learning=60,
+        title="",
+        frames_per_episode=3,
+    )
+
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == 9
