@@ -36,7 +36,7 @@ class Agent:
 
     params: Mapping[str, chex.ArrayTree]
     contract: int = observation.CONTRACT_VERSION
-    max_log_rate: float = 3.0
+    max_log_rate: float = 2.0
 
     def __post_init__(self):
         if self.contract != observation.CONTRACT_VERSION:

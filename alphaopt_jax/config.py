@@ -38,6 +38,8 @@ class AlphaOptConfig:
       previous_gradient_weight: Weight of the gradient before the step in the divided credit: 0.5 is
         the trapezoid rule, exact on a quadratic without noise; 0 uses the gradient after the step
         alone, which minibatch noise does not flatter.
+      team_share: In a model of N parameters, each one's divided credit holds this over N of all the
+        others', so that the few parameters of a small problem act as a team.
       discount: Discount of future rewards, per step.
       gae_decay: Lambda of generalised advantage estimation.
       clip: Bound on the probability ratio in PPO's loss.
@@ -46,9 +48,9 @@ class AlphaOptConfig:
       value_cost: Weight of the critic's loss.
     """
 
-    relative_step: float = 0.01
+    relative_step: float = 0.03
     minimum_scale: float = 0.02
-    max_log_rate: float = 3.0
+    max_log_rate: float = 2.0
     max_relative_step: float = 0.05
     gradient_decay: float = 0.9
     squared_gradient_decay: float = 0.99
@@ -56,14 +58,15 @@ class AlphaOptConfig:
     direction: optax.GradientTransformation | None = None
     actor_hidden: int = 8
     critic_hidden: int = 32
-    num_explorers: int = 256
-    rollout_length: int = 16
+    num_explorers: int = 2048
+    rollout_length: int = 8
     exploration: float = 0.3
     credit: Literal["divided", "shared"] = "divided"
     previous_gradient_weight: float = 0.0
+    team_share: float = 2.0
     discount: float = 0.98
-    gae_decay: float = 0.95
+    gae_decay: float = 0.8
     clip: float = 0.2
     epochs: int = 4
-    agent_learning_rate: float = 1e-3
+    agent_learning_rate: float = 3e-3
     value_cost: float = 0.5

@@ -68,6 +68,8 @@ def reward(
     )
     represented = np.repeat(np.array(sizes) / np.maximum(counts, 1), counts).astype(np.float32)
     total = jnp.sum(parts * represented)
+    team = min(config.team_share / max(sum(sizes), 1), 1.0)
+    parts = (1.0 - team) * parts + team * total
     if config.credit == "shared":
         known = loss is not None
         decrease = credit.shared(state.loss, loss) if known else jnp.zeros((), jnp.float32)

@@ -62,7 +62,7 @@ def agent_optimizer(config: AlphaOptConfig) -> optax.GradientTransformation:
     )
 
 
-def normalize_rewards(rewards: chex.Array, leaf_sizes: Sequence[int]) -> chex.Array:
+def normalize_rewards(rewards: chex.Array, counts: Sequence[int]) -> chex.Array:
     """Puts the rewards of every leaf in units of their own root mean square.
 
     Losses and gradients differ by orders of magnitude between tasks, leaves and stages of a
@@ -70,16 +70,15 @@ def normalize_rewards(rewards: chex.Array, leaf_sizes: Sequence[int]) -> chex.Ar
 
     Args:
       rewards: `float32[T, M]`.
-      leaf_sizes: Number of explorers in each leaf, summing to M.
+      counts: Number of explorers in each leaf, summing to M.
 
     Returns:
       `float32[T, M]`, clipped to ±5.
     """
-    leaf_of = np.repeat(np.arange(len(leaf_sizes)), leaf_sizes)
-    squares = jax.ops.segment_sum(jnp.square(rewards).mean(axis=0), leaf_of, len(leaf_sizes))
-    mean_square = squares / np.maximum(leaf_sizes, 1)
-    scale = jnp.sqrt(mean_square)[leaf_of] + _TINY
-    return jnp.clip(rewards / scale, -_MAX_REWARD, _MAX_REWARD)
+    leaf_of = np.repeat(np.arange(len(counts)), counts)
+    squares = jax.ops.segment_sum(jnp.square(rewards).mean(axis=0), leaf_of, len(counts))
+    scale = jnp.sqrt(squares / np.maximum(counts, 1))[leaf_of]
+    return jnp.clip(rewards / (scale + _TINY), -_MAX_REWARD, _MAX_REWARD)
 
 
 def advantages(
@@ -125,7 +124,7 @@ def learn(
     params: chex.ArrayTree,
     optimizer_state: optax.OptState,
     rollout: Rollout,
-    leaf_sizes: Sequence[int],
+    counts: Sequence[int],
     network: policy.ActorCritic,
     config: AlphaOptConfig,
 ) -> tuple[chex.ArrayTree, optax.OptState, Losses]:
@@ -135,7 +134,7 @@ def learn(
       params: Parameters of `network`.
       optimizer_state: State of `agent_optimizer(config)`.
       rollout: T steps of M explorers; the last step serves only as the bootstrap.
-      leaf_sizes: Number of explorers in each leaf, summing to M.
+      counts: Number of explorers in each leaf, summing to M.
       network: The actor-critic.
       config: The constants.
 
@@ -143,7 +142,7 @@ def learn(
       New parameters, new optimizer state, and the losses of the last pass.
     """
     _, values = network.apply({"params": params}, rollout.observations)
-    rewards = normalize_rewards(rollout.rewards[:-1], leaf_sizes)
+    rewards = normalize_rewards(rollout.rewards[:-1], counts)
     advantage = advantages(rewards, values, config.discount, config.gae_decay)
     returns = advantage + values[:-1]
     advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)

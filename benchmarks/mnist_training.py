@@ -15,7 +15,7 @@ import optax
 
 from alphaopt_jax.tasks import datasets, mnist
 
-_STEPS_PER_REPORT = 26  # Divides the 468 steps of an epoch; a progress bar moves about every 2 s.
+STEPS_PER_REPORT = 26  # Divides the 468 steps of an epoch; a progress bar moves about every 2 s.
 
 
 class Progress(NamedTuple):
@@ -36,7 +36,7 @@ class Run:
     Attributes:
       seed: Decides the initial parameters and the order of the images.
       num_steps: Updates made.
-      losses: Minibatch loss, the mean of every `_STEPS_PER_REPORT` steps.
+      losses: Minibatch loss, the mean of every `STEPS_PER_REPORT` steps.
       train_loss: Loss over the whole training set with the final parameters.
       test_loss: The same over the test set.
       test_accuracy: Share of the test images classified rightly.
@@ -97,10 +97,10 @@ def train(
     losses: list[float] = []
     seconds, interrupted = 0.0, False
     try:
-        for start in range(0, len(batches), _STEPS_PER_REPORT):
+        for start in range(0, len(batches), STEPS_PER_REPORT):
             began = time.perf_counter()
             measured = []
-            for batch in batches[start : start + _STEPS_PER_REPORT]:
+            for batch in batches[start : start + STEPS_PER_REPORT]:
                 images, labels = data.train_images[batch], data.train_labels[batch]
                 params, state, measures = train_step(params, state, images, labels)
                 measured.append(measures)
@@ -121,7 +121,7 @@ def train(
     test_loss, test_accuracy = mnist.evaluate(params, data.test_images, data.test_labels)
     return Run(
         seed=seed,
-        num_steps=min(len(losses) * _STEPS_PER_REPORT, len(batches)),
+        num_steps=min(len(losses) * STEPS_PER_REPORT, len(batches)),
         losses=losses,
         train_loss=float(train_loss),
         test_loss=float(test_loss),

@@ -1,0 +1,90 @@
+"""The optimizers that `benchmarks.mnist` compares, and what each was given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import chex
+import optax
+from optax import contrib
+
+import alphaopt_jax as alphaopt
+
+TOO_SMALL, TOO_LARGE = 0.01, 100.0
+ADAM_DEFAULT = 1e-3
+ADAM_RATES = (1e-5, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
+ADAM_GRID = ADAM_RATES[1:-1]
+"""Among these Adam is tuned: the best by mean final training loss over the same seeds. The ends of
+`ADAM_RATES` are the default 100 times too small and too large."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """An optimizer as it enters the comparison.
+
+    Attributes:
+      name: What tables and pictures call it.
+      make: From a seed to the optimizer.
+      given: What a user had to choose.
+      evaluation_params: From state and parameters to the parameters to evaluate, if others.
+      settings: What the result depends on besides the name, so that a stored run is used again only
+        where it is the same.
+    """
+
+    name: str
+    make: Callable[[int], optax.GradientTransformation]
+    given: str
+    evaluation_params: Callable[[optax.OptState, chex.ArrayTree], chex.ArrayTree] | None = None
+    settings: str = ""
+
+
+def adam(rate: float) -> Contender:
+    """Adam at one rate."""
+    return Contender(f"Adam {rate:g}", lambda seed: optax.adam(rate), "a rate")
+
+
+def alphaopt_online(
+    name: str = "AlphaOpt", *, learning_rate: float = 1.0, learn: bool = True, **constants: Any
+) -> Contender:
+    """A fresh AlphaOpt agent."""
+    config = dataclasses.replace(alphaopt.AlphaOptConfig(), **constants)
+
+    def make(seed: int) -> optax.GradientTransformation:
+        return alphaopt.alphaopt(learning_rate, agent=None, learn=learn, seed=seed, config=config)
+
+    return Contender(name, make, "nothing", settings=str(config))
+
+
+ADAM = adam(ADAM_DEFAULT)
+ONLINE = alphaopt_online()
+LEARNING_OFF = alphaopt_online("AlphaOpt, learning off", learn=False)
+SHARED_CREDIT = alphaopt_online("AlphaOpt, shared credit", credit="shared")
+ONLINE_TOO_SMALL = alphaopt_online("AlphaOpt x 0.01", learning_rate=TOO_SMALL)
+ONLINE_TOO_LARGE = alphaopt_online("AlphaOpt x 100", learning_rate=TOO_LARGE)
+TUNING_FREE = (
+    Contender("Prodigy", lambda seed: contrib.prodigy(), "nothing"),
+    Contender(
+        "Schedule-free AdamW",
+        lambda seed: contrib.schedule_free_adamw(),
+        "nothing",
+        contrib.schedule_free_eval_params,
+    ),
+    Contender("DoG", lambda seed: contrib.dog(), "nothing"),
+    Contender("Mechanic (Adam)", lambda seed: contrib.mechanize(optax.adam(1.0)), "nothing"),
+    Contender("MoMo", lambda seed: contrib.momo(), "nothing"),
+    Contender("COCOB", lambda seed: contrib.cocob(), "nothing"),
+)
+
+QUICK = (ONLINE, ADAM)
+FULL = (
+    ONLINE,
+    LEARNING_OFF,
+    ONLINE_TOO_SMALL,
+    ONLINE_TOO_LARGE,
+    SHARED_CREDIT,
+    *(adam(rate) for rate in ADAM_RATES),
+    Contender("SGD momentum 0.1", lambda seed: optax.sgd(0.1, momentum=0.9), "a rate"),
+    *TUNING_FREE,
+)

@@ -1,0 +1,158 @@
+"""optax's own suites pass with AlphaOpt in an optimizer's place, and nothing in them is skipped."""
+
+import functools
+import importlib.util
+import inspect
+import os
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optimistix
+import pytest
+
+import alphaopt_jax
+
+_GIVEN = {"learning_rate": 0.5, "weight_decay": 0.0, "seed": 3}
+
+
+def _entry(*, gets_value, **fixed):
+    """`alphaopt`, for the list of a suite; it checks that the suite passes the loss as intended."""
+
+    @functools.wraps(alphaopt_jax.alphaopt)
+    def entry(*args, **kwargs):
+        tx = alphaopt_jax.alphaopt(*args, **fixed, **kwargs)
+
+        def update(updates, state, params=None, *, value=None, **extra):
+            assert (value is not None) == gets_value
+            return tx.update(updates, state, params, value=value, **extra)
+
+        return optax.GradientTransformationExtraArgs(tx.init, update)
+
+    # The suites look at this annotation, not at its text, to see whether schedules are welcome.
+    signature = inspect.signature(entry, eval_str=True)
+    parameters = [value for name, value in signature.parameters.items() if name not in fixed]
+    entry.__signature__ = signature.replace(parameters=parameters)
+    return entry
+
+
+_ENTRIES = types.SimpleNamespace(
+    learning=_entry(gets_value=False),
+    learning_given_value=_entry(gets_value=True),
+    frozen=_entry(gets_value=False, learn=False),
+    frozen_given_value=_entry(gets_value=True, learn=False),
+)
+_UNDER_TEST = (
+    *({"opt_name": name, "opt_kwargs": {}} for name in vars(_ENTRIES)),
+    {"opt_name": "learning", "opt_kwargs": _GIVEN},
+)
+_WITHOUT_WRAPPERS = tuple(
+    entry | {"wrapper_name": None, "wrapper_kwargs": None} for entry in _UNDER_TEST
+)
+# The suites pass the loss only to the optimizers that they know by name.
+_GET_VALUE = "opt_name in ['learning_given_value', 'frozen_given_value'"
+
+
+def _suite(module_name, class_name, *, leave_out=(), rewrite=None, **names):
+    """Executes one of optax's suites with `names` set just before its class of tests.
+
+    Its optimizers can be replaced no later, since the class makes its tests when it is made.
+    """
+    spec = importlib.util.find_spec(module_name)
+    with open(spec.origin, encoding="utf-8") as file:
+        source = file.read()
+    for old, new in (rewrite or {}).items():
+        assert old in source, f"{module_name} has changed: {old!r} is not in it."
+        source = source.replace(old, new)
+    head, class_line, tail = source.partition(f"\nclass {class_name}(")
+    assert class_line, f"{module_name} has changed: {class_name} is not in it."
+    module = types.ModuleType(__name__)
+    environment = dict(os.environ)
+    try:
+        exec(compile(head, spec.origin, "exec"), vars(module))
+        assert set(names) <= set(vars(module)), f"{module_name} has changed: it lacks {names}."
+        vars(module).update(names)
+        padding = "\n" * head.count("\n")  # Keeps the line numbers of failures right.
+        exec(compile(padding + class_line + tail, spec.origin, "exec"), vars(module))
+    finally:  # The sharding suite sets XLA_FLAGS for the whole process.
+        os.environ.clear()
+        os.environ.update(environment)
+    suite = getattr(module, class_name)
+    for name in [name for name in dir(suite) if name.startswith(leave_out or ("no such",))]:
+        delattr(suite, name)
+    suite.skipTest = lambda test, reason: test.fail(f"would be skipped: {reason}")
+    return suite
+
+
+ContribTest = _suite(
+    "optax.contrib._common_test",
+    "ContribTest",
+    rewrite={
+        "opt_name in ['momo', 'momo_adam'": _GET_VALUE,
+        "opt_name in ['polyak_sgd', 'momo', 'momo_adam'": _GET_VALUE,
+    },
+    contrib=_ENTRIES,
+    _MAIN_OPTIMIZERS_UNDER_TEST=_WITHOUT_WRAPPERS,
+    _ALL_OPTIMIZERS_UNDER_TEST=_WITHOUT_WRAPPERS,
+)
+
+AliasTest = _suite(
+    "optax._src.alias_test",
+    "AliasTest",
+    leave_out="test_explicit_dtype",  # This one names its optimizers, and their arguments, itself.
+    rewrite={
+        "opt_name == 'polyak_sgd'": f"{_GET_VALUE}]",
+        "opt_name in ['polyak_sgd']": f"{_GET_VALUE}]",
+    },
+    _OPTIMIZERS_UNDER_TEST=_UNDER_TEST,
+    _get_opt=lambda test, opt_name: getattr(_ENTRIES, opt_name),
+)
+
+ShardingTest = _suite(
+    "optax._src.sharding_test",
+    "ShardingTest",
+    leave_out="test_microbatch",  # Of optax alone.
+    OPTIMIZERS={
+        "learning": alphaopt_jax.alphaopt(),
+        "frozen": alphaopt_jax.alphaopt(learn=False),
+        "shared_credit_and_decay": alphaopt_jax.alphaopt(
+            weight_decay=0.1, config=alphaopt_jax.AlphaOptConfig(credit="shared")
+        ),
+        "raw_gradient_and_schedule": alphaopt_jax.alphaopt(
+            optax.constant_schedule(0.5),
+            config=alphaopt_jax.AlphaOptConfig(direction=optax.identity()),
+        ),
+    },
+)
+
+
+def test_suites_hold_as_many_tests_as_expected():
+    names = {suite: [name for name in dir(suite) if name.startswith("test_")]
+             for suite in (ContribTest, AliasTest, ShardingTest)}
+    assert len(names[ContribTest]) == 5 * (1 * 2 + 4 + 1 + 2 + 2 + 4 + 1)
+    assert len(names[AliasTest]) == 5 * (4 + 1 + 1 + 2 + 6 + 2)
+    assert len(names[ShardingTest]) == 4 * 3
+
+
+def _bowl(point, _):
+    return jnp.square(point["x"] - 1.0) + 10.0 * jnp.square(point["y"] + 2.0)
+
+
+def _rosenbrock(point, _):
+    return jnp.square(1.0 - point["x"]) + 100.0 * jnp.square(point["y"] - jnp.square(point["x"]))
+
+
+@pytest.mark.parametrize(
+    ("function", "minimum"), [(_bowl, (1.0, -2.0)), (_rosenbrock, (1.0, 1.0))]
+)
+def test_optimistix_minimises_with_it(function, minimum):
+    solver = optimistix.OptaxMinimiser(alphaopt_jax.alphaopt(), rtol=1e-6, atol=1e-6)
+    start = {"x": jnp.asarray(-1.0), "y": jnp.asarray(1.5)}
+
+    solution = optimistix.minimise(function, solver, start, max_steps=20_000, throw=False)
+
+    found = (solution.value["x"], solution.value["y"])
+    np.testing.assert_allclose(found, minimum, atol=3e-2)
+    assert jax.tree.structure(solution.value) == jax.tree.structure(start)
