@@ -1,7 +1,7 @@
 """AlphaOpt: an optimizer that is a reinforcement-learning agent.
 
-  >>> import alphaopt_jax as alphaopt
-  >>> tx = alphaopt.alphaopt()
+>>> import alphaopt_jax as alphaopt
+>>> tx = alphaopt.alphaopt()
 """
 
 from alphaopt_jax.agent import Agent, load_agent, save_agent

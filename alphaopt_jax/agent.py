@@ -38,7 +38,8 @@ class Agent:
     contract: int = observation.CONTRACT_VERSION
     max_log_rate: float = 2.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Refuses what does not fit, where it is made."""
         if self.contract != observation.CONTRACT_VERSION:
             raise ValueError(
                 f"This agent observes by contract {self.contract}, but this alphaopt_jax offers"
@@ -88,7 +89,8 @@ def save_agent(path: str | os.PathLike[str], agent: Agent) -> None:
       >>> tx = alphaopt.alphaopt(agent=agent)
     """
     arrays = {
-        name: np.ascontiguousarray(leaf, np.float32) for name, leaf in _flatten(agent.params).items()
+        name: np.ascontiguousarray(leaf, np.float32)
+        for name, leaf in _flatten(agent.params).items()
     }
     metadata = {
         "format": _FORMAT,

@@ -19,7 +19,7 @@ class ComplexParts(NamedTuple):
 def split(tree: chex.ArrayTree) -> chex.ArrayTree:
     """Replaces complex leaves by `ComplexParts`; leaves the others as they are."""
 
-    def split_leaf(leaf):
+    def split_leaf(leaf: chex.Array) -> chex.Array | ComplexParts:
         if not jnp.issubdtype(leaf.dtype, jnp.complexfloating):
             return leaf
         if isinstance(leaf, jax.ShapeDtypeStruct):
@@ -33,10 +33,10 @@ def split(tree: chex.ArrayTree) -> chex.ArrayTree:
 def merge(tree: chex.ArrayTree) -> chex.ArrayTree:
     """Undoes `split`."""
 
-    def is_parts(node):
+    def is_parts(node: object) -> bool:
         return isinstance(node, ComplexParts)
 
-    def merge_node(node):
+    def merge_node(node: chex.Array | ComplexParts) -> chex.Array:
         return jax.lax.complex(node.real, node.imag) if is_parts(node) else node
 
     return jax.tree.map(merge_node, tree, is_leaf=is_parts)

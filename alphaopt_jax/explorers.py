@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import math
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 AXIS_EXPLICIT = jax.sharding.AxisType.Explicit
 
@@ -35,15 +37,11 @@ def allocate(sizes: Sequence[int], num_explorers: int) -> tuple[int, ...]:
     """
     total = sum(math.sqrt(size) for size in sizes)
     shares = (int(num_explorers * math.sqrt(size) / total) if size else 0 for size in sizes)
-    return tuple(
-        min(size, max(share, 1)) for size, share in zip(sizes, shares, strict=True)
-    )
+    return tuple(min(size, max(share, 1)) for size, share in zip(sizes, shares, strict=True))
 
 
-def sample(
-    key: chex.PRNGKey, sizes: Sequence[int], counts: Sequence[int]
-) -> chex.Array:
-    """Draws explorers without repetition: one from each of `count` equal strata of a leaf.
+def sample(key: chex.PRNGKey, sizes: Sequence[int], counts: Sequence[int]) -> chex.Array:
+    """Draws explorers without repetition: one of each of `count` near-equal strata of a leaf.
 
     Args:
       key: Consumed.
@@ -58,10 +56,12 @@ def sample(
     uniform = jax.random.uniform(key, (sum(counts),), jnp.float32)
     positions, start = [], 0
     for size, count in zip(sizes, counts, strict=True):
-        width = size // max(count, 1)
+        edges = np.arange(count + 1) * size // max(count, 1)
+        first, width = edges[:-1].astype(np.int32), np.diff(edges).astype(np.int32)
         within = jnp.floor(uniform[start : start + count] * width).astype(jnp.int32)
-        within = jnp.minimum(within, max(width - 1, 0))  # uniform * width can round up to width
-        positions.append(jnp.arange(count, dtype=jnp.int32) * width + within)
+        positions.append(
+            first + jnp.minimum(within, width - 1)
+        )  # The product can round up to width.
         start += count
     return jnp.concatenate(positions)
 
@@ -75,7 +75,9 @@ def split(values: chex.Array, counts: Sequence[int]) -> list[chex.Array]:
     return pieces
 
 
-def gather(leaves: Sequence[chex.Array], positions: chex.Array, counts: Sequence[int]) -> chex.Array:
+def gather(
+    leaves: Sequence[chex.Array], positions: chex.Array, counts: Sequence[int]
+) -> chex.Array:
     """Reads the explorers' values, `[sum(counts)]`, from leaves of any shape and sharding."""
     values = [
         _indexed(leaf, at).get(**_replicated(leaf))
@@ -104,7 +106,7 @@ def _add(leaf: chex.Array, positions: chex.Array, values: chex.Array) -> chex.Ar
     return _indexed(leaf, positions).add(values, **_like(leaf))
 
 
-def _indexed(leaf: chex.Array, positions: chex.Array):
+def _indexed(leaf: chex.Array, positions: chex.Array) -> Any:
     if leaf.ndim == 0:
         return jnp.broadcast_to(leaf, (1,)).at[positions]
     return leaf.at[jnp.unravel_index(positions, leaf.shape)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -43,7 +45,7 @@ def learning_rates(
         transform.rates_of_leaf(leaf, state.leaf_scales[index], jnp.abs(state.multiplier), config)
         for index, leaf in enumerate(log_rates)
     ]
-    return complex_numbers.merge(structure.unflatten(rates))
+    return complex_numbers.merge(jax.tree.unflatten(structure, rates))
 
 
 def metrics(
@@ -56,7 +58,7 @@ def metrics(
       config: The config of `alphaopt`, if it was given one.
 
     Returns:
-      A flat dict of `float32[]`: `mean_learning_rate` over all parameters, `mean_log_rate` (the mean
+      A flat dict of `float32[]`: `mean_learning_rate` over all parameters, `mean_log_rate` (mean
       action), `updates_made`, `updates_skipped`; and of an agent that learns also `reward` (its
       estimate of how much the last step decreased the loss), `policy_loss`, `value_loss`,
       `rounds` of learning.
@@ -98,7 +100,7 @@ def agent_from_state(
       The `Agent`.
     """
     return agent_lib.Agent(
-        params=jax.tree.map(jnp.array, state_lib.find(state).agent),
+        params=_plain(state_lib.find(state).agent),
         max_log_rate=config.max_log_rate,
     )
 
@@ -135,3 +137,11 @@ def new_episode(state: optax.OptState) -> optax.OptState:
         learner=learner,
     )
     return state_lib.replace(state, new)
+
+
+def _plain(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """Copies nested dicts of arrays, taking out of its variable what nnx.Optimizer wrapped."""
+    if isinstance(tree, Mapping):
+        return {name: _plain(node) for name, node in tree.items()}
+    (array,) = jax.tree.leaves(tree)
+    return jnp.array(array)

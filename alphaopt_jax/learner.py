@@ -7,6 +7,7 @@ one step later, when the gradient at its end is; that of the rollout's last step
 from __future__ import annotations
 
 from collections.abc import Sequence
+import functools
 
 import chex
 import jax
@@ -113,11 +114,7 @@ def explore(
     sizes = [leaf.param.size for leaf in leaves]
     counts = explorers.allocate(sizes, config.num_explorers)
     key, sample_key, noise_key = jax.random.split(jax.random.wrap_key_data(state.key_data), 3)
-    positions = jax.lax.cond(
-        slot == 0,
-        lambda: explorers.sample(sample_key, sizes, counts),
-        lambda: state.explorers,
-    )
+    positions = jnp.where(slot == 0, explorers.sample(sample_key, sizes, counts), state.explorers)
     gathered = observation.Coordinates(
         *(explorers.gather(field, positions, counts) for field in zip(*leaves, strict=True))
     )
@@ -127,7 +124,9 @@ def explore(
     of_leaf = jax.tree.map(lambda *values: jnp.stack(values)[leaf_of], *statistics)
     features = jnp.concatenate(
         [
-            jnp.stack(observation.coordinate_features(gathered.param, normalized, of_leaf), axis=-1),
+            jnp.stack(
+                observation.coordinate_features(gathered.param, normalized, of_leaf), axis=-1
+            ),
             jnp.stack([view.context for view in views])[leaf_of],
         ],
         axis=-1,
@@ -148,6 +147,8 @@ def explore(
     return state, noise
 
 
+# Jitted for those who call `update` outside of `jit`, where `cond` would compile at every call.
+@functools.partial(jax.jit, static_argnames=("network", "counts", "config"))
 def learn_when_full(
     state: LearnerState,
     agent: chex.ArrayTree,
@@ -170,7 +171,7 @@ def learn_when_full(
       The agent's parameters and the learner.
     """
 
-    def learn():
+    def learn() -> tuple[chex.ArrayTree, LearnerState]:
         params, optimizer, losses = learning.learn(
             agent, state.agent_optimizer, state.rollout, counts, network, config
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import warnings
 
 import chex
@@ -96,7 +96,7 @@ def advantages(
       `float32[T, M]`.
     """
 
-    def one_explorer(reward, value):
+    def one_explorer(reward: chex.Array, value: chex.Array) -> chex.Array:
         return rlax.truncated_generalized_advantage_estimation(
             reward, jnp.full_like(reward, discount), decay, value
         )
@@ -104,9 +104,7 @@ def advantages(
     return jax.vmap(one_explorer, in_axes=1, out_axes=1)(rewards, values)
 
 
-def clipped_policy_loss(
-    log_ratios: chex.Array, advantage: chex.Array, clip: float
-) -> chex.Array:
+def clipped_policy_loss(log_ratios: chex.Array, advantage: chex.Array, clip: float) -> chex.Array:
     """PPO's clipped surrogate loss (Schulman et al. 2017, eq. 7), mean over samples.
 
     Args:
@@ -141,7 +139,11 @@ def learn(
     Returns:
       New parameters, new optimizer state, and the losses of the last pass.
     """
-    _, values = network.apply({"params": params}, rollout.observations)
+
+    def apply(params: chex.ArrayTree, observations: chex.Array) -> Any:
+        return network.apply({"params": params}, observations)
+
+    _, values = apply(params, rollout.observations)
     rewards = normalize_rewards(rollout.rewards[:-1], counts)
     advantage = advantages(rewards, values, config.discount, config.gae_decay)
     returns = advantage + values[:-1]
@@ -150,8 +152,8 @@ def learn(
     acted = Rollout(*(field[:-1] for field in rollout))
     old_log_prob = policy.log_probability(acted.actions, acted.means, config.exploration)
 
-    def loss(params):
-        mean, value = network.apply({"params": params}, acted.observations)
+    def loss(params: chex.ArrayTree) -> tuple[chex.Array, Losses]:
+        mean, value = apply(params, acted.observations)
         log_ratio = policy.log_probability(acted.actions, mean, config.exploration) - old_log_prob
         log_ratio = jnp.clip(log_ratio, -10.0, 10.0)
         policy_loss = clipped_policy_loss(log_ratio.ravel(), advantage.ravel(), config.clip)
@@ -160,7 +162,7 @@ def learn(
 
     optimizer = agent_optimizer(config)
 
-    def one_pass(carry, _):
+    def one_pass(carry: Any, _: None) -> tuple[Any, Losses]:
         params, state = carry
         grads, losses = jax.grad(loss, has_aux=True)(params)
         updates, state = optimizer.update(grads, state, params)

@@ -153,9 +153,7 @@ def accumulate(
     )
 
 
-def normalize(
-    coordinates: Coordinates, step: chex.Array, config: AlphaOptConfig
-) -> Normalized:
+def normalize(coordinates: Coordinates, step: chex.Array, config: AlphaOptConfig) -> Normalized:
     """Puts gradient and momentum in units of the gradient's own root mean square.
 
     Args:

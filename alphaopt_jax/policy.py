@@ -27,6 +27,7 @@ class Actor(nn.Module):
 
     @nn.compact
     def __call__(self, features: chex.Array) -> chex.Array:
+        """From `float32[..., NUM_FEATURES]` to `float32[...]`."""
         hidden = nn.relu(nn.Dense(self.hidden, name="hidden")(features))
         # A fresh agent starts from the default rate everywhere.
         output = nn.Dense(1, kernel_init=nn.initializers.zeros, name="output")(hidden)
@@ -40,6 +41,7 @@ class Critic(nn.Module):
 
     @nn.compact
     def __call__(self, features: chex.Array) -> chex.Array:
+        """From `float32[..., NUM_FEATURES]` to `float32[...]`."""
         hidden = nn.tanh(nn.Dense(self.hidden, name="hidden")(features))
         output = nn.Dense(1, kernel_init=nn.initializers.zeros, name="output")(hidden)
         return output[..., 0]
@@ -67,6 +69,7 @@ class ActorCritic(nn.Module):
 
     @nn.compact
     def __call__(self, features: chex.Array) -> tuple[chex.Array, chex.Array]:
+        """From `float32[..., NUM_FEATURES]` to mean log rate and value, both `float32[...]`."""
         actor = Actor(self.actor_hidden, self.max_log_rate, name="actor")
         critic = Critic(self.critic_hidden, name="critic")
         return actor(features), critic(features)

@@ -94,6 +94,4 @@ def find(state: optax.OptState) -> AlphaOptState:
 def replace(state: optax.OptState, new: AlphaOptState) -> optax.OptState:
     """Returns `state` with the `AlphaOptState` in it replaced by `new`."""
     is_alphaopt = lambda node: isinstance(node, AlphaOptState)  # noqa: E731
-    return jax.tree.map(
-        lambda node: new if is_alphaopt(node) else node, state, is_leaf=is_alphaopt
-    )
+    return jax.tree.map(lambda node: new if is_alphaopt(node) else node, state, is_leaf=is_alphaopt)

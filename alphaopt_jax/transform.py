@@ -83,7 +83,14 @@ def alphaopt(
     """
     design = _design(agent, learn, num_steps, seed, config)
 
-    def update(updates, state, params=None, *, value=None, **unused):
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        *,
+        value: chex.Numeric | None = None,
+        **unused: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
         del unused
         _check_inputs(design, updates, state, params)
         rate = learning_rate(state.updates_made) if callable(learning_rate) else learning_rate
@@ -119,7 +126,14 @@ def scale_by_alphaopt(
     """
     design = _design(agent, learn, num_steps, seed, config)
 
-    def update(updates, state, params=None, *, value=None, **unused):
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        *,
+        value: chex.Numeric | None = None,
+        **unused: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
         del unused
         _check_inputs(design, updates, state, params)
         return _step(design, updates, state, params, value, jnp.ones(()), None)
@@ -206,10 +220,12 @@ def _step(
             strict=True,
         )
     ]
-    history = state.loss_history if loss is None else observation.append_loss(
-        state.loss_history, loss
+    history = (
+        state.loss_history if loss is None else observation.append_loss(state.loss_history, loss)
     )
-    views = [observation.observe(leaf, history, number, design.num_steps, config) for leaf in leaves]
+    views = [
+        observation.observe(leaf, history, number, design.num_steps, config) for leaf in leaves
+    ]
 
     # Act.
     log_rates = [
@@ -247,7 +263,10 @@ def _step(
             step + rate * decay * leaf.param
             for step, rate, decay, leaf in zip(steps, rates, decays, leaves, strict=True)
         ]
-    like_state = jax.tree.structure(state.gradient_average).unflatten
+
+    def like_state(leaves: Sequence[chex.Array]) -> chex.ArrayTree:
+        return jax.tree.unflatten(jax.tree.structure(state.gradient_average), leaves)
+
     new_state = AlphaOptState(
         updates_made=state.updates_made + 1,
         updates_skipped=state.updates_skipped,
@@ -268,8 +287,8 @@ def _step(
         jnp.where(usable, step, 0.0).astype(leaf.dtype)
         for step, leaf in zip(steps, jax.tree.leaves(split_updates), strict=True)
     ]
-    steps = jax.tree.structure(split_updates).unflatten(steps)
-    return complex_numbers.merge(steps), new_state
+    like_updates = jax.tree.unflatten(jax.tree.structure(split_updates), steps)
+    return complex_numbers.merge(like_updates), new_state
 
 
 def rates_of_leaf(
@@ -307,9 +326,7 @@ def _design(
     if isinstance(num_steps, int) and num_steps < 1:
         raise ValueError(f"`num_steps` is the planned number of updates, at least 1: {num_steps}.")
     if agent is None:
-        network = policy.ActorCritic(
-            config.actor_hidden, config.critic_hidden, config.max_log_rate
-        )
+        network = policy.ActorCritic(config.actor_hidden, config.critic_hidden, config.max_log_rate)
     else:
         network = agent.network
     learns = (agent is None) if learn is None else bool(learn)

@@ -1,1 +1,1 @@
-"""Benchmarks: one script a claim; each measures and writes a results file, a table and a picture."""
+"""One script a claim: each measures and writes a results file, a table and a picture."""

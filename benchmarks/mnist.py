@@ -1,8 +1,8 @@
 """MNIST: Flax's example CNN with nothing but its optimizer replaced.
 
 `python -m benchmarks.mnist` trains it with a fresh AlphaOpt agent and with Adam at 1e-3, one epoch
-each, and shows the two side by side: some minutes on two cores. `python -m benchmarks.mnist --full` is
-the whole comparison: three epochs, three seeds, Adam over a grid of rates, SGD with momentum,
+each, and shows the two side by side: some minutes on two cores. `python -m benchmarks.mnist --full`
+is the whole comparison: three epochs, three seeds, Adam over a grid of rates, SGD with momentum,
 optax's tuning-free optimizers, learning switched off, and starts 100 times too small and too large.
 It takes hours on two cores; finished runs are kept, so that it goes on where it was stopped.
 """
@@ -143,7 +143,9 @@ def _train_with_bar(
     return run
 
 
-def summarise(contender: contenders.Contender, runs: Sequence[mnist_training.Run]) -> dict[str, Any]:
+def summarise(
+    contender: contenders.Contender, runs: Sequence[mnist_training.Run]
+) -> dict[str, Any]:
     """One line of the table: means over the seeds, with 95 % Student intervals."""
     row: dict[str, Any] = {"optimizer": contender.name, "given": contender.given}
     for figure in ("test_accuracy", "train_loss", "test_loss"):

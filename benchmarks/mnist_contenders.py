@@ -60,7 +60,6 @@ def alphaopt_online(
 ADAM = adam(ADAM_DEFAULT)
 ONLINE = alphaopt_online()
 LEARNING_OFF = alphaopt_online("AlphaOpt, learning off", learn=False)
-SHARED_CREDIT = alphaopt_online("AlphaOpt, shared credit", credit="shared")
 ONLINE_TOO_SMALL = alphaopt_online("AlphaOpt x 0.01", learning_rate=TOO_SMALL)
 ONLINE_TOO_LARGE = alphaopt_online("AlphaOpt x 100", learning_rate=TOO_LARGE)
 TUNING_FREE = (
@@ -83,7 +82,6 @@ FULL = (
     LEARNING_OFF,
     ONLINE_TOO_SMALL,
     ONLINE_TOO_LARGE,
-    SHARED_CREDIT,
     *(adam(rate) for rate in ADAM_RATES),
     Contender("SGD momentum 0.1", lambda seed: optax.sgd(0.1, momentum=0.9), "a rate"),
     *TUNING_FREE,

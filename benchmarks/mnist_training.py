@@ -1,4 +1,4 @@
-"""Trains the MNIST CNN with any optax optimizer: the loop that `benchmarks.mnist` runs many times."""
+"""Trains the MNIST CNN with any optax optimizer: the loop that `benchmarks.mnist` repeats."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def train(
     params = mnist.init_params(jax.random.key(seed))
     state = jax.jit(optimizer.init)(params)
 
-    # One jit a step and no scan: on CPUs XLA runs convolutions inside a loop without its fast kernels.
+    # One jit a step and no scan: in a loop, XLA runs convolutions on CPUs without its fast kernels.
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def train_step(params, state, images, labels):
         (loss, accuracy), grads = jax.value_and_grad(mnist.loss_and_accuracy, has_aux=True)(
@@ -110,9 +110,7 @@ def train(
             seconds += elapsed if start else 0.0
             if on_progress is not None:
                 done, rate = start + len(measured), len(measured) / elapsed
-                on_progress(
-                    Progress(done, len(batches), float(loss), float(accuracy), rate, state)
-                )
+                on_progress(Progress(done, len(batches), float(loss), float(accuracy), rate, state))
     except KeyboardInterrupt:
         interrupted = True
     if evaluation_params is not None:

@@ -8,7 +8,7 @@ so that learning is in them. There is no bar to pass: these are the honest figur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import dataclasses
 import functools
 import sys
@@ -63,7 +63,9 @@ def make_params(size: int) -> chex.ArrayTree:
 def measure(size: int, rounds: int, advance: Callable[[], None]) -> list[dict[str, Any]]:
     """Times every optimizer on one tree; one row each."""
     params = make_params(size)
-    grads = jax.tree.map(lambda leaf: 0.01 * jnp.cos(jnp.arange(leaf.size) * 1.0).reshape(leaf.shape), params)
+    grads = jax.tree.map(
+        lambda leaf: 0.01 * jnp.cos(jnp.arange(leaf.size) * 1.0).reshape(leaf.shape), params
+    )
     steps = 2 * alphaopt.AlphaOptConfig().rollout_length
     runners = {name: _Runner(make(), params, grads) for name, make in _OPTIMIZERS.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runners}
@@ -116,7 +118,7 @@ class _Runner:
         return (time.perf_counter() - began) / steps
 
 
-_COLUMNS = {
+COLUMNS = {
     "parameters": "parameters",
     "optimizer": "optimizer",
     "milliseconds": "ms a step",
@@ -134,7 +136,7 @@ def main(arguments: Arguments) -> int:
         task = progress.add_task("timing", total=total)
         for size in arguments.sizes:
             rows += measure(size, arguments.rounds, lambda: progress.advance(task))
-    table = results_file.markdown_table(rows, _COLUMNS)
+    table = results_file.markdown_table(rows, COLUMNS)
     rich_console.Console().print(table)
     results_file.write(
         "overhead",

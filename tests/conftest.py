@@ -1,5 +1,24 @@
-"""The processor shows itself as eight devices, before JAX first looks, for what is sharded."""
+"""Before JAX looks, the processor is told to show itself as eight devices, for what is sharded."""
 
+from hypothesis import settings
 import jax
+import pytest
+
+# The first example of a property compiles, which takes as long as it takes.
+settings.register_profile("alphaopt", deadline=None, max_examples=30)
+settings.load_profile("alphaopt")
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(scope="session")
+def decided_agent():
+    """An agent with random parameters, so that its actions are not all zero."""
+    import alphaopt_jax
+
+    tx = alphaopt_jax.alphaopt(learn=False)
+    fresh = alphaopt_jax.agent_from_state(tx.init(jax.numpy.zeros(1)))
+    leaves, structure = jax.tree.flatten(fresh.params)
+    keys = jax.random.split(jax.random.key(7), len(leaves))
+    leaves = [0.3 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves)]
+    return alphaopt_jax.Agent(structure.unflatten(leaves), max_log_rate=fresh.max_log_rate)

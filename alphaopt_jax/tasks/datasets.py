@@ -1,4 +1,4 @@
-"""Image data sets as arrays: a prepared TFDS folder, else a TFDS download, else scikit-learn's digits.
+"""Image data sets as arrays: a prepared TFDS folder, a download, or scikit-learn's digits.
 
 Nothing here waits for a network that does not answer: the network is tried for a few seconds
 before TFDS may use it.
@@ -102,14 +102,14 @@ def _download_obstacle() -> str | None:
 def _read_tfds(folder: pathlib.Path | None, *, download: bool) -> ImageClassificationData:
     import tensorflow_datasets as tfds  # Slow to import, and needed only here.
 
-    arrays = []
-    for split in ("train", "test"):
+    def read(split: str) -> tuple[np.ndarray, np.ndarray]:
         source = tfds.data_source("mnist", split=split, data_dir=folder, download=download)
         examples = source.__getitems__(list(range(len(source))))
-        arrays.append(np.stack([example["image"] for example in examples]))
-        arrays.append(np.array([example["label"] for example in examples], np.int32))
+        images = np.stack([example["image"] for example in examples])
+        return images, np.array([example["label"] for example in examples], np.int32)
+
     place = f"TFDS, {folder}" if folder else "TFDS"
-    return ImageClassificationData(*arrays, source=f"MNIST ({place})")
+    return ImageClassificationData(*read("train"), *read("test"), f"MNIST ({place})")
 
 
 def _load_digits() -> ImageClassificationData:
@@ -123,5 +123,9 @@ def _load_digits() -> ImageClassificationData:
     order = np.random.default_rng(0).permutation(len(images))
     train, test = order[:1500], order[1500:]
     return ImageClassificationData(
-        images[train], labels[train], images[test], labels[test], source="scikit-learn digits, resized"
+        images[train],
+        labels[train],
+        images[test],
+        labels[test],
+        source="scikit-learn digits, resized",
     )

@@ -6,6 +6,8 @@ replace, so nothing else is changed.
 
 from __future__ import annotations
 
+from typing import Any
+
 import chex
 from flax import linen as nn
 import jax
@@ -28,6 +30,7 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, images: chex.Array) -> chex.Array:
+        """From images `float32[B, 28, 28, 1]` to logits `float32[B, 10]`."""
         hidden = nn.Conv(features=32, kernel_size=(3, 3))(images)
         hidden = nn.avg_pool(nn.relu(hidden), window_shape=(2, 2), strides=(2, 2))
         hidden = nn.Conv(features=64, kernel_size=(3, 3))(hidden)
@@ -55,7 +58,7 @@ def loss_and_accuracy(
     Returns:
       Two `float32[]`: the loss in nats and the share of images classified rightly.
     """
-    logits = CNN().apply({"params": params}, images.astype(jnp.float32) / 255.0)
+    logits: Any = CNN().apply({"params": params}, images.astype(jnp.float32) / 255.0)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.mean(losses), jnp.mean(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.float32)
 

@@ -1,0 +1,88 @@
+"""Fills the README's tables in from the results files: `python -m benchmarks.readme`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import json
+from pathlib import Path
+import re
+import sys
+from typing import Any
+
+from benchmarks import mnist, overhead, results_file
+
+README = results_file.RESULTS.parents[1] / "README.md"
+_SECTION = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+
+_LANDSCAPE_COLUMNS = {
+    "landscape": "landscape",
+    "steps_first": "first episode",
+    "steps_last": "mean of the last 5",
+    "steps_off": "learning switched off",
+    "adam_tuned_steps": "Adam, best of 9 rates",
+}
+
+
+def render(text: str, folder: Path = results_file.RESULTS) -> str:
+    """Replaces what stands between the markers of each section by its results.
+
+    Args:
+      text: The README.
+      folder: Where the results files are.
+
+    Returns:
+      The README with every section filled in.
+
+    Raises:
+      KeyError: A marker names a section that does not exist.
+    """
+    return _SECTION.sub(
+        lambda match: f"<!-- results: {match[1]} -->\n{_SECTIONS[match[1]](folder)}<!-- end -->",
+        text,
+    )
+
+
+def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    return json.loads((folder / f"{name}.json").read_text())["rows"]
+
+
+def _landscapes(folder: Path) -> str:
+    rows = [row for row in _rows(folder, "landscapes") if row["kind"] != "multimodal"]
+    return results_file.markdown_table(rows, _LANDSCAPE_COLUMNS)
+
+
+def _mnist(folder: Path) -> str:
+    shown = mnist.displayed(_rows(folder, "mnist"))
+    return results_file.markdown_table(shown, {key: key for key in shown[0]})
+
+
+def _overhead(folder: Path) -> str:
+    return results_file.markdown_table(_rows(folder, "overhead"), overhead.COLUMNS)
+
+
+def _claims(folder: Path) -> str:
+    rows = [
+        claim | {"holds": "yes" if claim["holds"] else "**no**"}
+        for claim in results_file.read_claims(folder)
+    ]
+    columns = {"text": "claim", "value": "measured", "bar": "bar", "holds": "holds"}
+    return results_file.markdown_table(rows, columns)
+
+
+_SECTIONS: dict[str, Callable[[Path], str]] = {
+    "landscapes": _landscapes,
+    "mnist": _mnist,
+    "overhead": _overhead,
+    "claims": _claims,
+}
+
+
+def main() -> int:
+    """Rewrites the README in place."""
+    README.write_text(render(README.read_text()))
+    print(f"Filled in {README.name}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Agents are saved and loaded unchanged, and what is not an agent is refused with the reason."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import alphaopt_jax as alphaopt
+
+
+def _agent(seed: int = 0) -> alphaopt.Agent:
+    state = alphaopt.alphaopt(agent=None, seed=seed).init(jnp.zeros(3))
+    return alphaopt.agent_from_state(state)
+
+
+def test_round_trip(tmp_path):
+    agent = _agent()
+
+    alphaopt.save_agent(tmp_path / "a.safetensors", agent)
+    loaded = alphaopt.load_agent(tmp_path / "a.safetensors")
+
+    jax.tree.map(np.testing.assert_array_equal, dict(agent.params), dict(loaded.params))
+    assert (loaded.contract, loaded.max_log_rate) == (agent.contract, agent.max_log_rate)
+
+
+def test_a_path_can_be_given_to_alphaopt_and_is_frozen(tmp_path):
+    agent = _agent(3)
+    alphaopt.save_agent(tmp_path / "a.safetensors", agent)
+
+    state = alphaopt.alphaopt(agent=tmp_path / "a.safetensors").init(jnp.zeros(3))
+
+    assert state.learner is None
+    jax.tree.map(np.testing.assert_array_equal, state.agent, dict(agent.params))
+
+
+def test_a_missing_one_is_named():
+    with pytest.raises(FileNotFoundError, match=r"No agent 'nobody'.*agent=None"):
+        alphaopt.load_agent("nobody")
+
+
+def test_another_contract_is_refused(tmp_path):
+    agent = _agent()
+    object.__setattr__(agent, "contract", 99)
+    alphaopt.save_agent(tmp_path / "a.safetensors", agent)
+
+    with pytest.raises(ValueError, match="observes by contract 99"):
+        alphaopt.load_agent(tmp_path / "a.safetensors")
+
+
+def test_what_is_not_safetensors_is_refused(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"not an agent at all")
+
+    with pytest.raises(ValueError, match="is not a safetensors file"):
+        alphaopt.load_agent(tmp_path / "a.safetensors")
+
+
+def test_foreign_safetensors_are_refused(tmp_path):
+    safetensors.numpy.save_file({"w": np.zeros(3, np.float32)}, tmp_path / "a.safetensors")
+
+    with pytest.raises(ValueError, match="but not an agent"):
+        alphaopt.load_agent(tmp_path / "a.safetensors")
+
+
+def test_arrays_that_do_not_fit_the_contract_are_named():
+    params = jax.tree.map(jnp.array, dict(_agent().params))
+    params["actor"]["hidden"]["kernel"] = jnp.zeros((4, 8))
+
+    with pytest.raises(ValueError, match=r"do not fit observation contract.*actor/hidden/kernel"):
+        alphaopt.Agent(params)
+
+
+def test_parameters_of_something_else_are_refused():
+    with pytest.raises(ValueError, match="actor and a critic"):
+        alphaopt.Agent({"dense": {"kernel": jnp.zeros((2, 2))}})

@@ -1,0 +1,139 @@
+"""What an agent sees equals numbers computed by hand, and no constant of the task shows in it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alphaopt_jax import AlphaOptConfig, observation
+
+_CONFIG = AlphaOptConfig(
+    gradient_decay=0.5, squared_gradient_decay=0.5, epsilon=1e-12, minimum_scale=0.02
+)
+
+
+def _accumulated(param, grads, config=_CONFIG):
+    param = jnp.asarray(param, jnp.float32)
+    leaf = observation.Coordinates(param, *(jnp.zeros_like(param) for _ in range(3)))
+    for grad in grads:
+        leaf = observation.accumulate(
+            param, jnp.asarray(grad, jnp.float32), leaf.first_moment, leaf.second_moment, config
+        )
+    return leaf
+
+
+def _observe(param, grads, losses=(), num_steps=None, config=_CONFIG):
+    history = observation.empty_loss_history()
+    for loss in losses:
+        history = observation.append_loss(history, jnp.asarray(loss, jnp.float32))
+    return observation.observe(
+        _accumulated(param, grads, config),
+        history,
+        jnp.asarray(len(grads), jnp.float32),
+        num_steps,
+        config,
+    )
+
+
+def test_moments_are_corrected_for_their_start():
+    # m: 0.5 -> 0.25 + 1.5 = 1.75; over 1 - 0.25: 2.3333.
+    # v: 0.5 -> 0.25 + 4.5 = 4.75; over 0.75: 6.3333, whose root is 2.51661.
+    normalized = _observe([0.0], [[1.0], [3.0]]).normalized
+
+    np.testing.assert_allclose(normalized.second_moment, [6.333333], rtol=1e-6)
+    np.testing.assert_allclose(normalized.gradient, [1.192079], rtol=1e-5)
+    np.testing.assert_allclose(normalized.momentum, [0.927173], rtol=1e-5)
+
+
+def test_features_of_a_first_step_equal_those_computed_by_hand():
+    view = _observe([3.0, 4.0], [[1.0, -2.0]])
+
+    # After one gradient m / √v and g / √v are its sign. The root mean square of (3, 4) is √12.5;
+    # the mean of the squared gradients is 2.5.
+    root = np.sqrt(12.5)
+    np.testing.assert_allclose(view.statistics.scale, root, rtol=1e-6)
+    np.testing.assert_allclose(view.statistics.second_moment, 2.5, rtol=1e-6)
+    expected = [
+        [1.0, -1.0],
+        [1.0, -1.0],
+        [1.0, 1.0],
+        [0.15 * np.log(1.0 / 2.5), 0.15 * np.log(4.0 / 2.5)],
+        [3.0 / root, 4.0 / root],
+    ]
+    np.testing.assert_allclose(jnp.stack(view.features), expected, rtol=1e-5)
+    context = [3.0, 3.0, 0.0, 0.2 * np.log(root), 0.0, np.tanh(-1.0), 0.0, 0.0]
+    np.testing.assert_allclose(view.context, context, rtol=1e-5, atol=1e-7)
+
+
+def test_context_names_and_values_are_as_many():
+    view = _observe(jnp.ones((2, 3)), [jnp.ones((2, 3))])
+
+    assert len(view.features) == len(observation.COORDINATE_FEATURES)
+    assert view.context.shape == (len(observation.CONTEXT_FEATURES),)
+    assert view.context[observation.CONTEXT_FEATURES.index("is a matrix")] == 1.0
+
+
+def test_loss_history_equals_that_computed_by_hand():
+    history = observation.empty_loss_history()
+    for loss in (2.0, 1.0):
+        history = observation.append_loss(history, jnp.asarray(loss))
+
+    # 0.9 * 2 + 0.1;  0.99 * 2 + 0.01;  0.01 * (1 - 1.99)²;  two losses.
+    np.testing.assert_allclose(history, [1.9, 1.99, 0.009801, 2.0], rtol=1e-6)
+    trend = _observe([1.0], [[1.0]], (2.0, 1.0)).context[4]
+    np.testing.assert_allclose(trend, (1.9 - 1.99) / 0.099, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("steps", "to_go", "end"), [(5, 0.0, np.exp(-4.0)), (10, 1.0, 1.0), (12, 1.0, 1.0)]
+)
+def test_time_to_go_counts_to_the_planned_end_and_stays_there(steps, to_go, end):
+    context = _observe([1.0], [[1.0]] * steps, num_steps=10).context
+
+    np.testing.assert_allclose(context[-2:], [to_go, end], rtol=1e-5, atol=1e-6)
+
+
+def test_scale_has_a_floor_and_empty_leaves_are_finite():
+    zeros = _observe(jnp.zeros(3), [jnp.zeros(3)])
+    empty = _observe(jnp.zeros((0, 2)), [jnp.zeros((0, 2))])
+
+    np.testing.assert_allclose(zeros.statistics.scale, _CONFIG.minimum_scale)
+    for view in (zeros, empty):
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(view))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_scale_of_the_loss_does_not_show(scale):
+    config = AlphaOptConfig()
+    grads = jax.random.normal(jax.random.key(0), (5, 4))
+    losses = (5.0, 4.0, 4.5, 3.0, 2.0)
+    param = jnp.array([1.0, -2.0, 0.5, 3.0])
+
+    seen = _observe(param, grads, losses, config=config)
+    scaled = _observe(param, scale * grads, [scale * loss for loss in losses], config=config)
+
+    np.testing.assert_allclose(
+        jnp.stack(scaled.features), jnp.stack(seen.features), rtol=1e-3, atol=1e-4
+    )
+    np.testing.assert_allclose(scaled.context, seen.context, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1e4])
+def test_of_the_scale_of_a_leaf_only_its_logarithm_shows(scale):
+    grads, param = jax.random.normal(jax.random.key(0), (5, 4)), jnp.array([1.0, -2.0, 0.5, 3.0])
+
+    seen = _observe(param, grads, (3.0, 2.0))
+    scaled = _observe(scale * param, grads / scale, (3.0, 2.0))
+
+    np.testing.assert_allclose(jnp.stack(scaled.features), jnp.stack(seen.features), atol=1e-4)
+    log_scale = observation.CONTEXT_FEATURES.index("log scale of the leaf")
+    difference = np.array(scaled.context - seen.context)
+    np.testing.assert_allclose(difference[log_scale], 0.2 * np.log(scale), rtol=1e-4)
+    np.testing.assert_allclose(np.delete(difference, log_scale), 0.0, atol=1e-4)
+
+
+def test_a_shift_of_the_loss_does_not_show():
+    seen = _observe([1.0], [[1.0]], (3.0, 2.0, 2.5))
+    shifted = _observe([1.0], [[1.0]], (103.0, 102.0, 102.5))
+
+    np.testing.assert_allclose(shifted.context, seen.context, atol=1e-3)

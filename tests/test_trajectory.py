@@ -1,0 +1,76 @@
+"""A short stored training: rates, rewards and parameters, step by step.
+
+Whatever changes these numbers changes what users get. If that is meant, run this file as a script
+(`python -m tests.test_trajectory`) to store new ones, and say so in the changelog.
+"""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import alphaopt_jax as alphaopt
+from tests import training
+
+_FILE = pathlib.Path(__file__).parent / "data" / "trajectory.json"
+_STEPS = 40
+# Every constant is spelled out, so that other defaults do not invalidate the stored numbers.
+_CONFIG = alphaopt.AlphaOptConfig(
+    relative_step=0.03,
+    minimum_scale=0.02,
+    max_log_rate=2.0,
+    max_relative_step=0.05,
+    gradient_decay=0.9,
+    squared_gradient_decay=0.99,
+    epsilon=1e-12,
+    direction=None,
+    actor_hidden=8,
+    critic_hidden=32,
+    num_explorers=64,
+    rollout_length=8,
+    exploration=0.3,
+    credit="divided",
+    previous_gradient_weight=0.0,
+    team_share=2.0,
+    discount=0.98,
+    gae_decay=0.8,
+    clip=0.2,
+    epochs=4,
+    agent_learning_rate=3e-3,
+    value_cost=0.5,
+)
+
+
+def _record(learn):
+    tx = alphaopt.alphaopt(agent=None, learn=learn, seed=3, config=_CONFIG)
+    params = training.init_params()
+    state = tx.init(params)
+    step = jax.jit(training.make_step(tx))
+    record = {"loss": [], "mean_rate": [], "reward": [], "parameter_norm": []}
+    for number in range(_STEPS):
+        params, state, loss = step(params, state, training.batch(number))
+        figures = alphaopt.metrics(state, _CONFIG)
+        record["loss"].append(float(loss))
+        record["mean_rate"].append(float(figures["mean_learning_rate"]))
+        record["reward"].append(float(figures.get("reward", 0.0)))
+        record["parameter_norm"].append(float(optax.tree.norm(params)))
+    return record
+
+
+@pytest.mark.parametrize("learn", [True, False])
+def test_trajectory_is_the_stored_one(learn):
+    stored = json.loads(_FILE.read_text())["learning" if learn else "frozen"]
+
+    record = _record(learn)
+
+    assert record["loss"][-1] < 0.5 * record["loss"][0]
+    for name, values in stored.items():
+        np.testing.assert_allclose(record[name], values, rtol=2e-3, atol=1e-4, err_msg=name)
+
+
+if __name__ == "__main__":
+    _FILE.parent.mkdir(exist_ok=True)
+    _FILE.write_text(json.dumps({"learning": _record(True), "frozen": _record(False)}, indent=1))
