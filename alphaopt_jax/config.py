@@ -58,7 +58,7 @@ class AlphaOptConfig:
     direction: optax.GradientTransformation | None = None
     actor_hidden: int = 8
     critic_hidden: int = 32
-    num_explorers: int = 2048
+    num_explorers: int = 8192
     rollout_length: int = 8
     exploration: float = 0.3
     credit: Literal["divided", "shared"] = "divided"

@@ -253,9 +253,9 @@ def _step(
     # Learn, from the steps before this one.
     agent = state.agent
     if learner is not None:
-        learner = learner._replace(
-            explorer_steps=explorers.gather(steps, learner.explorers, counts)
-        )
+        # What is made of an ascent step further down the chain is a descent.
+        taken = -jnp.sign(multiplier) * explorers.gather(steps, learner.explorers, counts)
+        learner = learner._replace(explorer_steps=taken)
         agent, learner = learner_lib.learn_when_full(learner, agent, network, counts, slot, config)
 
     if decays is not None:
