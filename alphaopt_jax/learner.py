@@ -27,17 +27,16 @@ def init(
 ) -> LearnerState:
     """Returns the state of an agent that has not begun to learn. Consumes `key`."""
     count = sum(explorers.allocate(leaf_sizes, config.num_explorers))
-    zero, per_explorer = jnp.zeros((), jnp.float32), jnp.zeros((count,), jnp.float32)
     return LearnerState(
         key_data=jax.random.key_data(key),
         agent_optimizer=learning.agent_optimizer(config).init(agent),
         explorers=jnp.zeros((count,), jnp.int32),
         rollout=learning.empty_rollout(config.rollout_length, count, observation.NUM_FEATURES),
-        explorer_steps=per_explorer,
-        explorer_gradients=per_explorer,
+        explorer_steps=jnp.zeros((count,), jnp.float32),
+        explorer_gradients=jnp.zeros((count,), jnp.float32),
         loss=jnp.full((), jnp.nan, jnp.float32),
-        reward=zero,
-        losses=learning.Losses(zero, zero),
+        reward=jnp.zeros((), jnp.float32),
+        losses=learning.Losses(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)),
         rounds=jnp.zeros((), jnp.int32),
     )
 

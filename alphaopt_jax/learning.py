@@ -50,9 +50,12 @@ class Losses(NamedTuple):
 
 def empty_rollout(length: int, num_explorers: int, num_features: int) -> Rollout:
     """Returns a rollout of zeros."""
-    per_step = jnp.zeros((length, num_explorers), jnp.float32)
-    observations = jnp.zeros((length, num_explorers, num_features), jnp.float32)
-    return Rollout(observations, per_step, per_step, per_step)
+    return Rollout(
+        observations=jnp.zeros((length, num_explorers, num_features), jnp.float32),
+        actions=jnp.zeros((length, num_explorers), jnp.float32),
+        means=jnp.zeros((length, num_explorers), jnp.float32),
+        rewards=jnp.zeros((length, num_explorers), jnp.float32),
+    )
 
 
 def agent_optimizer(config: AlphaOptConfig) -> optax.GradientTransformation:

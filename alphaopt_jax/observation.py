@@ -123,8 +123,8 @@ class LossHistory(NamedTuple):
 
 def empty_loss_history() -> LossHistory:
     """Returns the history before any loss was seen."""
-    zero = jnp.zeros((), jnp.float32)
-    return LossHistory(zero, zero, zero, zero)
+    # No array twice: a state that is to be donated must not hold one in two places.
+    return LossHistory(*(jnp.zeros((), jnp.float32) for _ in LossHistory._fields))
 
 
 def append_loss(history: LossHistory, loss: chex.Array) -> LossHistory:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import complex_numbers, explorers, observation, policy
+from alphaopt_jax import arguments, complex_numbers, explorers, observation, policy
 from alphaopt_jax import learner as learner_lib
 from alphaopt_jax.config import AlphaOptConfig
 from alphaopt_jax.state import AlphaOptState
@@ -81,23 +81,12 @@ def alphaopt(
       >>> bool(loss(params) < 1e-2)
       True
     """
-    design = _design(agent, learn, num_steps, seed, config)
 
-    def update(
-        updates: optax.Updates,
-        state: optax.OptState,
-        params: optax.Params | None = None,
-        *,
-        value: chex.Numeric | None = None,
-        **unused: Any,
-    ) -> tuple[optax.Updates, optax.OptState]:
-        del unused
-        _check_inputs(design, updates, state, params)
+    def scaling(state: AlphaOptState, params: optax.Params) -> _Scaling:
         rate = learning_rate(state.updates_made) if callable(learning_rate) else learning_rate
-        decays = _decays(weight_decay, mask, params)
-        return _step(design, updates, state, params, value, -jnp.asarray(rate), decays)
+        return _Scaling(-jnp.asarray(rate), arguments.decays(weight_decay, mask, params))
 
-    return optax.GradientTransformationExtraArgs(functools.partial(_init, design), update)
+    return _transformation(_design(agent, learn, num_steps, seed, config), scaling)
 
 
 def scale_by_alphaopt(
@@ -125,20 +114,19 @@ def scale_by_alphaopt(
       >>> tx = optax.chain(alphaopt.scale_by_alphaopt(), optax.scale(-1.0))
     """
     design = _design(agent, learn, num_steps, seed, config)
+    return _transformation(design, lambda state, params: _Scaling(jnp.ones(()), None))
 
-    def update(
-        updates: optax.Updates,
-        state: optax.OptState,
-        params: optax.Params | None = None,
-        *,
-        value: chex.Numeric | None = None,
-        **unused: Any,
-    ) -> tuple[optax.Updates, optax.OptState]:
-        del unused
-        _check_inputs(design, updates, state, params)
-        return _step(design, updates, state, params, value, jnp.ones(()), None)
 
-    return optax.GradientTransformationExtraArgs(functools.partial(_init, design), update)
+class _Scaling(NamedTuple):
+    """What the user's own arguments make of the agent's rates.
+
+    Attributes:
+      multiplier: What the rates are multiplied by, a scalar; negative to descend.
+      decays: Weight decay of every leaf, or None.
+    """
+
+    multiplier: chex.Numeric
+    decays: Sequence[chex.Numeric] | None
 
 
 class _Design(NamedTuple):
@@ -150,6 +138,26 @@ class _Design(NamedTuple):
     num_steps: int | None
     seed: int | chex.PRNGKey
     config: AlphaOptConfig
+
+
+def _transformation(
+    design: _Design, scaling: Callable[[AlphaOptState, optax.Params], _Scaling]
+) -> optax.GradientTransformationExtraArgs:
+    """The optax face of `_init` and `_step`."""
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        *,
+        value: chex.Numeric | None = None,
+        **unused: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        del unused
+        arguments.check(updates, state, params, learns=design.learns)
+        return _step(design, updates, state, params, value, scaling(state, params))
+
+    return optax.GradientTransformationExtraArgs(functools.partial(_init, design), update)
 
 
 def _init(design: _Design, params: optax.Params) -> AlphaOptState:
@@ -185,8 +193,7 @@ def _step(
     state: AlphaOptState,
     params: optax.Params,
     value: chex.Numeric | None,
-    multiplier: chex.Numeric,
-    decays: Sequence[chex.Numeric] | None,
+    scaling: _Scaling,
 ) -> tuple[optax.Updates, AlphaOptState]:
     """One step of the environment and of the agent.
 
@@ -196,8 +203,7 @@ def _step(
       state: The state.
       params: Parameters, shaped like the gradients.
       value: The loss, a scalar, or None.
-      multiplier: What the agent's rates are multiplied by, a scalar; negative to descend.
-      decays: Weight decay of every leaf, or None.
+      scaling: What the user's own arguments make of the agent's rates.
 
     Returns:
       The updates, shaped and typed like the gradients, and the new state.
@@ -206,7 +212,7 @@ def _step(
     split_updates = complex_numbers.split(updates)
     grads = _float32_leaves(split_updates)
     loss = None if value is None else jnp.asarray(value).astype(jnp.float32).reshape(())
-    multiplier = jnp.asarray(multiplier).astype(jnp.float32)
+    multiplier = jnp.asarray(scaling.multiplier).astype(jnp.float32)
     number = (state.updates_made + 1).astype(jnp.float32)
 
     # Observe.
@@ -233,7 +239,7 @@ def _step(
         for view in views
     ]
     learner, slot = state.learner, state.updates_made % config.rollout_length
-    if learner is not None:
+    if learner is not None and leaves:
         learner = learner_lib.reward(learner, grads, loss, slot, config)
         learner, noise = learner_lib.explore(
             learner, state.agent, network, leaves, views, number, slot, config
@@ -252,16 +258,16 @@ def _step(
 
     # Learn, from the steps before this one.
     agent = state.agent
-    if learner is not None:
+    if learner is not None and leaves:
         # What is made of an ascent step further down the chain is a descent.
         taken = -jnp.sign(multiplier) * explorers.gather(steps, learner.explorers, counts)
         learner = learner._replace(explorer_steps=taken)
         agent, learner = learner_lib.learn_when_full(learner, agent, network, counts, slot, config)
 
-    if decays is not None:
+    if scaling.decays is not None:
         steps = [
             step + rate * decay * leaf.param
-            for step, rate, decay, leaf in zip(steps, rates, decays, leaves, strict=True)
+            for step, rate, decay, leaf in zip(steps, rates, scaling.decays, leaves, strict=True)
         ]
 
     def like_state(leaves: Sequence[chex.Array]) -> chex.ArrayTree:
@@ -331,65 +337,6 @@ def _design(
         network = agent.network
     learns = (agent is None) if learn is None else bool(learn)
     return _Design(agent, network, learns, num_steps, seed, config)
-
-
-def _check_inputs(
-    design: _Design, updates: optax.Updates, state: AlphaOptState, params: optax.Params | None
-) -> None:
-    """Says what is wrong with the arguments of `update`, before anything is computed."""
-    if params is None:
-        raise ValueError(
-            "alphaopt needs the current parameters, since its step is relative to their scale:"
-            " call `update(grads, state, params, value=loss)`."
-        )
-    if not isinstance(state, AlphaOptState):
-        raise ValueError(
-            f"alphaopt was given the state of another optimizer, a {type(state).__name__}. Pass"
-            " the state that its own `init(params)` returned."
-        )
-    if design.learns != (state.learner is not None):
-        raise ValueError(
-            "This optimizer and its state differ in whether the agent learns. Make the state with"
-            " the `init` of the same `alphaopt(...)`."
-        )
-    shapes = {
-        name: [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
-        for name, tree in (
-            ("gradients", complex_numbers.split(updates)),
-            ("parameters", complex_numbers.split(params)),
-            ("optimizer state", state.gradient_average),
-        )
-    }
-    for name, found in shapes.items():
-        if found != shapes["gradients"]:
-            raise ValueError(
-                f"The {name} and the gradients have leaves of different shapes: {found} and"
-                f" {shapes['gradients']}. Initialise the optimizer with the parameters that it is"
-                " to update."
-            )
-
-
-def _decays(
-    weight_decay: chex.Numeric, mask: Any, params: optax.Params
-) -> Sequence[chex.Numeric] | None:
-    """Weight decay of every real leaf, or None where there is none at all."""
-    if isinstance(weight_decay, (int, float)) and weight_decay == 0:
-        return None
-    mask = True if mask is None else mask
-    mask = mask(params) if callable(mask) else mask
-    try:
-        decays_leaf = jax.tree.leaves(jax.tree.broadcast(mask, params))
-    except ValueError as error:
-        raise ValueError(
-            "`mask` must be a pytree of booleans like the parameters, or a prefix of it, but has"
-            f" the structure {jax.tree.structure(mask)} where the parameters have"
-            f" {jax.tree.structure(params)}."
-        ) from error
-    decays = []
-    for leaf, decay in zip(jax.tree.leaves(params), decays_leaf, strict=True):
-        parts = len(jax.tree.leaves(complex_numbers.split(leaf)))
-        decays.extend([decay * weight_decay] * parts)
-    return decays
 
 
 def _directions(
