@@ -20,5 +20,7 @@ def decided_agent():
     fresh = alphaopt_jax.agent_from_state(tx.init(jax.numpy.zeros(1)))
     leaves, structure = jax.tree.flatten(fresh.params)
     keys = jax.random.split(jax.random.key(7), len(leaves))
-    leaves = [0.3 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves)]
+    leaves = [
+        0.3 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)
+    ]
     return alphaopt_jax.Agent(structure.unflatten(leaves), max_log_rate=fresh.max_log_rate)

@@ -149,7 +149,9 @@ def test_weight_decay_is_multiplied_by_the_rates_and_obeys_the_mask(decided_agen
 
 
 def test_schedule_gives_the_learning_rate_of_each_step():
-    schedule = lambda count: 1.0 / (count + 1.0)
+    def schedule(count):
+        return 1.0 / (count + 1.0)
+
     scheduled, params = alphaopt(schedule, learn=False), _params()
     state = scheduled.init(params)
     for number in range(3):
@@ -207,9 +209,7 @@ def test_order_of_the_coordinates_does_not_matter(decided_agent):
     tx = alphaopt(agent=decided_agent)
 
     found, _ = _run(tx, 5, params, lambda x: jnp.sum(slopes * jnp.square(x - 1.0)))
-    permuted, _ = _run(
-        tx, 5, params[order], lambda x: jnp.sum(slopes[order] * jnp.square(x - 1.0))
-    )
+    permuted, _ = _run(tx, 5, params[order], lambda x: jnp.sum(slopes[order] * jnp.square(x - 1.0)))
 
     np.testing.assert_allclose(
         permuted - params[order], (found - params)[order], rtol=_FLOAT16_LOG_RATES, atol=1e-6
@@ -494,7 +494,9 @@ def test_nnx_optimizer_hands_it_the_loss():
 
     @nnx.jit
     def train_step(model, optimizer):
-        loss = lambda model: jnp.mean(jnp.square(model(inputs) - targets))
+        def loss(model):
+            return jnp.mean(jnp.square(model(inputs) - targets))
+
         value, grads = nnx.value_and_grad(loss)(model)
         optimizer.update(model, grads, value=value)
         return value
@@ -525,7 +527,9 @@ def test_linen_train_state_hands_it_the_loss():
 
     @jax.jit
     def train_step(state):
-        loss = lambda params: jnp.mean(jnp.square(state.apply_fn(params, inputs) - targets))
+        def loss(params):
+            return jnp.mean(jnp.square(state.apply_fn(params, inputs) - targets))
+
         value, grads = jax.value_and_grad(loss)(state.params)
         return state.apply_gradients(grads=grads, value=value), value
 
