@@ -15,7 +15,7 @@ def _modules():
         yield module.name
 
 
-@pytest.mark.parametrize("name", _modules())
+@pytest.mark.parametrize("name", list(_modules()))
 def test_examples_give_what_they_say(name):
     failures, _ = doctest.testmod(importlib.import_module(name))
 
