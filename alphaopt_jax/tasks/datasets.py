@@ -43,9 +43,9 @@ def load_mnist(data_dir: str | os.PathLike[str] | None = None) -> ImageClassific
     """Loads MNIST: 60,000 training and 10,000 test images of handwritten digits.
 
     Tried in this order: `data_dir`; the folder that the environment variable `TFDS_DATA_DIR`
-    names; TFDS's usual folder, and one beside this checkout; TFDS's own download, when the network answers and TensorFlow (which TFDS needs to prepare files) is
-    installed; and last scikit-learn's 1,797 bundled 8x8 digits, resized to 28x28, with one warning
-    that says so.
+    names; TFDS's usual folder, and one beside this checkout; TFDS's own download, when the network
+    answers and TensorFlow (which TFDS needs to prepare files) is installed; and last scikit-learn's
+    1,797 bundled 8x8 digits, resized to 28x28, with one warning that says so.
 
     Args:
       data_dir: A folder in which TFDS has prepared `mnist`. When given, nothing else is tried.
