@@ -6,7 +6,9 @@
 
 from alphaopt_jax.agent import Agent, load_agent, save_agent
 from alphaopt_jax.config import AlphaOptConfig
+from alphaopt_jax.evaluation import evaluate
 from alphaopt_jax.inspection import agent_from_state, learning_rates, metrics, new_episode
+from alphaopt_jax.meta import MetaConfig, Schedule, meta_train
 from alphaopt_jax.state import AlphaOptState
 from alphaopt_jax.transform import alphaopt, scale_by_alphaopt
 
@@ -14,10 +16,14 @@ __all__ = [
     "Agent",
     "AlphaOptConfig",
     "AlphaOptState",
+    "MetaConfig",
+    "Schedule",
     "agent_from_state",
     "alphaopt",
+    "evaluate",
     "learning_rates",
     "load_agent",
+    "meta_train",
     "metrics",
     "new_episode",
     "save_agent",

@@ -70,6 +70,9 @@ class Agent:
             actor_hidden=self.params["actor"]["hidden"]["kernel"].shape[1],
             critic_hidden=self.params["critic"]["hidden"]["kernel"].shape[1],
             max_log_rate=self.max_log_rate,
+            leaf_hidden=self.params["actor"]["leaf"]["first"]["kernel"].shape[1]
+            if "leaf" in self.params["actor"]
+            else 0,
         )
 
 

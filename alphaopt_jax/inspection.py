@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import complex_numbers, observation, transform
+from alphaopt_jax import complex_numbers, memory, transform
 from alphaopt_jax import state as state_lib
 from alphaopt_jax.config import AlphaOptConfig
 
@@ -42,7 +42,9 @@ def learning_rates(
     structure = jax.tree.structure(complex_numbers.split(params))
     log_rates = jax.tree.leaves(state.log_rates)
     rates = [
-        transform.rates_of_leaf(leaf, state.leaf_scales[index], jnp.abs(state.multiplier), config)
+        transform.rates_of_leaf(
+            leaf, state.leaf_scales[index], jnp.abs(state.multiplier), state.remaining, config
+        )
         for index, leaf in enumerate(log_rates)
     ]
     return complex_numbers.merge(jax.tree.unflatten(structure, rates))
@@ -67,7 +69,9 @@ def metrics(
     log_rates = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(state.log_rates)]
     count = max(sum(leaf.size for leaf in log_rates), 1)
     rates = [
-        transform.rates_of_leaf(leaf, state.leaf_scales[index], jnp.abs(state.multiplier), config)
+        transform.rates_of_leaf(
+            leaf, state.leaf_scales[index], jnp.abs(state.multiplier), state.remaining, config
+        )
         for index, leaf in enumerate(log_rates)
     ]
     figures = {
@@ -132,7 +136,7 @@ def new_episode(state: optax.OptState) -> optax.OptState:
     direction = None if old.direction is None else blank.direction
     new = blank._replace(
         agent=old.agent,
-        loss_history=observation.empty_loss_history(),
+        loss_history=memory.empty_loss_history(),
         direction=direction,
         learner=learner,
     )

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alphaopt_jax import credit, explorers, learning, observation, policy
+from alphaopt_jax import acting, credit, explorers, learning, observation, policy
 from alphaopt_jax.config import AlphaOptConfig
 from alphaopt_jax.state import LearnerState
 
@@ -89,7 +89,7 @@ def explore(
     agent: chex.ArrayTree,
     network: policy.ActorCritic,
     leaves: Sequence[observation.Coordinates],
-    views: Sequence[observation.LeafView],
+    sight: acting.Sight,
     step: chex.Array,
     slot: chex.Array,
     config: AlphaOptConfig,
@@ -101,7 +101,7 @@ def explore(
       agent: Parameters of `network`.
       network: The actor-critic.
       leaves: Parameters, gradients and moments of every leaf.
-      views: What the agent sees of every leaf.
+      sight: What the agent sees.
       step: This update's number, from 1, `float32[]`.
       slot: Position of this step in the rollout, `int32[]`.
       config: The constants.
@@ -114,22 +114,7 @@ def explore(
     counts = explorers.allocate(sizes, config.num_explorers)
     key, sample_key, noise_key = jax.random.split(jax.random.wrap_key_data(state.key_data), 3)
     positions = jnp.where(slot == 0, explorers.sample(sample_key, sizes, counts), state.explorers)
-    gathered = observation.Coordinates(
-        *(explorers.gather(field, positions, counts) for field in zip(*leaves, strict=True))
-    )
-    normalized = observation.normalize(gathered, step, config)
-    leaf_of = np.repeat(np.arange(len(sizes)), counts)
-    statistics = [view.statistics for view in views]
-    of_leaf = jax.tree.map(lambda *values: jnp.stack(values)[leaf_of], *statistics)
-    features = jnp.concatenate(
-        [
-            jnp.stack(
-                observation.coordinate_features(gathered.param, normalized, of_leaf), axis=-1
-            ),
-            jnp.stack([view.context for view in views])[leaf_of],
-        ],
-        axis=-1,
-    )
+    gathered, features = explorers_see(leaves, sight, positions, counts, step, config)
     mean, _ = network.apply({"params": agent}, features)
     noise = config.exploration * jax.random.normal(noise_key, mean.shape, jnp.float32)
     rollout = state.rollout._replace(
@@ -144,6 +129,41 @@ def explore(
         explorer_gradients=gathered.grad,
     )
     return state, noise
+
+
+def explorers_see(
+    leaves: Sequence[observation.Coordinates],
+    sight: acting.Sight,
+    positions: chex.Array,
+    counts: Sequence[int],
+    step: chex.Array,
+    config: AlphaOptConfig,
+) -> tuple[observation.Coordinates, chex.Array]:
+    """The observations of some parameters.
+
+    Args:
+      leaves: Parameters, gradients and moments of every leaf.
+      sight: What the agent sees of them.
+      positions: `int32[M]`, the explorers' positions within their flattened leaves.
+      counts: Number of explorers in each leaf.
+      step: This update's number, from 1, `float32[]`.
+      config: The constants.
+
+    Returns:
+      The explorers' parameters, gradients and moments, and `float32[M, NUM_FEATURES]`.
+    """
+    gathered = observation.Coordinates(
+        *(explorers.gather(field, positions, counts) for field in zip(*leaves, strict=True))
+    )
+    normalized = observation.normalize(gathered, step, config)
+    leaf_of = np.repeat(np.arange(len(counts)), counts)
+    of_leaf = jax.tree.map(
+        lambda *values: jnp.stack(values)[leaf_of], *(view.statistics for view in sight.views)
+    )
+    coordinate = observation.coordinate_features(gathered.param, normalized, of_leaf)
+    context = jnp.stack([view.context for view in sight.views])
+    features = (jnp.stack(coordinate, axis=-1), context[leaf_of], sight.memory_features[leaf_of])
+    return gathered, jnp.concatenate(features, axis=-1)
 
 
 # Jitted for those who call `update` outside of `jit`, where `cond` would compile at every call.

@@ -2,7 +2,8 @@
 
 An observation has two parts. The *coordinate features* differ from parameter to parameter and are
 computed for every one of them at every step, so there are few and they need only the accumulators
-that Adam has. The *context* is the same for all parameters of a leaf. Neither changes when
+that Adam has. The *context* is the same for all parameters of a leaf. The *memory* is what each
+leaf remembers of earlier steps, and what is known of the horizon. None of them changes when
 the loss or a leaf is multiplied by a constant, nor (but for the few features of `Context`) when
 the loss is shifted.
 
@@ -18,8 +19,9 @@ import chex
 import jax.numpy as jnp
 
 from alphaopt_jax.config import AlphaOptConfig
+from alphaopt_jax.memory import LeafMemory, LossHistory
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 
 COORDINATE_FEATURES = (
     "gradient",
@@ -38,7 +40,18 @@ CONTEXT_FEATURES = (
     "time to go",
     "nearness of the end",
 )
-NUM_FEATURES = len(COORDINATE_FEATURES) + len(CONTEXT_FEATURES)
+MEMORY_FEATURES = (
+    "slow average of the agreement",
+    "slow average of the consistency",
+    "recent log rate of the leaf",
+    "log of the gradient's size relative to the first steps",
+    "agreement of the whole model",
+    "horizon is known",
+    "log of the horizon",
+)
+NUM_COORDINATE_FEATURES = len(COORDINATE_FEATURES)
+NUM_DIRECT_FEATURES = NUM_COORDINATE_FEATURES + len(CONTEXT_FEATURES)
+NUM_FEATURES = NUM_DIRECT_FEATURES + len(MEMORY_FEATURES)
 
 _TINY = 1e-30  # Smaller than the square of any gradient that float32 can tell from zero.
 
@@ -105,35 +118,57 @@ class LeafView(NamedTuple):
     context: chex.Array
 
 
-class LossHistory(NamedTuple):
-    """Moving averages of the loss; all `float32[]`.
+def memory_features(
+    memory: LeafMemory, second_moments: chex.Array, num_steps: chex.Numeric | None
+) -> chex.Array:
+    """The features named in `MEMORY_FEATURES`, of every leaf.
 
-    Attributes:
-      fast: Average over about 10 steps.
-      slow: Average over about 100 steps.
-      spread: Average squared distance from `slow`, over about 100 steps.
-      observed: How many losses were seen.
+    Args:
+      memory: The memory, with this step in it.
+      second_moments: `float32[leaves]`, as in `LeafStatistics`.
+      num_steps: Planned number of updates; None, or a number that is not positive, where it is
+        not known.
+
+    Returns:
+      `float32[leaves, len(MEMORY_FEATURES)]`.
     """
+    growth = jnp.log((second_moments + _TINY) / (memory.first_second_moment + _TINY))
+    known, horizon = _horizon(num_steps)
+    features = (
+        3.0 * memory.agreement,
+        3.0 * memory.consistency,
+        memory.log_rate,
+        0.15 * growth,
+        jnp.full_like(growth, 3.0 * jnp.mean(memory.agreement)),
+        jnp.full_like(growth, known),
+        jnp.full_like(growth, known * (0.5 * jnp.log(horizon) - 3.0)),
+    )
+    return _squash(jnp.stack(features, axis=-1))
 
-    fast: chex.Array
-    slow: chex.Array
-    spread: chex.Array
-    observed: chex.Array
+
+def remaining(step: chex.Array, num_steps: chex.Numeric | None) -> chex.Array:
+    """The factor by which a known horizon scales every rate: it falls from 1 to nearly 0.
+
+    The environment's own schedule: what is left for the agent is how high the rates are, not that
+    they must end. Linear decay is close to the best one on most tasks (Defazio et al. 2023,
+    "When, why and how much? Adaptive learning rate scheduling by refinement").
+
+    Args:
+      step: This update's number, from 1, `float32[]`.
+      num_steps: As in `memory_features`.
+
+    Returns:
+      `float32[]`, `1 - (step - 1) / num_steps`, and 1 where the horizon is not known. Past the
+      horizon it stays what it was at the last step.
+    """
+    known, horizon = _horizon(num_steps)
+    return jnp.where(known > 0, jnp.maximum(1.0 - (step - 1.0) / horizon, 1.0 / horizon), 1.0)
 
 
-def empty_loss_history() -> LossHistory:
-    """Returns the history before any loss was seen."""
-    # No array twice: a state that is to be donated must not hold one in two places.
-    return LossHistory(*(jnp.zeros((), jnp.float32) for _ in LossHistory._fields))
-
-
-def append_loss(history: LossHistory, loss: chex.Array) -> LossHistory:
-    """Adds one loss, `float32[]`, to the history."""
-    first = history.observed == 0
-    fast = jnp.where(first, loss, 0.9 * history.fast + 0.1 * loss)
-    slow = jnp.where(first, loss, 0.99 * history.slow + 0.01 * loss)
-    spread = 0.99 * history.spread + 0.01 * jnp.square(loss - slow)
-    return LossHistory(fast, slow, spread, history.observed + 1.0)
+def _horizon(num_steps: chex.Numeric | None) -> tuple[chex.Array, chex.Array]:
+    """Whether the horizon is known, 0 or 1, and the horizon, at least 1; both `float32[]`."""
+    steps = jnp.asarray(0 if num_steps is None else num_steps).astype(jnp.float32)
+    return (steps > 0).astype(jnp.float32), jnp.maximum(steps, 1.0)
 
 
 def accumulate(
@@ -174,7 +209,7 @@ def observe(
     leaf: Coordinates,
     history: LossHistory,
     step: chex.Array,
-    num_steps: int | None,
+    num_steps: chex.Numeric | None,
     config: AlphaOptConfig,
 ) -> LeafView:
     """Computes what the agent sees of one leaf.
@@ -232,7 +267,7 @@ def context_features(
     is_matrix: bool,
     history: LossHistory,
     step: chex.Array,
-    num_steps: int | None,
+    num_steps: chex.Numeric | None,
 ) -> chex.Array:
     """The features named in `CONTEXT_FEATURES`.
 
@@ -241,17 +276,15 @@ def context_features(
       is_matrix: Whether the leaf has two or more axes.
       history: The losses seen.
       step: This update's number, from 1, `float32[]`.
-      num_steps: Planned number of updates; the last two features are zero without it.
+      num_steps: As in `memory_features`; the last two features are zero without it.
 
     Returns:
       `float32[len(CONTEXT_FEATURES)]`.
     """
     trend = (history.fast - history.slow) / (jnp.sqrt(history.spread) + _TINY)
-    if num_steps is None:
-        to_go = end = jnp.zeros((), jnp.float32)
-    else:
-        progress = jnp.minimum(step / num_steps, 1.0)
-        to_go, end = 2.0 * progress - 1.0, jnp.exp(-8.0 * (1.0 - progress))
+    known, horizon = _horizon(num_steps)
+    progress = jnp.minimum(step / horizon, 1.0)
+    to_go, end = known * (2.0 * progress - 1.0), known * jnp.exp(-8.0 * (1.0 - progress))
     features = (
         3.0 * leaf.consistency,
         3.0 * leaf.agreement,

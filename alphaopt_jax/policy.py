@@ -10,6 +10,7 @@ any shape and sharding of a leaf stays as it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import chex
 from flax import linen as nn
@@ -19,19 +20,46 @@ import jax.numpy as jnp
 from alphaopt_jax import observation
 
 
+class LeafTrunk(nn.Module):
+    """What a leaf as a whole decides: its own log rate, and a shift of the actor's hidden units.
+
+    It is evaluated once for a leaf, not for every parameter, so it may be larger than the actor.
+    """
+
+    hidden: int
+    actor_hidden: int
+
+    @nn.compact
+    def __call__(self, features: chex.Array) -> tuple[chex.Array, chex.Array]:
+        """From context and memory, `float32[..., C]`, to `float32[...]` and `float32[..., H]`."""
+        hidden = nn.tanh(nn.Dense(self.hidden, name="first")(features))
+        hidden = nn.tanh(nn.Dense(self.hidden, name="second")(hidden))
+        small = nn.initializers.zeros
+        rate = nn.Dense(1, kernel_init=small, name="log_rate")(hidden)
+        shift = nn.Dense(self.actor_hidden, kernel_init=small, use_bias=False, name="shift")(hidden)
+        return rate[..., 0], shift
+
+
 class Actor(nn.Module):
     """Mean of the log rate, relative to the default rate, within ±`max_log_rate`."""
 
     hidden: int
+    leaf_hidden: int
     max_log_rate: float
 
     @nn.compact
     def __call__(self, features: chex.Array) -> chex.Array:
         """From `float32[..., NUM_FEATURES]` to `float32[...]`."""
-        hidden = nn.relu(nn.Dense(self.hidden, name="hidden")(features))
+        direct = features[..., : observation.NUM_DIRECT_FEATURES]
+        activation = nn.Dense(self.hidden, name="hidden")(direct)
+        leaf_rate: chex.Numeric = 0.0
+        if self.leaf_hidden:
+            trunk = LeafTrunk(self.leaf_hidden, self.hidden, name="leaf")
+            leaf_rate, shift = trunk(features[..., observation.NUM_COORDINATE_FEATURES :])
+            activation = activation + shift
         # A fresh agent starts from the default rate everywhere.
-        output = nn.Dense(1, kernel_init=nn.initializers.zeros, name="output")(hidden)
-        return _bound(output[..., 0], self.max_log_rate)
+        output = nn.Dense(1, kernel_init=nn.initializers.zeros, name="output")
+        return _bound(output(nn.relu(activation))[..., 0] + leaf_rate, self.max_log_rate)
 
 
 class Critic(nn.Module):
@@ -42,7 +70,8 @@ class Critic(nn.Module):
     @nn.compact
     def __call__(self, features: chex.Array) -> chex.Array:
         """From `float32[..., NUM_FEATURES]` to `float32[...]`."""
-        hidden = nn.tanh(nn.Dense(self.hidden, name="hidden")(features))
+        direct = features[..., : observation.NUM_DIRECT_FEATURES]
+        hidden = nn.tanh(nn.Dense(self.hidden, name="hidden")(direct))
         output = nn.Dense(1, kernel_init=nn.initializers.zeros, name="output")(hidden)
         return output[..., 0]
 
@@ -66,11 +95,12 @@ class ActorCritic(nn.Module):
     actor_hidden: int
     critic_hidden: int
     max_log_rate: float
+    leaf_hidden: int = 0
 
     @nn.compact
     def __call__(self, features: chex.Array) -> tuple[chex.Array, chex.Array]:
         """From `float32[..., NUM_FEATURES]` to mean log rate and value, both `float32[...]`."""
-        actor = Actor(self.actor_hidden, self.max_log_rate, name="actor")
+        actor = Actor(self.actor_hidden, self.leaf_hidden, self.max_log_rate, name="actor")
         critic = Critic(self.critic_hidden, name="critic")
         return actor(features), critic(features)
 
@@ -81,10 +111,49 @@ def init_params(key: chex.PRNGKey, network: ActorCritic) -> chex.ArrayTree:
     return network.init(key, features)["params"]
 
 
+class LeafDecision(NamedTuple):
+    """What the actor computes once for each leaf.
+
+    Attributes:
+      activation: `float32[leaves, H]`, the part of the hidden units that the leaf decides.
+      log_rate: `float32[leaves]`, the leaf's own part of the output.
+    """
+
+    activation: chex.Array
+    log_rate: chex.Array
+
+
+def decide_leaves(
+    params: chex.ArrayTree, context: chex.Array, memory: chex.Array, network: ActorCritic
+) -> LeafDecision:
+    """The part of `Actor` that is the same for all parameters of a leaf.
+
+    Args:
+      params: Parameters of `network`.
+      context: `float32[leaves, C]`, the features named in `observation.CONTEXT_FEATURES`.
+      memory: `float32[leaves, K]`, those named in `observation.MEMORY_FEATURES`.
+      network: The actor-critic.
+
+    Returns:
+      The leaves' decisions.
+    """
+    actor = params["actor"]
+    # What is constant over the leaf is only a bias of the first layer.
+    kernel = actor["hidden"]["kernel"][observation.NUM_COORDINATE_FEATURES :]
+    activation = actor["hidden"]["bias"] + context @ kernel
+    if not network.leaf_hidden:
+        return LeafDecision(activation, jnp.zeros(context.shape[:-1], jnp.float32))
+    trunk = LeafTrunk(network.leaf_hidden, network.actor_hidden)
+    features = jnp.concatenate([context, memory], axis=-1)
+    log_rate, shift = trunk.apply({"params": actor["leaf"]}, features)
+    return LeafDecision(activation + shift, log_rate)
+
+
 def mean_log_rate(
     params: chex.ArrayTree,
     coordinate_features: Sequence[chex.Array],
-    context: chex.Array,
+    activation: chex.Array,
+    leaf_log_rate: chex.Array,
     max_log_rate: float,
 ) -> chex.Array:
     """`Actor` for a whole leaf, element by element.
@@ -92,22 +161,20 @@ def mean_log_rate(
     Args:
       params: Parameters of an `ActorCritic`.
       coordinate_features: One array of the leaf's shape for every coordinate feature.
-      context: `float32[C]`, the features that are the same for the whole leaf.
+      activation: `float32[H]`, the leaf's `LeafDecision.activation`.
+      leaf_log_rate: `float32[]`, the leaf's `LeafDecision.log_rate`.
       max_log_rate: Bound of the result.
 
     Returns:
       The mean log rate, an array of the leaf's shape.
     """
     hidden, output = params["actor"]["hidden"], params["actor"]["output"]
-    num_coordinate = len(coordinate_features)
-    # The context is constant over the leaf: its part of the first layer is only a bias.
-    bias = hidden["bias"] + context @ hidden["kernel"][num_coordinate:]
-    total = output["bias"][0]
-    for unit in range(bias.shape[0]):
-        activation = bias[unit]
+    total = output["bias"][0] + leaf_log_rate
+    for unit in range(activation.shape[0]):
+        value = activation[unit]
         for index, feature in enumerate(coordinate_features):
-            activation = activation + hidden["kernel"][index, unit] * feature
-        total = total + output["kernel"][unit, 0] * jnp.maximum(activation, 0.0)
+            value = value + hidden["kernel"][index, unit] * feature
+        total = total + output["kernel"][unit, 0] * jnp.maximum(value, 0.0)
     return _bound(total, max_log_rate)
 
 

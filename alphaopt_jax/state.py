@@ -8,7 +8,7 @@ import chex
 import jax
 import optax
 
-from alphaopt_jax import learning, observation
+from alphaopt_jax import learning, memory
 
 
 class LearnerState(NamedTuple):
@@ -51,6 +51,8 @@ class AlphaOptState(NamedTuple):
       log_rates: The last actions; a tree like the parameters, `float16`.
       leaf_scales: `float32[leaves]`, scale of each leaf's parameters at the last step.
       multiplier: `float32[]`, the user's `learning_rate` at the last step.
+      remaining: `float32[]`, the factor by which a known horizon scaled the last rates.
+      leaf_memory: What every leaf remembers of earlier steps.
       loss_history: Moving averages of the loss.
       direction: State of `AlphaOptConfig.direction`, or None.
       learner: None for a frozen agent.
@@ -64,7 +66,9 @@ class AlphaOptState(NamedTuple):
     log_rates: optax.Updates
     leaf_scales: chex.Array
     multiplier: chex.Array
-    loss_history: observation.LossHistory
+    remaining: chex.Array
+    leaf_memory: memory.LeafMemory
+    loss_history: memory.LossHistory
     direction: optax.OptState | None
     learner: LearnerState | None
 

@@ -17,8 +17,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from alphaopt_jax import (
+    acting,
+    arguments,
+    complex_numbers,
+    explorers,
+    memory,
+    observation,
+    policy,
+)
 from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import arguments, complex_numbers, explorers, observation, policy
 from alphaopt_jax import learner as learner_lib
 from alphaopt_jax.config import AlphaOptConfig
 from alphaopt_jax.state import AlphaOptState
@@ -29,7 +37,7 @@ _DEFAULT_CONFIG = AlphaOptConfig()
 def alphaopt(
     learning_rate: optax.ScalarOrSchedule = 1.0,
     *,
-    agent: agent_lib.Agent | str | os.PathLike[str] | None = None,
+    agent: agent_lib.Agent | str | os.PathLike[str] | None = "base",
     learn: bool | None = None,
     num_steps: int | None = None,
     weight_decay: float = 0.0,
@@ -41,15 +49,17 @@ def alphaopt(
 
     At every step one small policy looks at every parameter (its value, its gradient, their history,
     the loss) and chooses that parameter's learning rate. Its reward is the decrease of the
-    loss. An agent that learns does so inside the same `jit`, from a sample of the parameters.
+    loss. The shipped agent has learned over many tasks and is frozen; an agent that learns does so
+    inside the same `jit`, from a sample of the parameters.
 
     Args:
       learning_rate: Multiplies the rates that the agent chooses. Nothing to tune: leave it at 1.
-      agent: Who chooses: an `Agent`, the name of a shipped one or the path of a saved one, or None
-        for a fresh one.
+      agent: Who chooses: the name of a shipped agent or the path of a saved one, an `Agent`, or
+        None for a fresh one.
       learn: Whether the agent learns while it optimizes. By default a fresh one does and a given
         one does not.
-      num_steps: The planned number of updates, if you know it.
+      num_steps: The planned number of updates, if you know it. Rates then fall to nearly zero at
+        its end, and stay there.
       weight_decay: Strength of decoupled weight decay, which the agent's rates multiply, as
         the learning rate does in AdamW.
       mask: Which leaves decay: a pytree of booleans like the parameters (or a prefix of it), or a
@@ -91,7 +101,7 @@ def alphaopt(
 
 def scale_by_alphaopt(
     *,
-    agent: agent_lib.Agent | str | os.PathLike[str] | None = None,
+    agent: agent_lib.Agent | str | os.PathLike[str] | None = "base",
     learn: bool | None = None,
     num_steps: int | None = None,
     seed: int | chex.PRNGKey = 0,
@@ -179,7 +189,9 @@ def _init(design: _Design, params: optax.Params) -> AlphaOptState:
         log_rates=optax.tree.zeros_like(params, dtype=jnp.float16),
         leaf_scales=jnp.zeros((len(leaves),), jnp.float32),
         multiplier=jnp.zeros((), jnp.float32),
-        loss_history=observation.empty_loss_history(),
+        remaining=jnp.ones((), jnp.float32),
+        leaf_memory=memory.empty_leaf_memory(len(leaves)),
+        loss_history=memory.empty_loss_history(),
         direction=None if direction is None else direction.init(params),
         learner=learner_lib.init(agent, sizes, learner_key, design.config)
         if design.learns
@@ -226,23 +238,18 @@ def _step(
             strict=True,
         )
     ]
-    history = (
-        state.loss_history if loss is None else observation.append_loss(state.loss_history, loss)
+    sight = acting.see(
+        leaves, loss, state.leaf_memory, state.loss_history, number, design.num_steps, config
     )
-    views = [
-        observation.observe(leaf, history, number, design.num_steps, config) for leaf in leaves
-    ]
+    views = sight.views
 
     # Act.
-    log_rates = [
-        policy.mean_log_rate(state.agent, view.features, view.context, network.max_log_rate)
-        for view in views
-    ]
+    log_rates, leaf_log_rates = acting.act(state.agent, network, sight)
     learner, slot = state.learner, state.updates_made % config.rollout_length
     if learner is not None and leaves:
         learner = learner_lib.reward(learner, grads, loss, slot, config)
         learner, noise = learner_lib.explore(
-            learner, state.agent, network, leaves, views, number, slot, config
+            learner, state.agent, network, leaves, sight, number, slot, config
         )
         counts = explorers.allocate([grad.size for grad in grads], config.num_explorers)
         log_rates = explorers.add(log_rates, learner.explorers, noise, counts)
@@ -250,8 +257,9 @@ def _step(
 
     # Step.
     directions, direction_state = _directions(design, split_updates, views, state, params)
+    remaining = observation.remaining(number, design.num_steps)
     rates = [
-        rates_of_leaf(log_rate, view.statistics.scale, multiplier, config)
+        rates_of_leaf(log_rate, view.statistics.scale, multiplier, remaining, config)
         for log_rate, view in zip(log_rates, views, strict=True)
     ]
     steps = [rate * direction for rate, direction in zip(rates, directions, strict=True)]
@@ -282,7 +290,9 @@ def _step(
         log_rates=like_state(log_rates),
         leaf_scales=_stack([view.statistics.scale for view in views]),
         multiplier=multiplier,
-        loss_history=history,
+        remaining=remaining,
+        leaf_memory=memory.remember_rates(sight.memory, leaf_log_rates),
+        loss_history=sight.history,
         direction=direction_state,
         learner=learner,
     )
@@ -298,7 +308,11 @@ def _step(
 
 
 def rates_of_leaf(
-    log_rate: chex.Array, scale: chex.Array, multiplier: chex.Array, config: AlphaOptConfig
+    log_rate: chex.Array,
+    scale: chex.Array,
+    multiplier: chex.Array,
+    remaining: chex.Array,
+    config: AlphaOptConfig,
 ) -> chex.Array:
     """From actions to learning rates, signed like `multiplier`.
 
@@ -306,13 +320,14 @@ def rates_of_leaf(
       log_rate: The actions, any shape and float type.
       scale: Scale of the leaf's parameters, `float32[]`.
       multiplier: The user's `learning_rate`, `float32[]`.
+      remaining: The factor of `observation.remaining`, `float32[]`.
       config: The constants.
 
     Returns:
       `float32` rates of the actions' shape.
     """
     base = jnp.minimum(jnp.abs(multiplier) * config.relative_step, config.max_relative_step)
-    return jnp.sign(multiplier) * scale * base * jnp.exp(log_rate.astype(jnp.float32))
+    return jnp.sign(multiplier) * scale * remaining * base * jnp.exp(log_rate.astype(jnp.float32))
 
 
 def _design(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import hashlib
 from typing import Any
 
 import chex
+import jax
+import numpy as np
 import optax
 from optax import contrib
 
@@ -26,7 +29,7 @@ class Contender:
 
     Attributes:
       name: What tables and pictures call it.
-      make: From a seed to the optimizer.
+      make: From a seed and the planned number of steps to the optimizer.
       given: What a user had to choose.
       evaluation_params: From state and parameters to the parameters to evaluate, if others.
       settings: What the result depends on besides the name, so that a stored run is used again only
@@ -34,7 +37,7 @@ class Contender:
     """
 
     name: str
-    make: Callable[[int], optax.GradientTransformation]
+    make: Callable[[int, int], optax.GradientTransformation]
     given: str
     evaluation_params: Callable[[optax.OptState, chex.ArrayTree], chex.ArrayTree] | None = None
     settings: str = ""
@@ -42,7 +45,7 @@ class Contender:
 
 def adam(rate: float) -> Contender:
     """Adam at one rate."""
-    return Contender(f"Adam {rate:g}", lambda seed: optax.adam(rate), "a rate")
+    return Contender(f"Adam {rate:g}", lambda seed, num_steps: optax.adam(rate), "a rate")
 
 
 def alphaopt_online(
@@ -51,38 +54,55 @@ def alphaopt_online(
     """A fresh AlphaOpt agent."""
     config = dataclasses.replace(alphaopt.AlphaOptConfig(), **constants)
 
-    def make(seed: int) -> optax.GradientTransformation:
+    def make(seed: int, num_steps: int) -> optax.GradientTransformation:
+        del num_steps  # A fresh agent that does not know the end has no schedule to follow.
         return alphaopt.alphaopt(learning_rate, agent=None, learn=learn, seed=seed, config=config)
 
     return Contender(name, make, "nothing", settings=str(config))
 
 
+def alphaopt_shipped(name: str = "AlphaOpt, shipped") -> Contender:
+    """The shipped agent, frozen, which is told the number of steps."""
+    agent = alphaopt.load_agent("base")
+    numbers = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(agent.params))
+    fingerprint = hashlib.sha256(numbers).hexdigest()[:16]
+
+    def make(seed: int, num_steps: int) -> optax.GradientTransformation:
+        return alphaopt.alphaopt(agent=agent, num_steps=num_steps, seed=seed)
+
+    return Contender(name, make, "number of steps", settings=fingerprint)
+
+
 ADAM = adam(ADAM_DEFAULT)
+SHIPPED = alphaopt_shipped()
 ONLINE = alphaopt_online()
 LEARNING_OFF = alphaopt_online("AlphaOpt, learning off", learn=False)
 ONLINE_TOO_SMALL = alphaopt_online("AlphaOpt x 0.01", learning_rate=TOO_SMALL)
 ONLINE_TOO_LARGE = alphaopt_online("AlphaOpt x 100", learning_rate=TOO_LARGE)
 TUNING_FREE = (
-    Contender("Prodigy", lambda seed: contrib.prodigy(), "nothing"),
+    Contender("Prodigy", lambda seed, num_steps: contrib.prodigy(), "nothing"),
     Contender(
         "Schedule-free AdamW",
-        lambda seed: contrib.schedule_free_adamw(),
+        lambda seed, num_steps: contrib.schedule_free_adamw(),
         "nothing",
         contrib.schedule_free_eval_params,
     ),
-    Contender("DoG", lambda seed: contrib.dog(), "nothing"),
-    Contender("Mechanic (Adam)", lambda seed: contrib.mechanize(optax.adam(1.0)), "nothing"),
-    Contender("MoMo", lambda seed: contrib.momo(), "nothing"),
-    Contender("COCOB", lambda seed: contrib.cocob(), "nothing"),
+    Contender("DoG", lambda seed, num_steps: contrib.dog(), "nothing"),
+    Contender(
+        "Mechanic (Adam)", lambda seed, num_steps: contrib.mechanize(optax.adam(1.0)), "nothing"
+    ),
+    Contender("MoMo", lambda seed, num_steps: contrib.momo(), "nothing"),
+    Contender("COCOB", lambda seed, num_steps: contrib.cocob(), "nothing"),
 )
 
-QUICK = (ONLINE, ADAM)
+QUICK = (SHIPPED, ONLINE, ADAM)
 FULL = (
+    SHIPPED,
     ONLINE,
     LEARNING_OFF,
     ONLINE_TOO_SMALL,
     ONLINE_TOO_LARGE,
     *(adam(rate) for rate in ADAM_RATES),
-    Contender("SGD momentum 0.1", lambda seed: optax.sgd(0.1, momentum=0.9), "a rate"),
+    Contender("SGD momentum 0.1", lambda seed, num_steps: optax.sgd(0.1, momentum=0.9), "a rate"),
     *TUNING_FREE,
 )

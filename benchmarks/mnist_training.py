@@ -54,6 +54,11 @@ class Run:
     interrupted: bool
 
 
+def num_steps(data: datasets.ImageClassificationData, epochs: int, batch_size: int = 128) -> int:
+    """Steps of a training; an incomplete last batch of an epoch is left out."""
+    return epochs * (len(data.train_labels) // batch_size)
+
+
 def train(
     optimizer: optax.GradientTransformation,
     data: datasets.ImageClassificationData,

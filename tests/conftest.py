@@ -1,4 +1,10 @@
-"""Before JAX looks, the processor is told to show itself as eight devices, for what is sharded."""
+"""Before JAX looks, the processor is told to show itself as eight devices, for what is sharded.
+
+What one test has compiled, others and the processes that they start find in a folder of this run.
+"""
+
+import os
+import tempfile
 
 from hypothesis import settings
 import jax
@@ -9,6 +15,9 @@ settings.register_profile("alphaopt", deadline=None, max_examples=30)
 settings.load_profile("alphaopt")
 
 jax.config.update("jax_num_cpu_devices", 8)
+# Workers and other processes inherit the variable, so that all share the first one's folder.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="alphaopt-tests-"))
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +25,7 @@ def decided_agent():
     """An agent with random parameters, so that its actions are not all zero."""
     import alphaopt_jax
 
-    tx = alphaopt_jax.alphaopt(learn=False)
+    tx = alphaopt_jax.alphaopt(agent=None, learn=False)
     fresh = alphaopt_jax.agent_from_state(tx.init(jax.numpy.zeros(1)))
     leaves, structure = jax.tree.flatten(fresh.params)
     keys = jax.random.split(jax.random.key(7), len(leaves))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alphaopt_jax import AlphaOptConfig, observation
+from alphaopt_jax import AlphaOptConfig, memory, observation
 
 _CONFIG = AlphaOptConfig(
     gradient_decay=0.5, squared_gradient_decay=0.5, epsilon=1e-12, minimum_scale=0.02
@@ -23,9 +23,9 @@ def _accumulated(param, grads, config=_CONFIG):
 
 
 def _observe(param, grads, losses=(), num_steps=None, config=_CONFIG):
-    history = observation.empty_loss_history()
+    history = memory.empty_loss_history()
     for loss in losses:
-        history = observation.append_loss(history, jnp.asarray(loss, jnp.float32))
+        history = memory.append_loss(history, jnp.asarray(loss, jnp.float32))
     return observation.observe(
         _accumulated(param, grads, config),
         history,
@@ -74,9 +74,9 @@ def test_context_names_and_values_are_as_many():
 
 
 def test_loss_history_equals_that_computed_by_hand():
-    history = observation.empty_loss_history()
+    history = memory.empty_loss_history()
     for loss in (2.0, 1.0):
-        history = observation.append_loss(history, jnp.asarray(loss))
+        history = memory.append_loss(history, jnp.asarray(loss))
 
     # 0.9 * 2 + 0.1;  0.99 * 2 + 0.01;  0.01 * (1 - 1.99)²;  two losses.
     np.testing.assert_allclose(history, [1.9, 1.99, 0.009801, 2.0], rtol=1e-6)

@@ -21,7 +21,7 @@ def _entry(*, gets_value, **fixed):
 
     @functools.wraps(alphaopt_jax.alphaopt)
     def entry(*args, **kwargs):
-        tx = alphaopt_jax.alphaopt(*args, **fixed, **kwargs)
+        tx = alphaopt_jax.alphaopt(*args, agent=None, **fixed, **kwargs)
 
         def update(updates, state, params=None, *, value=None, **extra):
             assert (value is not None) == gets_value
@@ -116,13 +116,15 @@ ShardingTest = _suite(
     # It compares versions as text, by which 0.10 comes before 0.7.2.
     rewrite={"jax.__version__ < '0.7.2'": "False"},
     OPTIMIZERS={
-        "learning": alphaopt_jax.alphaopt(),
-        "frozen": alphaopt_jax.alphaopt(learn=False),
+        "learning": alphaopt_jax.alphaopt(agent=None),
+        "shipped": alphaopt_jax.alphaopt(),
+        "frozen": alphaopt_jax.alphaopt(agent=None, learn=False),
         "shared_credit_and_decay": alphaopt_jax.alphaopt(
-            weight_decay=0.1, config=alphaopt_jax.AlphaOptConfig(credit="shared")
+            agent=None, weight_decay=0.1, config=alphaopt_jax.AlphaOptConfig(credit="shared")
         ),
         "raw_gradient_and_schedule": alphaopt_jax.alphaopt(
             optax.constant_schedule(0.5),
+            agent=None,
             config=alphaopt_jax.AlphaOptConfig(direction=optax.identity()),
         ),
     },
@@ -136,7 +138,7 @@ def test_suites_hold_as_many_tests_as_expected():
     }
     assert len(names[ContribTest]) == 2 * (1 * 2 + 4 + 1 + 2 + 2 + 4 + 1)
     assert len(names[AliasTest]) == 2 * (4 + 1 + 1 + 2 + 6 + 2)
-    assert len(names[ShardingTest]) == 4 * 3
+    assert len(names[ShardingTest]) == 5 * 3
 
 
 def _bowl(point, _):
@@ -149,7 +151,7 @@ def _rosenbrock(point, _):
 
 @pytest.mark.parametrize(("function", "minimum"), [(_bowl, (1.0, -2.0)), (_rosenbrock, (1.0, 1.0))])
 def test_optimistix_minimises_with_it(function, minimum):
-    solver = optimistix.OptaxMinimiser(alphaopt_jax.alphaopt(), rtol=1e-6, atol=1e-6)
+    solver = optimistix.OptaxMinimiser(alphaopt_jax.alphaopt(agent=None), rtol=1e-6, atol=1e-6)
     start = {"x": jnp.asarray(-1.0), "y": jnp.asarray(1.5)}
 
     solution = optimistix.minimise(function, solver, start, max_steps=20_000, throw=False)

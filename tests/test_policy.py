@@ -8,12 +8,13 @@ import pytest
 from alphaopt_jax import observation, policy
 
 _NETWORK = policy.ActorCritic(actor_hidden=8, critic_hidden=32, max_log_rate=2.0)
+_WITH_TRUNK = policy.ActorCritic(actor_hidden=8, critic_hidden=32, max_log_rate=2.0, leaf_hidden=16)
 _NUM_COORDINATE = len(observation.COORDINATE_FEATURES)
 
 
-def _random_params(seed: int):
+def _random_params(seed: int, network=_NETWORK):
     """Parameters with nothing at zero, unlike a fresh agent's output layer."""
-    fresh = policy.init_params(jax.random.key(seed), _NETWORK)
+    fresh = policy.init_params(jax.random.key(seed), network)
     leaves, structure = jax.tree.flatten(fresh)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     return structure.unflatten(
@@ -21,18 +22,25 @@ def _random_params(seed: int):
     )
 
 
+@pytest.mark.parametrize("network", [_NETWORK, _WITH_TRUNK], ids=["plain", "with trunk"])
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 4), (2, 3, 4)])
-def test_elementwise_actor_is_the_flax_actor(shape):
-    params = _random_params(0)
+def test_elementwise_actor_is_the_flax_actor(shape, network):
+    params = _random_params(0, network)
     keys = jax.random.split(jax.random.key(3), _NUM_COORDINATE + 1)
     features = [jax.random.normal(key, shape) for key in keys[:-1]]
-    context = jax.random.normal(keys[-1], (len(observation.CONTEXT_FEATURES),))
+    context_key, memory_key = jax.random.split(keys[-1])
+    context = jax.random.normal(context_key, (2, len(observation.CONTEXT_FEATURES)))
+    memory = jax.random.normal(memory_key, (2, len(observation.MEMORY_FEATURES)))
 
-    elementwise = policy.mean_log_rate(params, features, context, 2.0)
-    stacked = jnp.concatenate(
-        [jnp.stack(features, axis=-1), jnp.broadcast_to(context, (*shape, len(context)))], axis=-1
+    decisions = policy.decide_leaves(params, context, memory, network)
+    elementwise = policy.mean_log_rate(
+        params, features, decisions.activation[1], decisions.log_rate[1], 2.0
     )
-    expected, _ = _NETWORK.apply({"params": params}, stacked)
+    of_leaf = jnp.concatenate([context[1], memory[1]])
+    stacked = jnp.concatenate(
+        [jnp.stack(features, axis=-1), jnp.broadcast_to(of_leaf, (*shape, len(of_leaf)))], axis=-1
+    )
+    expected, _ = network.apply({"params": params}, stacked)
 
     assert elementwise.shape == shape
     np.testing.assert_allclose(elementwise, expected, rtol=1e-4, atol=1e-5)

@@ -12,7 +12,9 @@ import optax
 import pytest
 
 import alphaopt_jax
-from alphaopt_jax import AlphaOptConfig, alphaopt
+from alphaopt_jax import AlphaOptConfig
+
+alphaopt = functools.partial(alphaopt_jax.alphaopt, agent=None)
 
 _CONFIG = AlphaOptConfig()
 _FLOAT16_LOG_RATES = 4e-3  # The relative error that keeping log rates in float16 may cause.

@@ -6,6 +6,11 @@ without `pyplot`, so that nothing global changes and no window opens; save one w
 distinguishable by colour-blind people.
 """
 
+from alphaopt_jax.plotting.agents import (
+    meta_training_figure,
+    policy_slices_figure,
+    rates_figure,
+)
 from alphaopt_jax.plotting.animation import learning_animation
 from alphaopt_jax.plotting.landscapes import (
     Trace,
@@ -23,8 +28,11 @@ __all__ = [
     "landscape_figure",
     "learning_animation",
     "learning_figure",
+    "meta_training_figure",
     "overview_figure",
     "policy_map_figure",
+    "policy_slices_figure",
+    "rates_figure",
     "save_png",
     "training_figure",
 ]

@@ -56,7 +56,7 @@ def load_mnist(data_dir: str | os.PathLike[str] | None = None) -> ImageClassific
     Raises:
       FileNotFoundError: `data_dir` was given and holds no prepared MNIST.
     """
-    for folder in _prepared_folders(data_dir):
+    for folder in prepared_folders(data_dir):
         if (folder / "mnist").is_dir():
             return _read_tfds(folder, download=False)
     if data_dir is not None:
@@ -75,7 +75,16 @@ def load_mnist(data_dir: str | os.PathLike[str] | None = None) -> ImageClassific
     return _load_digits()
 
 
-def _prepared_folders(data_dir: str | os.PathLike[str] | None) -> Sequence[pathlib.Path]:
+def prepared_folders(data_dir: str | os.PathLike[str] | None = None) -> Sequence[pathlib.Path]:
+    """The folders in which TFDS may have prepared a data set, in the order of looking.
+
+    Args:
+      data_dir: When given, the only one.
+
+    Returns:
+      `data_dir`; or the folder that the environment variable `TFDS_DATA_DIR` names, TFDS's usual
+      one, and one beside this checkout. They need not exist.
+    """
     if data_dir is not None:
         return [pathlib.Path(data_dir)]
     named = os.environ.get("TFDS_DATA_DIR")

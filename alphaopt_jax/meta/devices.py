@@ -1,0 +1,62 @@
+"""How a population is spread over devices: its members along a mesh, everything else everywhere.
+
+Nothing but the placement of arrays changes with the number of devices or processes; the compiler
+puts in the communication (each round ends in one sum of gradients over the members).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+
+from alphaopt_jax.meta import method, population
+
+QUICK_TO_COMPILE = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
+"""For what runs rarely, such as drawing tasks, which else takes several times longer to compile."""
+
+
+def single_device_mesh() -> jax.sharding.Mesh:
+    """Returns a mesh of this process's first device."""
+    return jax.sharding.Mesh(np.array(jax.local_devices()[:1]), ("population",))
+
+
+def all_devices_mesh() -> jax.sharding.Mesh:
+    """Returns a mesh of all devices of all processes."""
+    return jax.sharding.Mesh(np.array(jax.devices()), ("population",))
+
+
+def replicate(tree: chex.ArrayTree, mesh: jax.sharding.Mesh) -> chex.ArrayTree:
+    """Puts a copy of every array on every device."""
+    return jax.jit(lambda tree: tree, out_shardings=_everywhere(mesh))(jax.device_get(tree))
+
+
+def shard_start(
+    start: Callable[[chex.PRNGKey], population.Population], mesh: jax.sharding.Mesh
+) -> Callable[[chex.PRNGKey], population.Population]:
+    """Jits a function that begins episodes so that the members come out spread over the mesh."""
+    return jax.jit(start, out_shardings=_of_population(mesh), compiler_options=QUICK_TO_COMPILE)
+
+
+def shard_round(round_function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+    """Jits a round of meta-training so that its members stay spread over the mesh."""
+    everywhere = _everywhere(mesh)
+    state = method.FamilyState(_of_population(mesh), everywhere)
+    return jax.jit(round_function, out_shardings=(everywhere, state, everywhere))
+
+
+def _everywhere(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+def _of_population(mesh: jax.sharding.Mesh) -> Any:
+    members = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(mesh.axis_names[0]))
+    everywhere = _everywhere(mesh)
+    placed: Any = (members, everywhere, everywhere, everywhere)
+    return population.Population(*placed)

@@ -1,0 +1,410 @@
+"""The environment of meta-training: one task being optimised, in intervals of held exploration.
+
+Everything here is about one member of a population; `population.py` runs many under `vmap`. The
+step is the optimizer's own (a test holds them together), computed on one flat vector in place of
+a tree, since the models are tiny: this compiles and runs several times faster.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import chex
+import jax
+from jax import flatten_util
+import jax.numpy as jnp
+import numpy as np
+
+from alphaopt_jax import credit, explorers, memory, observation, policy, transform
+from alphaopt_jax.meta.config import MetaConfig
+from alphaopt_jax.tasks.task import Family, Task
+
+
+class Measure(NamedTuple):
+    """Loss and gradients on one batch.
+
+    Attributes:
+      loss: `float32[]`.
+      grads: `float32[N]`.
+    """
+
+    loss: chex.Array
+    grads: chex.Array
+
+
+class Member(NamedTuple):
+    """One task being optimised.
+
+    Attributes:
+      instance: What tells the task from others of its family.
+      key_data: `uint32[2]`, from which its batches are drawn.
+      params: `float32[N]`, its parameters, one leaf after the other.
+      gradient_average: `float32[N]`, first moments of the gradients.
+      squared_gradient_average: `float32[N]`, second moments.
+      leaf_memory: What every leaf remembers.
+      loss_history: Moving averages of the loss.
+      step: `float32[]`, steps made.
+      num_steps: `float32[]`, steps planned, or 0 where the agent is not told.
+      first_loss: `float32[]`, the loss at the start.
+      measure: Loss and gradients here. They judge the step that led here, and since their batch
+        is fresh they flatter no rate; then the next step is made from them.
+    """
+
+    instance: Any
+    key_data: chex.Array
+    params: chex.Array
+    gradient_average: chex.Array
+    squared_gradient_average: chex.Array
+    leaf_memory: memory.LeafMemory
+    loss_history: memory.LossHistory
+    step: chex.Array
+    num_steps: chex.Array
+    first_loss: chex.Array
+    measure: Measure
+
+
+class Layout(NamedTuple):
+    """How the leaves of a family's parameters lie in one flat vector; everything is static.
+
+    Attributes:
+      sizes: Number of parameters of each leaf.
+      is_matrix: Whether each leaf has two or more axes, `float32[leaves]`.
+      membership: `float32[N, leaves]`, 1 where a parameter belongs to a leaf.
+      explorers: Number of explorers in each leaf.
+    """
+
+    sizes: tuple[int, ...]
+    is_matrix: np.ndarray
+    membership: np.ndarray
+    explorers: tuple[int, ...]
+
+
+class Noise(NamedTuple):
+    """Exploration during one interval.
+
+    Attributes:
+      leaves: `float32[leaves]`, added to the log rates of all parameters of a leaf.
+      explorers: `float32[M]`, added to the log rates of the explorers.
+    """
+
+    leaves: chex.Array
+    explorers: chex.Array
+
+
+class Outcome(NamedTuple):
+    """What was seen at the start of an interval, and what came of it.
+
+    Attributes:
+      observations: `float32[M, NUM_FEATURES]`, the explorers'.
+      leaf_observations: `float32[leaves, C]`, what the leaves' critic sees.
+      leaf_rewards: `float32[leaves]`, each leaf's part of the decrease of the log loss.
+      explorer_rewards: `float32[M]`, each explorer's part.
+      loss: `float32[]`, at the end.
+    """
+
+    observations: chex.Array
+    leaf_observations: chex.Array
+    leaf_rewards: chex.Array
+    explorer_rewards: chex.Array
+    loss: chex.Array
+
+
+NUM_LEAF_OBSERVATIONS = observation.NUM_FEATURES - observation.NUM_COORDINATE_FEATURES + 4
+"""Context and memory of a leaf, and what only the critic may see: the truth about time and loss."""
+
+_MAX_REWARD = 5.0
+
+
+def layout(family: Family, config: MetaConfig) -> Layout:
+    """Returns the layout of a family's parameters, without computing any."""
+    leaves = jax.tree.leaves(
+        jax.eval_shape(lambda: family.draw(jax.random.key(0)).init(jax.random.key(0)))
+    )
+    sizes = tuple(leaf.size for leaf in leaves)
+    leaf_of = np.repeat(np.arange(len(sizes)), sizes)
+    return Layout(
+        sizes=sizes,
+        is_matrix=np.array([leaf.ndim > 1 for leaf in leaves], np.float32),
+        membership=np.eye(len(sizes), dtype=np.float32)[leaf_of],
+        explorers=explorers.allocate(sizes, config.num_explorers),
+    )
+
+
+def reset(family: Family, instance: Any, key: chex.PRNGKey, num_steps: chex.Array) -> Member:
+    """Begins an episode. Consumes `key`.
+
+    Args:
+      family: The family of the task.
+      instance: The task's instance.
+      key: For its initial parameters and all its batches.
+      num_steps: As in `Member`.
+
+    Returns:
+      The member before its first step.
+    """
+    task = family.task(instance)
+    init_key, batch_key, key = jax.random.split(key, 3)
+    params = task.init(init_key)
+    flat, _ = flatten_util.ravel_pytree(params)
+    measure = _loss_and_grads(task, flat, batch_key)
+    return Member(
+        instance=instance,
+        key_data=jax.random.key_data(key),
+        params=flat,
+        gradient_average=jnp.zeros_like(flat),
+        squared_gradient_average=jnp.zeros_like(flat),
+        leaf_memory=memory.empty_leaf_memory(len(jax.tree.leaves(params))),
+        loss_history=memory.empty_loss_history(),
+        step=jnp.zeros((), jnp.float32),
+        num_steps=jnp.asarray(num_steps, jnp.float32),
+        first_loss=measure.loss,
+        measure=measure,
+    )
+
+
+def run_interval(
+    family: Family,
+    network: policy.ActorCritic,
+    agent: chex.ArrayTree,
+    member: Member,
+    positions: chex.Array,
+    noise: Noise,
+    length: chex.Array,
+    horizon: chex.Array,
+    config: MetaConfig,
+) -> tuple[Member, Outcome]:
+    """Optimizes for `length` steps under the same exploration noise.
+
+    Args:
+      family: The family of the task.
+      network: The actor-critic.
+      agent: Its parameters.
+      member: The task being optimised.
+      positions: `int32[M]`, the explorers' positions within their flattened leaves.
+      noise: The exploration.
+      length: `int32[]`, steps to make.
+      horizon: `float32[]`, the true length of the episode.
+      config: The constants.
+
+    Returns:
+      The member after these steps, and what happened.
+    """
+    model = layout(family, config)
+    outcome = Outcome(
+        observations=jnp.zeros((positions.size, observation.NUM_FEATURES), jnp.float32),
+        leaf_observations=jnp.zeros((len(model.sizes), NUM_LEAF_OBSERVATIONS), jnp.float32),
+        leaf_rewards=jnp.zeros((len(model.sizes),), jnp.float32),
+        explorer_rewards=jnp.zeros(positions.shape, jnp.float32),
+        loss=member.measure.loss,
+    )
+
+    task = family.task(member.instance)
+
+    def body(index: chex.Array, carry: tuple[Member, Outcome]) -> tuple[Member, Outcome]:
+        return _step(
+            task, network, agent, *carry, positions, noise, index == 0, horizon, model, config
+        )
+
+    # The instance can hold whole data sets: it stays outside of what the loop carries.
+    light = member._replace(instance=())
+    light, outcome = jax.lax.fori_loop(0, length, body, (light, outcome))
+    return light._replace(instance=member.instance), outcome
+
+
+def _step(
+    task: Task,
+    network: policy.ActorCritic,
+    agent: chex.ArrayTree,
+    member: Member,
+    outcome: Outcome,
+    positions: chex.Array,
+    noise: Noise,
+    is_first: chex.Array,
+    horizon: chex.Array,
+    model: Layout,
+    config: MetaConfig,
+) -> tuple[Member, Outcome]:
+    """One step of the task; adds its rewards to the interval's outcome."""
+    key, batch_key = jax.random.split(jax.random.wrap_key_data(member.key_data))
+    loss, grads = member.measure
+    number = member.step + 1.0
+
+    # Observe.
+    coordinates = observation.accumulate(
+        member.params,
+        grads,
+        member.gradient_average,
+        member.squared_gradient_average,
+        config.optimizer,
+    )
+    normalized = observation.normalize(coordinates, number, config.optimizer)
+    statistics = _leaf_statistics(member.params, normalized, model, config)
+    of_leaf = jax.tree.map(lambda values: _spread(values, model), statistics)
+    features = observation.coordinate_features(member.params, normalized, of_leaf)
+    history = memory.append_loss(member.loss_history, loss)
+    leaf_memory = memory.remember(
+        member.leaf_memory,
+        statistics.agreement,
+        statistics.consistency,
+        statistics.second_moment,
+        number,
+    )
+    context = jax.vmap(
+        lambda leaf, is_matrix: observation.context_features(
+            leaf, is_matrix, history, number, member.num_steps
+        )
+    )(statistics, model.is_matrix)
+    memory_features = observation.memory_features(
+        leaf_memory, statistics.second_moment, member.num_steps
+    )
+
+    # Act.
+    decisions = policy.decide_leaves(agent, context, memory_features, network)
+    log_rates = policy.mean_log_rate(
+        agent,
+        features,
+        _spread(decisions.activation.T, model),
+        _spread(decisions.log_rate, model),
+        network.max_log_rate,
+    )
+    log_rates = log_rates + _spread(noise.leaves, model)
+    log_rates = log_rates.at[positions].add(noise.explorers)
+
+    # Step.
+    remaining = observation.remaining(number, member.num_steps)
+    rates = transform.rates_of_leaf(
+        log_rates, of_leaf.scale, jnp.ones(()), remaining, config.optimizer
+    )
+    change = -rates * normalized.momentum
+    params = member.params + change
+    measure = _loss_and_grads(task, params, batch_key)
+    leaf_rewards, explorer_rewards = _rewards(member, measure, change, positions, model, config)
+
+    def observe() -> tuple[chex.Array, chex.Array]:
+        coordinate = jnp.stack(features, axis=-1)[positions]
+        of_leaves = jnp.concatenate([context, memory_features], axis=-1)
+        explorers_leaf = np.repeat(np.arange(len(model.sizes)), model.explorers)
+        return (
+            jnp.concatenate([coordinate, of_leaves[explorers_leaf]], axis=-1),
+            _leaf_observations(member, of_leaves, history.fast, horizon),
+        )
+
+    observations, leaf_observations = jax.lax.cond(
+        is_first, observe, lambda: (outcome.observations, outcome.leaf_observations)
+    )
+    new = Member(
+        instance=member.instance,
+        key_data=jax.random.key_data(key),
+        params=params,
+        gradient_average=coordinates.first_moment,
+        squared_gradient_average=coordinates.second_moment,
+        leaf_memory=memory.remember_rates(leaf_memory, decisions.log_rate + noise.leaves),
+        loss_history=history,
+        step=number,
+        num_steps=member.num_steps,
+        first_loss=member.first_loss,
+        measure=measure,
+    )
+    # A step that breaks the task is not made, and costs the most that a step can.
+    finite = _all_finite((params, measure))
+    stay = member._replace(key_data=new.key_data, step=number)
+    new = jax.tree.map(lambda moved, old: jnp.where(finite, moved, old), new, stay)
+    outcome = Outcome(
+        observations=observations,
+        leaf_observations=leaf_observations,
+        leaf_rewards=outcome.leaf_rewards + jnp.where(finite, leaf_rewards, -_MAX_REWARD),
+        explorer_rewards=outcome.explorer_rewards + jnp.where(finite, explorer_rewards, 0.0),
+        loss=new.measure.loss,
+    )
+    return new, outcome
+
+
+def _spread(values: chex.Array, model: Layout) -> chex.Array:
+    """From one value for each leaf, `[..., leaves]`, to one for each parameter, `[..., N]`."""
+    return values @ model.membership.T  # Exact, and much faster on CPU than indexing.
+
+
+def _leaf_statistics(
+    params: chex.Array, normalized: observation.Normalized, model: Layout, config: MetaConfig
+) -> observation.LeafStatistics:
+    """`observation.leaf_statistics` of all leaves at once; every field is `float32[leaves]`."""
+    squares = (
+        jnp.square(params),
+        normalized.second_moment,
+        jnp.square(normalized.momentum),
+        normalized.gradient * normalized.momentum,
+    )
+    means = jnp.stack(squares) @ (model.membership / np.array(model.sizes, np.float32))
+    return observation.LeafStatistics(
+        scale=jnp.maximum(jnp.sqrt(means[0]), config.optimizer.minimum_scale),
+        second_moment=means[1],
+        consistency=means[2],
+        agreement=means[3],
+    )
+
+
+def _rewards(
+    member: Member,
+    measure: Measure,
+    change: chex.Array,
+    positions: chex.Array,
+    model: Layout,
+    config: MetaConfig,
+) -> tuple[chex.Array, chex.Array]:
+    """Each leaf's and each explorer's part of the decrease of the log loss over one step.
+
+    Only the gradient where the step ends is used, whose batch is not the one that the step was made
+    from, so that noise flatters no rate. What the end-point rule misses is shared by the leaves
+    equally, so that their parts add up to the decrease.
+    """
+    floor = config.loss_floor * member.first_loss
+    before, after = member.measure.loss + floor, measure.loss + floor
+    decrease = jnp.log(before) - jnp.log(after)
+    num_leaves = len(model.sizes)
+    if config.credit == "shared":
+        total = jnp.clip(decrease, -_MAX_REWARD, _MAX_REWARD)
+        return jnp.full((num_leaves,), total), jnp.full(positions.shape, total)
+    parts = credit.divided(
+        member.measure.grads, measure.grads, change, previous_gradient_weight=0.0
+    ) / (0.5 * (before + after))
+    leaf_parts = parts @ model.membership
+    leaf_parts = leaf_parts + (decrease - jnp.sum(leaf_parts)) / num_leaves
+    leaf_parts = jnp.clip(leaf_parts, -_MAX_REWARD, _MAX_REWARD)
+    others = jnp.sum(leaf_parts) - leaf_parts
+    return leaf_parts + config.team_share * others, parts[positions]
+
+
+def _leaf_observations(
+    member: Member, of_leaves: chex.Array, recent_loss: chex.Array, horizon: chex.Array
+) -> chex.Array:
+    """What the leaves' critic sees: all that the actor does, and the truth about time and loss."""
+    floor = 1e-6 * member.first_loss + 1e-30
+    truth = jnp.stack(
+        [
+            2.0 * member.step / horizon - 1.0,
+            0.5 * jnp.log(horizon) - 3.0,
+            0.3 * jnp.log((recent_loss + floor) / (member.first_loss + floor)),
+            0.3 * jnp.log((member.measure.loss + floor) / (member.first_loss + floor)),
+        ]
+    )
+    truth = jnp.broadcast_to(jnp.clip(truth, -5.0, 5.0), (of_leaves.shape[0], truth.size))
+    return jnp.concatenate([of_leaves, truth], axis=-1)
+
+
+def unflatten(task: Task, flat: chex.Array) -> chex.ArrayTree:
+    """Returns a task's parameters, `float32[N]`, as the pytree that its loss takes."""
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    _, unravel = flatten_util.ravel_pytree(
+        jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    )
+    return unravel(flat)
+
+
+def _loss_and_grads(task: Task, flat: chex.Array, key: chex.PRNGKey) -> Measure:
+    """Loss and gradients on a batch, of parameters that lie flat."""
+    batch = task.batch(key)
+    return Measure(*jax.value_and_grad(lambda flat: task.loss(unflatten(task, flat), batch))(flat))
+
+
+def _all_finite(tree: chex.ArrayTree) -> chex.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))

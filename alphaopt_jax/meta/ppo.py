@@ -1,0 +1,305 @@
+"""Proximal policy optimization over a population of tasks, at the level of leaves and coordinates.
+
+The *leaf level* learns how high a leaf's rates should be, from returns that reach to the end of the
+episode. Its advantage is measured against the copies of the same task, which differ in nothing but
+their exploration, on top of a critic that may see the truth about time and loss. The
+*coordinate level* learns how the rates should differ within a leaf, from the parameters' own
+rewards; what all parameters of a leaf have in common is taken out of it, since own rewards
+are short-sighted about how high rates should be (Wu et al. 2018).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from alphaopt_jax import learning, policy
+from alphaopt_jax.meta import environment, method, population
+from alphaopt_jax.meta.config import MetaConfig
+from alphaopt_jax.tasks.task import Family
+
+_MAX_ADVANTAGE = 4.0
+_SCALE_WEIGHT = 0.1
+_AVERAGE_WEIGHT = 0.01  # About a hundred rounds.
+
+
+class LeafCritic(nn.Module):
+    """Expected return of a leaf, in units of the family's usual reward."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, observations: chex.Array) -> chex.Array:
+        """From `float32[..., NUM_LEAF_OBSERVATIONS]` to `float32[...]`."""
+        hidden = nn.tanh(nn.Dense(self.hidden)(observations))
+        hidden = nn.tanh(nn.Dense(self.hidden)(hidden))
+        return nn.Dense(1, kernel_init=nn.initializers.zeros)(hidden)[..., 0]
+
+
+class Learned(NamedTuple):
+    """What meta-training trains.
+
+    Attributes:
+      agent: Parameters of the actor-critic.
+      averaged_agent: Average of these over the last rounds: less noisy, and what is kept.
+      leaf_critic: Parameters of `LeafCritic`.
+      optimizer: State of Adam for both.
+    """
+
+    agent: chex.ArrayTree
+    averaged_agent: chex.ArrayTree
+    leaf_critic: chex.ArrayTree
+    optimizer: optax.OptState
+
+
+class Scales(NamedTuple):
+    """What is usual in a family, to put all of them in the same units.
+
+    Attributes:
+      reward: `float32[]`, running root mean square of the leaves' rewards; 0 before the first.
+      advantage: `float32[]`, running root mean square of their advantages; 0 before the first.
+    """
+
+    reward: chex.Array
+    advantage: chex.Array
+
+
+class Batch(NamedTuple):
+    """Samples to learn from; every field has leading axes `[R, B]`.
+
+    Attributes:
+      observations: `[R, B, M, NUM_FEATURES]`.
+      leaf_observations: `[R, B, leaves, NUM_LEAF_OBSERVATIONS]`.
+      means: `[R, B, M]`, the mean log rates when acting.
+      noise: What was added to them.
+      leaf_advantages: `[R, B, leaves]`.
+      leaf_returns: `[R, B, leaves]`.
+      advantages: `[R, B, M]`.
+      returns: `[R, B, M]`.
+    """
+
+    observations: chex.Array
+    leaf_observations: chex.Array
+    means: chex.Array
+    noise: environment.Noise
+    leaf_advantages: chex.Array
+    leaf_returns: chex.Array
+    advantages: chex.Array
+    returns: chex.Array
+
+
+def make_network(config: MetaConfig) -> policy.ActorCritic:
+    """Returns the actor-critic that is trained."""
+    return policy.ActorCritic(
+        config.actor_hidden, config.critic_hidden, config.max_log_rate, config.leaf_hidden
+    )
+
+
+def init(key: chex.PRNGKey, config: MetaConfig) -> Learned:
+    """Returns an untrained agent with its critics. Consumes `key`."""
+    agent_key, critic_key = jax.random.split(key)
+    agent = policy.init_params(agent_key, make_network(config))
+    observations = jnp.zeros((1, environment.NUM_LEAF_OBSERVATIONS))
+    critic = LeafCritic(config.leaf_critic_hidden).init(critic_key, observations)["params"]
+    return Learned(agent, agent, critic, _optimizer().init((agent, critic)))
+
+
+def ppo(config: MetaConfig) -> method.Method:
+    """Returns meta-training by proximal policy optimization."""
+    return method.Method(
+        name="ppo",
+        init=lambda key: init(key, config),
+        init_family=lambda: Scales(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)),
+        make_round=lambda family: make_round(family, config),
+    )
+
+
+def make_round(family: Family, config: MetaConfig) -> method.Round:
+    """Returns one round of meta-training on a family, to be jitted.
+
+    Args:
+      family: The family.
+      config: The constants.
+    """
+    network = make_network(config)
+    counts = environment.layout(family, config).explorers
+
+    def one_round(
+        learned: Learned,
+        state: method.FamilyState,
+        key: chex.PRNGKey,
+        learning_rate: chex.Numeric,
+    ) -> tuple[Learned, method.FamilyState, dict[str, chex.Array]]:
+        rollout_key, learn_key = jax.random.split(key)
+        episodes, rollout = population.run_rollout(
+            family, network, learned.agent, state.population, rollout_key, config
+        )
+        batch, scales = _prepare(learned, rollout, counts, network, state.kept, config)
+        learned, losses = _learn(learned, batch, counts, network, learn_key, learning_rate, config)
+        metrics = losses | population.metrics(episodes, rollout)
+        metrics |= {"log_rate": batch.means.mean(), "reward_scale": scales.reward}
+        return learned, method.FamilyState(episodes, scales), metrics
+
+    return one_round
+
+
+def _prepare(
+    learned: Learned,
+    rollout: population.Rollout,
+    counts: tuple[int, ...],
+    network: policy.ActorCritic,
+    scales: Scales,
+    config: MetaConfig,
+) -> tuple[Batch, Scales]:
+    """Advantages and returns of both levels."""
+    outcomes, last = rollout.outcomes, rollout.last
+    observations = jnp.concatenate([outcomes.observations, last.observations[None]])
+    means, values = _apply(network, learned.agent, observations)
+    leaf_observations = jnp.concatenate([outcomes.leaf_observations, last.leaf_observations[None]])
+    leaf_critic = LeafCritic(config.leaf_critic_hidden)
+    leaf_values = _apply(leaf_critic, learned.leaf_critic, leaf_observations)
+    # The end of an episode is its end: nothing is gained after it.
+    goes_on = 1.0 - rollout.ended.astype(jnp.float32)
+    values = values.at[-1].multiply(goes_on)
+    leaf_values = leaf_values.at[-1].multiply(goes_on)
+
+    reward_scale = _running(scales.reward, _rms(outcomes.leaf_rewards))
+    leaf_rewards = outcomes.leaf_rewards / (reward_scale + 1e-8)
+    leaf_advantages = _advantages(
+        leaf_rewards, leaf_values, config.leaf_discount, config.leaf_gae_decay
+    )
+    leaf_returns = leaf_advantages + leaf_values[:-1]
+    leaf_advantages = population.centered(leaf_advantages, config)
+    advantage_scale = _running(scales.advantage, _rms(leaf_advantages))
+    leaf_advantages = leaf_advantages / (advantage_scale + 1e-8)
+
+    rewards = jax.vmap(
+        lambda rewards: learning.normalize_rewards(rewards, counts), in_axes=1, out_axes=1
+    )(outcomes.explorer_rewards)
+    advantages = _advantages(rewards, values, config.discount, config.gae_decay)
+    returns = advantages + values[:-1]
+    advantages = population.centered(advantages, config)
+    advantages = advantages / (_rms(advantages) + 1e-8)
+    batch = Batch(
+        observations=outcomes.observations,
+        leaf_observations=outcomes.leaf_observations,
+        means=means[:-1],
+        noise=rollout.noise,
+        leaf_advantages=jnp.clip(leaf_advantages, -_MAX_ADVANTAGE, _MAX_ADVANTAGE),
+        leaf_returns=leaf_returns,
+        advantages=jnp.clip(advantages, -_MAX_ADVANTAGE, _MAX_ADVANTAGE),
+        returns=returns,
+    )
+    return batch, Scales(reward_scale, advantage_scale)
+
+
+def _learn(
+    learned: Learned,
+    batch: Batch,
+    counts: tuple[int, ...],
+    network: policy.ActorCritic,
+    key: chex.PRNGKey,
+    learning_rate: chex.Numeric,
+    config: MetaConfig,
+) -> tuple[Learned, dict[str, chex.Array]]:
+    """Several passes of PPO over the batch, in minibatches of members."""
+    optimizer = _optimizer()
+    leaf_of = np.repeat(np.arange(len(counts)), counts)
+    averaging = np.zeros((len(counts), sum(counts)), np.float32)
+    averaging[leaf_of, np.arange(sum(counts))] = 1.0 / np.asarray(counts)[leaf_of]
+
+    def loss(
+        trained: tuple[chex.ArrayTree, chex.ArrayTree], part: Batch
+    ) -> tuple[chex.Array, dict[str, chex.Array]]:
+        agent, leaf_critic = trained
+        means, values = _apply(network, agent, part.observations)
+        shift = means - part.means
+        leaf_shift = shift @ averaging.T
+        own_shift = shift - leaf_shift[..., leaf_of]
+        leaf_loss = _policy_loss(
+            leaf_shift, part.noise.leaves, part.leaf_advantages, config.leaf_exploration, config
+        )
+        own_loss = _policy_loss(
+            own_shift, part.noise.explorers, part.advantages, config.exploration, config
+        )
+        critic = LeafCritic(config.leaf_critic_hidden)
+        leaf_values = _apply(critic, leaf_critic, part.leaf_observations)
+        leaf_value_loss = optax.losses.huber_loss(leaf_values, part.leaf_returns).mean()
+        value_loss = optax.losses.huber_loss(values, part.returns).mean()
+        total = (
+            leaf_loss
+            + config.coordinate_cost * own_loss
+            + config.value_cost * (leaf_value_loss + value_loss)
+        )
+        return total, {
+            "leaf_policy_loss": leaf_loss,
+            "policy_loss": own_loss,
+            "leaf_value_loss": leaf_value_loss,
+            "value_loss": value_loss,
+            "shift": jnp.sqrt(jnp.mean(jnp.square(shift))),
+        }
+
+    def minibatch(carry: Any, members: chex.Array) -> tuple[Any, dict[str, chex.Array]]:
+        trained, state = carry
+        part = jax.tree.map(lambda leaf: leaf[:, members], batch)
+        grads, losses = jax.grad(loss, has_aux=True)(trained, part)
+        updates, state = optimizer.update(grads, state, trained)
+        updates = optax.tree.scale(-learning_rate, updates)
+        return (optax.apply_updates(trained, updates), state), losses
+
+    size = config.groups * config.copies
+    orders = jax.vmap(lambda key: jax.random.permutation(key, size))(
+        jax.random.split(key, config.epochs)
+    ).reshape(config.epochs * config.minibatches, -1)
+    carry = ((learned.agent, learned.leaf_critic), learned.optimizer)
+    ((agent, leaf_critic), state), losses = jax.lax.scan(minibatch, carry, orders)
+    averaged = optax.incremental_update(agent, learned.averaged_agent, _AVERAGE_WEIGHT)
+    return Learned(agent, averaged, leaf_critic, state), jax.tree.map(lambda each: each[-1], losses)
+
+
+def _apply(module: nn.Module, params: chex.ArrayTree, observations: chex.Array) -> Any:
+    return module.apply({"params": params}, observations)
+
+
+def _policy_loss(
+    shift: chex.Array,
+    noise: chex.Array,
+    advantages: chex.Array,
+    deviation: float,
+    config: MetaConfig,
+) -> chex.Array:
+    """PPO's loss where the mean has moved by `shift` since `noise` was added to it."""
+    log_ratio = policy.log_probability(noise, shift, deviation) - policy.log_probability(
+        noise, jnp.zeros_like(shift), deviation
+    )
+    log_ratio = jnp.clip(log_ratio, -10.0, 10.0)
+    return learning.clipped_policy_loss(log_ratio.ravel(), advantages.ravel(), config.clip)
+
+
+def _advantages(
+    rewards: chex.Array, values: chex.Array, discount: float, decay: float
+) -> chex.Array:
+    """`learning.advantages` for `[R, B, X]` rewards and `[R + 1, B, X]` values."""
+    flat = learning.advantages(
+        rewards.reshape(rewards.shape[0], -1), values.reshape(values.shape[0], -1), discount, decay
+    )
+    return flat.reshape(rewards.shape)
+
+
+def _running(scale: chex.Array, now: chex.Array) -> chex.Array:
+    return jnp.where(scale == 0, now, scale + _SCALE_WEIGHT * (now - scale))
+
+
+def _rms(values: chex.Array) -> chex.Array:
+    return jnp.sqrt(jnp.mean(jnp.square(values)))
+
+
+def _optimizer() -> optax.GradientTransformation:
+    """Adam but for its learning rate, which is a round's argument."""
+    return optax.chain(optax.clip_by_global_norm(0.5), optax.scale_by_adam(eps=1e-5))

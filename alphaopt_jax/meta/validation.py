@@ -1,0 +1,116 @@
+"""How good an agent is: frozen, on tasks that it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alphaopt_jax.meta import devices, environment, ppo
+from alphaopt_jax.meta.config import MetaConfig
+from alphaopt_jax.tasks.task import Family
+
+_FINAL_BATCHES = 16
+_FLOOR = 1e-6  # Of the initial loss: less than this is as good as nothing.
+_WORST = float(np.log(100.0))
+
+
+def make_final_loss(
+    family: Family, config: MetaConfig
+) -> Callable[[chex.ArrayTree, Any, chex.PRNGKey, int], tuple[chex.Array, chex.Array]]:
+    """Returns a function that optimizes tasks of a family with a frozen agent.
+
+    Args:
+      family: The family.
+      config: The constants.
+
+    Returns:
+      A jitted function from the agent's parameters, instances and keys, both with a leading axis
+      `[N]`, and the number of steps, which the agent is told, to the training losses before and
+      after, each a mean over 16 batches, `float32[N]`. It compiles once for all numbers of steps.
+    """
+    network = ppo.make_network(config)
+    model = environment.layout(family, config)
+    num_explorers = sum(model.explorers)
+    silent = environment.Noise(jnp.zeros(len(model.sizes)), jnp.zeros(num_explorers))
+
+    def one_task(
+        agent: chex.ArrayTree, instance: Any, key: chex.PRNGKey, num_steps: chex.Array
+    ) -> tuple[chex.Array, chex.Array]:
+        run_key, final_key = jax.random.split(key)
+        task = family.task(instance)
+        horizon = num_steps.astype(jnp.float32)
+        start = environment.reset(family, instance, run_key, horizon)
+        end, _ = environment.run_interval(
+            family,
+            network,
+            agent,
+            start,
+            jnp.arange(num_explorers),
+            silent,
+            num_steps,
+            horizon,
+            config,
+        )
+
+        def loss(flat: chex.Array) -> chex.Array:
+            params = environment.unflatten(task, flat)
+            keys = jax.random.split(final_key, _FINAL_BATCHES)
+            return jnp.mean(jax.lax.map(lambda key: task.loss(params, task.batch(key)), keys))
+
+        return loss(start.params), loss(end.params)
+
+    return jax.jit(jax.vmap(one_task, in_axes=(None, 0, 0, None)))
+
+
+class Validation:
+    """Frozen runs over families and horizons that are not trained on."""
+
+    def __init__(
+        self,
+        families: Mapping[str, Family],
+        horizons: Sequence[int],
+        num_tasks: int,
+        config: MetaConfig,
+        seed: int = 0,
+    ):
+        """Prepares the runs; everything compiles at the first call.
+
+        Args:
+          families: What to validate on.
+          horizons: Lengths of the episodes.
+          num_tasks: Tasks drawn of each family.
+          config: The constants of meta-training.
+          seed: Of the tasks, which are the same at every call.
+        """
+        sample_key, run_key = jax.random.split(jax.random.key(seed))
+        self._sample_keys = jax.random.split(sample_key, num_tasks)
+        self._run_keys = jax.random.split(run_key, num_tasks)
+        self._families = dict(families)
+        self._instances: dict[str, Any] = {}
+        self._horizons = tuple(horizons)
+        self._runs = {name: make_final_loss(family, config) for name, family in families.items()}
+
+    def __call__(self, agent: chex.ArrayTree) -> dict[tuple[str, int], float]:
+        """Mean log of the final loss over the initial one, by family and horizon.
+
+        A task that diverged counts as one whose loss grew to a hundred times what it was.
+        """
+        agent = jax.device_get(agent)  # Every process validates by itself, on its own device.
+        scores = {}
+        for name, run in self._runs.items():
+            if name not in self._instances:
+                sample = jax.vmap(self._families[name].sample)
+                draw = jax.jit(sample, compiler_options=devices.QUICK_TO_COMPILE)
+                self._instances[name] = draw(self._sample_keys)
+            instances = self._instances[name]
+            for horizon in self._horizons:
+                initial, final = jax.device_get(run(agent, instances, self._run_keys, int(horizon)))
+                ratio = np.log((final + _FLOOR * initial) / (initial * (1.0 + _FLOOR)))
+                ratio = np.minimum(np.nan_to_num(ratio, nan=_WORST), _WORST)
+                scores[name, horizon] = float(np.mean(ratio))
+        return scores

@@ -1,0 +1,239 @@
+"""Networks small enough that a population of them trains under one `jax.vmap`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import chex
+from flax import linen as nn
+import jax.numpy as jnp
+
+Activation = Callable[[chex.Array], chex.Array]
+_LECUN_NORMAL = nn.initializers.lecun_normal()
+
+
+class MLP(nn.Module):
+    """Dense layers with an activation between them; with none hidden, a linear model.
+
+    Attributes:
+      hidden: The width of each hidden layer.
+      outputs: The width of the last layer.
+      activation: Follows every hidden layer.
+      last_kernel_init: Draws the last layer's kernel.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> network = MLP(hidden=(5,), outputs=2)
+      >>> params = network.init(jax.random.key(0), jnp.ones((1, 3)))
+      >>> network.apply(params, jnp.ones((7, 3))).shape
+      (7, 2)
+    """
+
+    hidden: tuple[int, ...]
+    outputs: int
+    activation: Activation = nn.relu
+    last_kernel_init: nn.initializers.Initializer = _LECUN_NORMAL
+
+    @nn.compact
+    def __call__(self, inputs: chex.Array) -> chex.Array:
+        """Maps `float32[..., inputs]` to `float32[..., outputs]`."""
+        hidden = inputs
+        for width in self.hidden:
+            hidden = self.activation(nn.Dense(width)(hidden))
+        return nn.Dense(self.outputs, kernel_init=self.last_kernel_init)(hidden)
+
+
+class NormalisedMLP(nn.Module):
+    """An MLP with a LayerNorm before every activation. Attributes as in `MLP`."""
+
+    hidden: tuple[int, ...]
+    outputs: int
+    activation: Activation = nn.relu
+
+    @nn.compact
+    def __call__(self, inputs: chex.Array) -> chex.Array:
+        """Maps `float32[..., inputs]` to `float32[..., outputs]`."""
+        hidden = inputs
+        for width in self.hidden:
+            hidden = self.activation(nn.LayerNorm()(nn.Dense(width)(hidden)))
+        return nn.Dense(self.outputs)(hidden)
+
+
+class ResidualMLP(nn.Module):
+    """A dense layer, then blocks that each add a two-layer network's output to their input.
+
+    Attributes:
+      width: Of the residual stream and of every hidden layer.
+      blocks: How many.
+      outputs: The width of the last layer.
+      activation: Between a block's two layers.
+    """
+
+    width: int
+    blocks: int
+    outputs: int
+    activation: Activation = nn.relu
+
+    @nn.compact
+    def __call__(self, inputs: chex.Array) -> chex.Array:
+        """Maps `float32[..., inputs]` to `float32[..., outputs]`."""
+        stream = nn.Dense(self.width)(inputs)
+        for _ in range(self.blocks):
+            stream += nn.Dense(self.width)(self.activation(nn.Dense(self.width)(stream)))
+        return nn.Dense(self.outputs)(stream)
+
+
+def convolve(images: chex.Array, kernel: chex.Array, stride: int = 1) -> chex.Array:
+    """Convolves with zero padding, so that stride 1 keeps height and width ("SAME").
+
+    Written as shifted slices and one matrix product: on a CPU, XLA runs `lax.conv` inside a
+    compiled loop many times slower than outside.
+
+    Args:
+      images: `float32[N, H, W, C]`.
+      kernel: `float32[K, L, C, F]`.
+      stride: Between neighbouring outputs, along both axes.
+
+    Returns:
+      `float32[N, ceil(H / stride), ceil(W / stride), F]`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> convolve(jnp.ones((1, 2, 2, 1)), jnp.ones((3, 3, 1, 1))).ravel().tolist()
+      [4.0, 4.0, 4.0, 4.0]
+    """
+    (rows, row_padding), (columns, column_padding) = (
+        _same_padding(size, window, stride)
+        for size, window in zip(images.shape[1:3], kernel.shape[:2], strict=True)
+    )
+    padded = jnp.pad(images, ((0, 0), row_padding, column_padding, (0, 0)))
+    shifted = [
+        padded[:, row : row + (rows - 1) * stride + 1 : stride][
+            :, :, column : column + (columns - 1) * stride + 1 : stride
+        ]
+        for row in range(kernel.shape[0])
+        for column in range(kernel.shape[1])
+    ]
+    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def _same_padding(size: int, window: int, stride: int) -> tuple[int, tuple[int, int]]:
+    outputs = -(-size // stride)
+    padding = max((outputs - 1) * stride + window - size, 0)
+    return outputs, (padding // 2, padding - padding // 2)
+
+
+class Convolution(nn.Module):
+    """A square convolution with a bias. The kernel is laid out height, width, input, output.
+
+    Attributes:
+      features: Output channels.
+      size: Height and width of the kernel.
+      stride: As in `convolve`.
+    """
+
+    features: int
+    size: int = 3
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, images: chex.Array) -> chex.Array:
+        """Maps `float32[N, H, W, C]` to `float32[N, H', W', features]`; see `convolve`."""
+        shape = (self.size, self.size, images.shape[-1], self.features)
+        kernel = self.param("kernel", _LECUN_NORMAL, shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return convolve(images, kernel, self.stride) + bias
+
+
+class StridedConvNet(nn.Module):
+    """Convolutions of stride 2, then a dense layer on the flattened features.
+
+    Attributes:
+      channels: Of each convolution.
+      outputs: The width of the last layer.
+      activation: Follows every convolution.
+      size: Height and width of the kernels.
+    """
+
+    channels: tuple[int, ...]
+    outputs: int
+    activation: Activation = nn.relu
+    size: int = 3
+
+    @nn.compact
+    def __call__(self, images: chex.Array) -> chex.Array:
+        """Maps `float32[N, H, W, C]` to `float32[N, outputs]`."""
+        hidden = images
+        for features in self.channels:
+            hidden = self.activation(Convolution(features, self.size, stride=2)(hidden))
+        return nn.Dense(self.outputs)(hidden.reshape(hidden.shape[0], -1))
+
+
+class PooledConvNet(nn.Module):
+    """Convolutions with 2x2 average pooling between them, a mean over space, a dense layer.
+
+    Attributes as in `StridedConvNet`. Height and width must be divisible by 2 as often as there
+    are convolutions.
+    """
+
+    channels: tuple[int, ...]
+    outputs: int
+    activation: Activation = nn.relu
+
+    @nn.compact
+    def __call__(self, images: chex.Array) -> chex.Array:
+        """Maps `float32[N, H, W, C]` to `float32[N, outputs]`."""
+        hidden = images
+        for features in self.channels:
+            hidden = self.activation(Convolution(features)(hidden))
+            count, height, width, _ = hidden.shape
+            cells = hidden.reshape(count, height // 2, 2, width // 2, 2, features)
+            hidden = cells.mean(axis=(2, 4))
+        return nn.Dense(self.outputs)(hidden.mean(axis=(1, 2)))
+
+
+class RecurrentNet(nn.Module):
+    """A recurrent cell run along a sequence, with a dense layer on every state.
+
+    Attributes:
+      cell: The cell, such as `nn.SimpleCell(16)` (a plain tanh layer) or `nn.GRUCell(16)`.
+      outputs: The width of the last layer.
+    """
+
+    cell: nn.RNNCellBase
+    outputs: int
+
+    @nn.compact
+    def __call__(self, inputs: chex.Array) -> chex.Array:
+        """Maps `float32[N, T, inputs]` to `float32[N, T, outputs]`."""
+        # Sequences are short: unrolled, the steps of the many networks of a vmap fuse.
+        states = nn.RNN(self.cell, unroll=inputs.shape[1])(inputs)
+        return nn.Dense(self.outputs)(states)
+
+
+class AttentionNet(nn.Module):
+    """One causal transformer block between an embedding and a dense layer.
+
+    Attributes:
+      vocabulary: How many symbols, of the inputs and of the outputs.
+      width: Of the residual stream.
+      heads: Of the attention; divides `width`.
+    """
+
+    vocabulary: int
+    width: int
+    heads: int
+
+    @nn.compact
+    def __call__(self, symbols: chex.Array) -> chex.Array:
+        """Maps `int32[N, T]` to logits of the next symbol, `float32[N, T, vocabulary]`."""
+        positions = self.param(
+            "positions", nn.initializers.normal(0.3), (symbols.shape[1], self.width)
+        )
+        stream = nn.Embed(self.vocabulary, self.width)(symbols) + positions
+        # No biases: that of the keys would have no influence, hence no gradient.
+        attention = nn.MultiHeadDotProductAttention(self.heads, use_bias=False)
+        stream += attention(nn.LayerNorm()(stream), mask=nn.make_causal_mask(symbols))
+        hidden = nn.gelu(nn.Dense(2 * self.width)(nn.LayerNorm()(stream)))
+        stream += nn.Dense(self.width)(hidden)
+        return nn.Dense(self.vocabulary)(nn.LayerNorm()(stream))

@@ -1,0 +1,198 @@
+"""The data of the test suite as NumPy arrays, each read once and kept.
+
+Everything here but MNIST and Omniglot comes with scikit-learn.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import os
+from typing import NamedTuple
+
+import chex
+import numpy as np
+
+from alphaopt_jax.tasks import datasets
+
+CHARACTERS = "\n abcdefghijklmnopqrstuvwxyz0123456789.,:;!?'\"()[]<>{}/\\|-_+*=~`#&%$@^"
+"""What text is made of here; all other characters become spaces."""
+
+_OMNIGLOT_ALPHABET = 1  # The evaluation alphabet that has exactly 20 characters.
+_OMNIGLOT_CHARACTERS = 20
+_TRAIN_DRAWERS = 15  # Of the 20 people who drew each character.
+_MNIST_TEST_IMAGES = 2000
+
+
+class Split(NamedTuple):
+    """Examples to train on and examples held out.
+
+    Attributes:
+      train_inputs: `[N, ...]`; images are uint8, to be scaled where a batch is made.
+      train_targets: `int32[N]` classes or `float32[N, ...]` values.
+      test_inputs: `[M, ...]`.
+      test_targets: `[M, ...]`.
+    """
+
+    train_inputs: chex.Array
+    train_targets: chex.Array
+    test_inputs: chex.Array
+    test_targets: chex.Array
+
+
+@functools.cache
+def mnist() -> Split:
+    """MNIST: `uint8[60000, 28, 28]` images; the first 2,000 of the test set are held out.
+
+    Raises:
+      FileNotFoundError: MNIST is neither on this machine nor can be downloaded.
+    """
+    data = datasets.load_mnist()
+    if not data.source.startswith("MNIST"):
+        raise FileNotFoundError(
+            "The suite's MNIST tasks need MNIST itself, which was not found: set TFDS_DATA_DIR to a"
+            " folder in which TFDS has prepared mnist/3.0.1, or leave these tasks out."
+        )
+    return Split(
+        data.train_images[..., 0],
+        data.train_labels,
+        data.test_images[:_MNIST_TEST_IMAGES, ..., 0],
+        data.test_labels[:_MNIST_TEST_IMAGES],
+    )
+
+
+@functools.cache
+def omniglot() -> Split:
+    """The 20 characters of one Omniglot alphabet, by 15 people to train on and 5 held out.
+
+    Images are `uint8[300, 28, 28]`, ink 255: drawings of 105x105, each pixel the mean of 4x4.
+
+    Raises:
+      FileNotFoundError: No folder holds a prepared Omniglot.
+    """
+    folder = _folder_of("omniglot")
+    import tensorflow_datasets as tfds  # Slow to import, and needed only here.
+
+    source = tfds.data_source("omniglot", split="test", data_dir=folder, download=False)
+    chosen = [
+        (int(each["alphabet_char_id"]), each["image"])
+        for each in source.__getitems__(list(range(len(source))))
+        if int(each["alphabet"]) == _OMNIGLOT_ALPHABET
+    ]
+    train: list[tuple[int, np.ndarray]] = []
+    test: list[tuple[int, np.ndarray]] = []
+    for character in range(_OMNIGLOT_CHARACTERS):
+        drawings = [(character, _shrunk(image)) for label, image in chosen if label == character]
+        train += drawings[:_TRAIN_DRAWERS]
+        test += drawings[_TRAIN_DRAWERS:]
+    labels, images = zip(*train, strict=True)
+    test_labels, test_images = zip(*test, strict=True)
+    return Split(
+        np.stack(images),
+        np.array(labels, np.int32),
+        np.stack(test_images),
+        np.array(test_labels, np.int32),
+    )
+
+
+@functools.cache
+def digits() -> Split:
+    """scikit-learn's 8x8 digits: `float32[1500, 64]` in [0, 1], 297 held out."""
+    from sklearn import datasets as bundled
+
+    data = bundled.load_digits()
+    return _split(data.data / 16.0, data.target.astype(np.int32), num_test=297)
+
+
+@functools.cache
+def breast_cancer() -> Split:
+    """Breast cancer, benign or malignant: `float32[455, 30]`, standardised; 114 held out."""
+    from sklearn import datasets as bundled
+
+    inputs, targets = bundled.load_breast_cancer(return_X_y=True)
+    return _split(_standardised(inputs), targets.astype(np.int32), num_test=114)
+
+
+@functools.cache
+def wine() -> Split:
+    """Three wines by 13 raw measurements, 0.1 to 1680: `float32[142, 13]`, 36 held out."""
+    from sklearn import datasets as bundled
+
+    inputs, targets = bundled.load_wine(return_X_y=True)
+    return _split(inputs, targets.astype(np.int32), num_test=36)
+
+
+@functools.cache
+def diabetes() -> Split:
+    """Progress of diabetes: `float32[353, 10]` as it is shipped, targets standardised; 89 out."""
+    from sklearn import datasets as bundled
+
+    inputs, targets = bundled.load_diabetes(return_X_y=True)
+    return _split(inputs, _standardised(targets[:, None])[:, 0].astype(np.float32), num_test=89)
+
+
+@functools.cache
+def photograph() -> Split:
+    """A photograph in grey as a function on [-1, 1]², 64x64: every other pixel, as on a chessboard.
+
+    Inputs are `float32[2048, 2]` coordinates, targets `float32[2048]` brightness, standardised.
+    """
+    from sklearn import datasets as bundled
+
+    picture = bundled.load_sample_image("china.jpg").astype(np.float32).mean(axis=-1)
+    blocks = picture[21:405, 128:512].reshape(64, 6, 64, 6).mean(axis=(1, 3))
+    brightness = ((blocks - blocks.mean()) / blocks.std()).astype(np.float32)
+    places = np.linspace(-1.0, 1.0, 64, dtype=np.float32)
+    rows, columns = np.meshgrid(places, places, indexing="ij")
+    coordinates = np.stack([rows, columns], axis=-1)
+    seen = np.add.outer(np.arange(64), np.arange(64)) % 2 == 0
+    return Split(coordinates[seen], brightness[seen], coordinates[~seen], brightness[~seen])
+
+
+@functools.cache
+def text() -> tuple[np.ndarray, np.ndarray]:
+    """English: scikit-learn's descriptions of its data sets, in lower case.
+
+    Returns:
+      Two `uint8[N]` of indices into `CHARACTERS`: the first nine tenths, and the rest held out.
+    """
+    folder = importlib.resources.files("sklearn.datasets.descr")
+    files = sorted(
+        (each for each in folder.iterdir() if each.name.endswith(".rst")),
+        key=lambda each: each.name,
+    )
+    lower = "\n".join(each.read_text(encoding="utf-8") for each in files).lower()
+    index = {character: i for i, character in enumerate(CHARACTERS)}
+    codes = np.array([index.get(character, index[" "]) for character in lower], np.uint8)
+    cut = len(codes) * 9 // 10
+    return codes[:cut], codes[cut:]
+
+
+def _folder_of(name: str) -> os.PathLike[str]:
+    folders = datasets.prepared_folders()
+    for folder in folders:
+        if (folder / name).is_dir():
+            return folder
+    looked = ", ".join(str(folder) for folder in folders)
+    raise FileNotFoundError(
+        f"No prepared {name!r} in any of: {looked}. Prepare it with TFDS as array_record files and"
+        " set TFDS_DATA_DIR to its folder, or leave this task out."
+    )
+
+
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    """From a drawing, `uint8[105, 105, 3]`, to `uint8[28, 28]` with ink 255."""
+    ink = image[..., 0] == 0  # Whether paper is 1 or 255 depends on the decoder of the PNG.
+    padded = np.pad(ink, ((3, 4), (3, 4)))
+    return (255.0 * padded.reshape(28, 4, 28, 4).mean(axis=(1, 3))).astype(np.uint8)
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    return (values - values.mean(axis=0)) / values.std(axis=0)
+
+
+def _split(inputs: np.ndarray, targets: np.ndarray, num_test: int) -> Split:
+    order = np.random.default_rng(0).permutation(len(inputs))
+    test, train = order[:num_test], order[num_test:]
+    inputs = inputs.astype(np.float32)
+    return Split(inputs[train], targets[train], inputs[test], targets[test])

@@ -1,0 +1,153 @@
+"""Families of supervised tasks: a network, a source of examples and a loss.
+
+A `Source` is a distribution of data sets of one shape. What makes one data set (centres, a teacher,
+rows of a table) is drawn into arrays, so that tasks with different data run under one `jax.vmap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, NamedTuple
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from alphaopt_jax.tasks.task import Family, Task
+
+HELD_OUT_EXAMPLES = 256
+_WEIGHT_SCALES = (np.exp(-0.7), np.exp(0.7))
+
+Loss = Callable[[chex.Array, chex.Array], chex.Array]
+
+
+class Batch(NamedTuple):
+    """Examples.
+
+    Attributes:
+      inputs: `float32[B, ...]`, or `int32[B, T]` where they are symbols.
+      targets: `int32[B]` or `int32[B, T]` classes, or `float32[B, ...]` values.
+    """
+
+    inputs: chex.Array
+    targets: chex.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A distribution of data sets of one shape. All functions are pure and may be traced.
+
+    Attributes:
+      example: Shape and dtype of the inputs of one example.
+      sample: From a key to a data set, a pytree of arrays.
+      draw: From a data set, a key and a batch size to examples to train on.
+      held_out: From a data set to examples to evaluate on, the same ones at every call.
+    """
+
+    example: jax.ShapeDtypeStruct
+    sample: Callable[[chex.PRNGKey], Any]
+    draw: Callable[[Any, chex.PRNGKey, int], Batch]
+    held_out: Callable[[Any], Batch]
+
+
+class SupervisedInstance(NamedTuple):
+    """What the tasks of a supervised family differ in.
+
+    Attributes:
+      data: The data set, as the family's source draws it.
+      weight_scale: What the network's initial kernels are multiplied by, `float32[]`.
+    """
+
+    data: Any
+    weight_scale: chex.Array
+
+
+def supervised_family(
+    name: str, network: nn.Module, source: Source, loss: Loss, *, batch_size: int
+) -> Family:
+    """Returns the family of fitting `network` to data sets of `source`.
+
+    Instances differ in their data and in the scale of the initial weights, which is drawn
+    log-uniformly between 0.5 and 2 and multiplies every leaf of two and more axes.
+
+    Args:
+      name: The family's name.
+      network: Maps `Batch.inputs` to outputs.
+      source: The distribution of data sets.
+      loss: From outputs and `Batch.targets` to `float32[]`.
+      batch_size: Examples in a training batch.
+
+    Example:
+      >>> import jax
+      >>> from alphaopt_jax.tasks import networks, synthetic
+      >>> source = synthetic.gaussian_mixture(features=3, classes=2)
+      >>> network = networks.MLP((4,), 2)
+      >>> family = supervised_family("mlp", network, source, cross_entropy, batch_size=8)
+      >>> task = family.draw(jax.random.key(0))
+      >>> task.loss(task.init(jax.random.key(1)), task.batch(jax.random.key(2))).shape
+      ()
+    """
+
+    def sample(key: chex.PRNGKey) -> SupervisedInstance:
+        data_key, scale_key = jax.random.split(key)
+        return SupervisedInstance(source.sample(data_key), log_uniform(scale_key, *_WEIGHT_SCALES))
+
+    def task(instance: SupervisedInstance) -> Task:
+        def init(key: chex.PRNGKey) -> chex.ArrayTree:
+            example = jnp.zeros((1, *source.example.shape), source.example.dtype)
+            params = network.init(key, example)["params"]
+            # Vectors are biases, which start at 0, and the scales of LayerNorm, which stay at 1.
+            return jax.tree.map(
+                lambda leaf: leaf * instance.weight_scale if leaf.ndim > 1 else leaf, params
+            )
+
+        def loss_of(params: chex.ArrayTree, batch: Batch) -> chex.Array:
+            return loss(network.apply({"params": params}, batch.inputs), batch.targets)
+
+        return Task(
+            name=name,
+            init=init,
+            batch=lambda key: source.draw(instance.data, key, batch_size),
+            loss=loss_of,
+            evaluation_loss=lambda params: loss_of(params, source.held_out(instance.data)),
+        )
+
+    return Family(name, sample, task)
+
+
+def log_uniform(
+    key: chex.PRNGKey, low: float, high: float, shape: tuple[int, ...] = ()
+) -> chex.Array:
+    """Draws `float32[shape]` between `low` and `high`, uniformly in the logarithm."""
+    return jnp.exp(jax.random.uniform(key, shape, minval=np.log(low), maxval=np.log(high)))
+
+
+def cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
+    """Mean cross-entropy of `float32[..., C]` logits and `int32[...]` labels."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def binary_cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
+    """Mean cross-entropy of `float32[..., 1]` log-odds and `int32[...]` labels, 0 or 1."""
+    odds = logits[..., 0]
+    return optax.sigmoid_binary_cross_entropy(odds, labels.astype(odds.dtype)).mean()
+
+
+def one_hot_error(outputs: chex.Array, labels: chex.Array) -> chex.Array:
+    """Mean squared error of `float32[..., C]` outputs against one-hot `int32[...]` labels."""
+    return squared_error(outputs, jax.nn.one_hot(labels, outputs.shape[-1]))
+
+
+def squared_error(outputs: chex.Array, targets: chex.Array) -> chex.Array:
+    """Mean squared error of two `float32[...]` of one shape."""
+    return optax.squared_error(outputs, targets).mean()
+
+
+def robust_error(outputs: chex.Array, targets: chex.Array) -> chex.Array:
+    """Mean Geman-McClure error, r² / (1 + r²), of two `float32[...]` of one shape."""
+    squares = optax.squared_error(outputs, targets)
+    return (squares / (1.0 + squares)).mean()

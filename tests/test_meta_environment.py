@@ -1,0 +1,150 @@
+"""The environment of meta-training is the optimizer; its rewards are the decrease of the loss."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import alphaopt_jax as alphaopt
+from alphaopt_jax import policy
+from alphaopt_jax.meta import environment, population, ppo
+from tests.meta_tasks import CONFIG, bowls
+
+_FAMILY = bowls()
+
+
+def _agent(seed: int = 0, scale: float = 0.3):
+    """An agent with nothing at zero, so that all of its inputs matter."""
+    fresh = policy.init_params(jax.random.key(seed), ppo.make_network(CONFIG))
+    leaves, structure = jax.tree.flatten(fresh)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    return structure.unflatten(
+        [scale * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    )
+
+
+def _start(num_steps: float, seed: int = 0):
+    instance = _FAMILY.sample(jax.random.key(seed))
+    return environment.reset(_FAMILY, instance, jax.random.key(seed + 1), jnp.float32(num_steps))
+
+
+def _run(member, agent, length, config=CONFIG, noise_scale=0.0):
+    model = environment.layout(_FAMILY, config)
+    num_explorers = sum(model.explorers)
+    leaf_key, explorer_key = jax.random.split(jax.random.key(9))
+    noise = environment.Noise(
+        noise_scale * jax.random.normal(leaf_key, (len(model.sizes),)),
+        noise_scale * jax.random.normal(explorer_key, (num_explorers,)),
+    )
+    return environment.run_interval(
+        _FAMILY,
+        ppo.make_network(config),
+        agent,
+        member,
+        jnp.arange(num_explorers),
+        noise,
+        jnp.int32(length),
+        jnp.float32(20.0),
+        config,
+    )
+
+
+@pytest.mark.parametrize("num_steps", [0, 20], ids=["unknown horizon", "known horizon"])
+def test_a_silent_step_is_the_optimizers_own(num_steps):
+    agent = _agent()
+    start = _start(num_steps)
+
+    end, _ = jax.jit(lambda member: _run(member, agent, 12))(start)
+
+    task = _FAMILY.task(start.instance)
+    optimizer = alphaopt.alphaopt(
+        agent=alphaopt.Agent(agent, max_log_rate=CONFIG.max_log_rate),
+        num_steps=num_steps or None,
+        config=CONFIG.optimizer,
+    )
+    params = environment.unflatten(task, start.params)
+    state = optimizer.init(params)
+    # The environment draws the batch of the first step at the reset, and each other at the step
+    # before it, from the key that the member keeps.
+    _, batch_key, _ = jax.random.split(jax.random.key(1), 3)
+    key = jax.random.wrap_key_data(start.key_data)
+    for _ in range(12):
+        value, grads = jax.value_and_grad(task.loss)(params, task.batch(batch_key))
+        updates, state = optimizer.update(grads, state, params, value=value)
+        params = optax.apply_updates(params, updates)
+        key, batch_key = jax.random.split(key)
+
+    np.testing.assert_allclose(
+        end.params, jax.flatten_util.ravel_pytree(params)[0], rtol=2e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(end.step, 12.0)
+
+
+def test_rewards_of_the_leaves_add_up_to_the_decrease_of_the_log_loss():
+    config = dataclasses.replace(CONFIG, team_share=0.0)
+    start = _start(20)
+
+    end, outcome = _run(start, _agent(), 5, config, noise_scale=0.3)
+
+    floor = config.loss_floor * start.first_loss
+    decrease = jnp.log(start.measure.loss + floor) - jnp.log(end.measure.loss + floor)
+    np.testing.assert_allclose(outcome.leaf_rewards.sum(), decrease, rtol=1e-4)
+
+
+def test_the_shared_reward_is_the_same_for_everyone():
+    config = dataclasses.replace(CONFIG, credit="shared")
+    start = _start(20)
+
+    end, outcome = _run(start, _agent(), 5, config, noise_scale=0.3)
+
+    floor = config.loss_floor * start.first_loss
+    decrease = jnp.log(start.measure.loss + floor) - jnp.log(end.measure.loss + floor)
+    np.testing.assert_allclose(outcome.leaf_rewards, decrease, rtol=1e-4)
+    np.testing.assert_allclose(outcome.explorer_rewards, decrease, rtol=1e-4)
+
+
+def test_a_step_that_breaks_the_task_is_not_made_and_costs():
+    start = _start(20)
+    broken = start._replace(
+        measure=start.measure._replace(grads=start.measure.grads.at[0].set(jnp.nan))
+    )
+
+    end, outcome = _run(broken, _agent(), 1)
+
+    np.testing.assert_array_equal(end.params, start.params)
+    assert float(end.step) == 1.0
+    assert float(outcome.leaf_rewards.sum()) < -5.0
+
+
+def test_copies_of_a_group_are_alike_and_explore_in_opposite_pairs():
+    episodes = population.start(_FAMILY, jax.random.key(0), CONFIG)
+
+    first, second = (jax.tree.map(lambda leaf, i=i: leaf[i], episodes.members) for i in (0, 1))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    other = jax.tree.map(lambda leaf: leaf[CONFIG.copies], episodes.members)
+    assert not np.array_equal(first.params, other.params)
+    noise = population._noise(jax.random.key(1), 2, 8, CONFIG).leaves.reshape(4, 4, 2)
+    np.testing.assert_array_equal(noise[:, :2], -noise[:, 2:])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_horizons_are_whole_numbers_of_rollouts_within_their_bounds(seed):
+    episodes = population.start(_FAMILY, jax.random.key(seed), CONFIG)
+
+    steps = int(episodes.interval) * CONFIG.rollout_length * int(episodes.rollouts_left)
+    assert steps == int(episodes.horizon)
+    assert CONFIG.min_horizon / 2 <= steps <= CONFIG.max_horizon * 1.3
+    told = np.unique(episodes.members.num_steps)
+    assert set(told) <= {0.0, float(steps)}
+
+
+def test_centered_compares_copies_of_one_task_only():
+    values = jnp.arange(32.0).reshape(2, 16)
+
+    centered = population.centered(values, CONFIG)
+
+    np.testing.assert_allclose(centered[0, :4], [-1.5, -0.5, 0.5, 1.5])
+    np.testing.assert_allclose(centered.reshape(2, 4, 4).sum(axis=2), 0.0)
