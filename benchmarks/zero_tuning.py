@@ -187,11 +187,14 @@ def markdown(table: tables.Table, rows: Sequence[Mapping[str, Any]], command: st
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints the methods, the best first."""
-    columns = dict(_SUMMARY_COLUMNS)
-    table = rich_table.Table(title="One line for each method, the best first")
+    """Prints the methods, the best first, in few enough columns for a terminal."""
+    columns = {"optimizer": "", "ratio": "loss ratio", "rank": "rank"}
+    columns |= {
+        key: heading for key, heading in _SUMMARY_COLUMNS.items() if key.startswith("wins: ")
+    }
+    table = rich_table.Table(title="The best first; ratios are to Adam tuned on each task")
     for heading in columns.values():
-        table.add_column(heading, justify="left" if heading == "optimizer" else "right")
+        table.add_column(heading, justify="right" if heading else "left")
     for row in displayed(rows):
         table.add_row(*(results_file.cell(row[key]) for key in columns))
     rich_console.Console().print(table)

@@ -99,7 +99,8 @@ def curves_figure(table: tables.Table, *, columns: int = 5) -> Figure:
         panel.tick_params(labelsize=7.5)
     for panel in panels[len(table.tasks) :]:
         panel.set_visible(False)
-    figure.supxlabel("step", fontsize=9.5)
+    for panel in panels[max(len(table.tasks) - columns, 0) : len(table.tasks)]:
+        panel.set_xlabel("step", fontsize=8.5)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure

@@ -39,17 +39,16 @@ def test_training_is_the_plain_loop():
 
     outcome = evaluation.train(_FAMILY, optimizer, steps, seeds=(0, 1))
 
+    @jax.jit
+    def step(params, state, key):
+        loss, grads = jax.value_and_grad(task.loss)(params, task.batch(key))
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
     for row, seed in enumerate((0, 1)):
         init_key, stream = jax.random.split(jax.random.key(seed))
         params = task.init(init_key)
         state = optimizer.init(params)
-
-        @jax.jit
-        def step(params, state, key):
-            loss, grads = jax.value_and_grad(task.loss)(params, task.batch(key))
-            updates, state = optimizer.update(grads, state, params)
-            return optax.apply_updates(params, updates), state, loss
-
         losses = []
         for index in range(steps):
             params, state, loss = step(params, state, jax.random.fold_in(stream, index))

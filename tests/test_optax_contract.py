@@ -19,9 +19,11 @@ import alphaopt_jax
 def _entry(*, gets_value, **fixed):
     """`alphaopt`, for the list of a suite; it checks that the suite passes the loss as intended."""
 
+    fixed = {"agent": None} | fixed
+
     @functools.wraps(alphaopt_jax.alphaopt)
     def entry(*args, **kwargs):
-        tx = alphaopt_jax.alphaopt(*args, agent=None, **fixed, **kwargs)
+        tx = alphaopt_jax.alphaopt(*args, **fixed, **kwargs)
 
         def update(updates, state, params=None, *, value=None, **extra):
             assert (value is not None) == gets_value

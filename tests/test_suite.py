@@ -18,7 +18,7 @@ _FROM_FILES = {"mnist_cnn", "mnist_mlp", "mnist_autoencoder", "omniglot", "large
 def _instance(name):
     """The data of a task, made up where it would have to be read from files."""
     if name not in _FROM_FILES:
-        return _EVERY[name].family.sample(jax.random.key(0, impl=_QUICK_KEYS))
+        return _quick_jit(_EVERY[name].family.sample)(jax.random.key(0, impl=_QUICK_KEYS))
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (40, 28, 28), np.uint8)
     labels = generator.integers(0, 10, 40, np.int32)
