@@ -18,7 +18,6 @@ import alphaopt_jax
 
 def _entry(*, gets_value, **fixed):
     """`alphaopt`, for the list of a suite; it checks that the suite passes the loss as intended."""
-
     fixed = {"agent": None} | fixed
 
     @functools.wraps(alphaopt_jax.alphaopt)

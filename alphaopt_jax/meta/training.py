@@ -166,8 +166,8 @@ def meta_train(
         name: devices.shard_start(functools.partial(population.start, family, config=config), mesh)
         for name, family in families.items()
     }
-    key = jax.random.key(seed)
-    progress = store.restore(lambda: _begin(starts, key, method, mesh))
+    begin_key, rounds_key = jax.random.split(jax.random.key(seed))
+    progress = store.restore(lambda: _begin(starts, begin_key, method, mesh))
     history = store.read_history(int(progress.round))
     names, compiled = list(families), set[str]()
     ended = time.monotonic()
@@ -176,7 +176,7 @@ def meta_train(
             if number % schedule.validate_every == 0:
                 progress = _validate(progress, judge, history, store, reporter)
             name = names[number % len(names)]
-            start_key, round_key = jax.random.split(jax.random.fold_in(key, number))
+            start_key, round_key = jax.random.split(jax.random.fold_in(rounds_key, number))
             state = progress.families[name]
             began = time.monotonic()
             if int(state.population.rollouts_left) == 0:
@@ -185,7 +185,7 @@ def meta_train(
                 progress.learned, state, round_key, _learning_rate(number, schedule, config)
             )
             steps = state.population.interval * config.rollout_length
-            measured = {key: float(value) for key, value in jax.device_get(metrics).items()}
+            measured = {metric: float(value) for metric, value in jax.device_get(metrics).items()}
             now = time.monotonic()
             took, passed = (now - began if name in compiled else 0.0), now - ended
             ended = now
