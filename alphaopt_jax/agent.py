@@ -18,7 +18,8 @@ import safetensors.numpy
 from alphaopt_jax import observation, policy
 
 _FORMAT = "alphaopt-agent"
-_SHIPPED = pathlib.Path(__file__).parent / "agents"
+SHIPPED = pathlib.Path(__file__).parent / "agents"
+"""The folder of the shipped agents and their cards."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,17 +139,26 @@ def load_agent(name_or_path: str | os.PathLike[str]) -> Agent:
         raise ValueError(f"{os.fspath(path)!r} does not hold a usable agent. {error}") from error
 
 
+def shipped_agents() -> list[str]:
+    """Names of the agents in this package, sorted.
+
+    Example:
+      >>> "base" in shipped_agents()
+      True
+    """
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
 def _find(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
     path = pathlib.Path(name_or_path)
     if path.is_file():
         return path
-    shipped = _SHIPPED / f"{path.name}.safetensors"
+    shipped = SHIPPED / f"{path.name}.safetensors"
     if path.name == os.fspath(name_or_path) and shipped.is_file():
         return shipped
-    names = sorted(file.stem for file in _SHIPPED.glob("*.safetensors"))
     raise FileNotFoundError(
         f"No agent {os.fspath(name_or_path)!r}: no such file, and the shipped agents are"
-        f" {names or 'none yet'}. Use agent=None for a fresh agent that learns while it optimizes."
+        f" {shipped_agents()}. Use agent=None for a fresh agent that learns while it optimizes."
     )
 
 

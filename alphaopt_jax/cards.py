@@ -1,4 +1,4 @@
-"""Shipped agents, and the card that says of each how it was made and how good it is."""
+"""The card of an agent: how it was made, and how good it is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import pathlib
 from typing import Any
 
-_SHIPPED = pathlib.Path(__file__).parent / "agents"
+from alphaopt_jax.agent import SHIPPED, shipped_agents
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +46,6 @@ class AgentCard:
     weaknesses: Sequence[str]
 
 
-def shipped_agents() -> list[str]:
-    """Names of the agents in this package, sorted.
-
-    Example:
-      >>> "base" in shipped_agents()
-      True
-    """
-    return sorted(path.stem for path in _SHIPPED.glob("*.safetensors"))
-
-
 def load_card(name: str) -> AgentCard:
     """Reads the card of a shipped agent.
 
@@ -69,16 +59,16 @@ def load_card(name: str) -> AgentCard:
       >>> load_card("base").seed
       0
     """
-    path = _SHIPPED / f"{name}.json"
+    path = SHIPPED / f"{name}.json"
     if name not in shipped_agents() or not path.exists():
         raise FileNotFoundError(
-            f"No shipped agent has the name {name!r}; there are {shipped_agents() or 'none'}."
+            f"No shipped agent has the name {name!r}; there are {shipped_agents()}."
         )
     content: dict[str, Any] = json.loads(path.read_text())
     return AgentCard(**content)
 
 
-def write_card(card: AgentCard, folder: pathlib.Path = _SHIPPED) -> pathlib.Path:
+def write_card(card: AgentCard, folder: pathlib.Path = SHIPPED) -> pathlib.Path:
     """Writes a card beside its agent, and returns where."""
     path = folder / f"{card.name}.json"
     path.write_text(json.dumps(dataclasses.asdict(card), indent=1) + "\n")

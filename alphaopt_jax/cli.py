@@ -18,7 +18,7 @@ from rich import progress as rich_progress
 from rich import table as rich_table
 import tyro
 
-from alphaopt_jax import cards, evaluation
+from alphaopt_jax import agent, cards, evaluation
 
 _CONSOLE = rich_console.Console()
 
@@ -97,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run[type(command)](command)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"alphaopt: {error}")
+    except ModuleNotFoundError as error:
+        sys.exit(f'alphaopt: {error}. This command needs: pip install "alphaopt-jax[meta]"')
 
 
 def parse_optimizer(text: str) -> evaluation.HorizonFactory:
@@ -142,7 +144,7 @@ def _read_call(node: ast.expr) -> tuple[str, list[Any], dict[str, Any]]:
 def _agents(command: Agents) -> None:
     if command.name is None:
         table = rich_table.Table("agent", "summary", "trained with")
-        for name in cards.shipped_agents():
+        for name in agent.shipped_agents():
             card = cards.load_card(name)
             table.add_row(name, card.summary, card.command)
         _CONSOLE.print(table)

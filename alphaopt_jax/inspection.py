@@ -136,6 +136,7 @@ def new_episode(state: optax.OptState) -> optax.OptState:
     direction = None if old.direction is None else blank.direction
     new = blank._replace(
         agent=old.agent,
+        remaining=jnp.ones_like(old.remaining),
         loss_history=memory.empty_loss_history(),
         direction=direction,
         learner=learner,

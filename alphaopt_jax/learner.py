@@ -114,7 +114,7 @@ def explore(
     counts = explorers.allocate(sizes, config.num_explorers)
     key, sample_key, noise_key = jax.random.split(jax.random.wrap_key_data(state.key_data), 3)
     positions = jnp.where(slot == 0, explorers.sample(sample_key, sizes, counts), state.explorers)
-    gathered, features = explorers_see(leaves, sight, positions, counts, step, config)
+    gathered, features = _explorers_see(leaves, sight, positions, counts, step, config)
     mean, _ = network.apply({"params": agent}, features)
     noise = config.exploration * jax.random.normal(noise_key, mean.shape, jnp.float32)
     rollout = state.rollout._replace(
@@ -131,7 +131,7 @@ def explore(
     return state, noise
 
 
-def explorers_see(
+def _explorers_see(
     leaves: Sequence[observation.Coordinates],
     sight: acting.Sight,
     positions: chex.Array,

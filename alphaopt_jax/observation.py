@@ -1,6 +1,6 @@
 """What one parameter sees: itself, its gradient and their history, its leaf, the loss, the time.
 
-An observation has two parts. The *coordinate features* differ from parameter to parameter and are
+An observation has three parts. The *coordinate features* differ from parameter to parameter and are
 computed for every one of them at every step, so there are few and they need only the accumulators
 that Adam has. The *context* is the same for all parameters of a leaf. The *memory* is what each
 leaf remembers of earlier steps, and what is known of the horizon. None of them changes when

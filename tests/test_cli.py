@@ -3,7 +3,7 @@
 import pytest
 
 from alphaopt_jax import cards, cli
-from alphaopt_jax.agent import load_agent
+from alphaopt_jax.agent import SHIPPED, load_agent, shipped_agents
 
 
 def test_agents_are_listed_and_their_cards_shown(capsys):
@@ -17,14 +17,14 @@ def test_agents_are_listed_and_their_cards_shown(capsys):
     assert "trained on" in shown
 
 
-@pytest.mark.parametrize("name", cards.shipped_agents())
+@pytest.mark.parametrize("name", shipped_agents())
 def test_every_shipped_agent_loads_is_small_and_has_a_card(name):
     card = cards.load_card(name)
 
     agent = load_agent(name)
 
     assert agent.network.actor_hidden <= 16  # What every parameter pays for.
-    path = cards._SHIPPED / f"{name}.safetensors"
+    path = SHIPPED / f"{name}.safetensors"
     assert path.stat().st_size < 1_000_000
     assert card.name == name
     assert card.weaknesses

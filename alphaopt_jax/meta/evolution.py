@@ -29,7 +29,6 @@ from alphaopt_jax.tasks.task import Family
 
 Strategy = Literal["openai_es", "persistent_es"]
 
-_AVERAGE_WEIGHT = 0.01  # About a hundred rounds.
 _WORST = 10.0  # Growth of the log loss of a task that broke down.
 
 
@@ -199,7 +198,7 @@ def _tell(
     mean = learned.mean + (state.mean - kept.mean)
     actor = unravel(mean)
     averaged = dict(learned.averaged_agent)
-    averaged["actor"] = optax.incremental_update(actor, averaged["actor"], _AVERAGE_WEIGHT)
+    averaged["actor"] = optax.incremental_update(actor, averaged["actor"], method.AVERAGE_WEIGHT)
     return Learned(mean, averaged, state.opt_state), kept._replace(strategy=state)
 
 

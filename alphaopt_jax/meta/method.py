@@ -13,6 +13,9 @@ import chex
 from alphaopt_jax.meta import population
 from alphaopt_jax.tasks.task import Family
 
+AVERAGE_WEIGHT = 0.01
+"""Weight of a round's agent in the average that is validated: about a hundred rounds count."""
+
 
 class Learned(Protocol):
     """What a method trains: a NamedTuple of arrays that holds at least this."""

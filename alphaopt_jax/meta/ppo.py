@@ -26,7 +26,6 @@ from alphaopt_jax.tasks.task import Family
 
 _MAX_ADVANTAGE = 4.0
 _SCALE_WEIGHT = 0.1
-_AVERAGE_WEIGHT = 0.01  # About a hundred rounds.
 
 
 class LeafCritic(nn.Module):
@@ -259,7 +258,7 @@ def _learn(
     ).reshape(config.epochs * config.minibatches, -1)
     carry = ((learned.agent, learned.leaf_critic), learned.optimizer)
     ((agent, leaf_critic), state), losses = jax.lax.scan(minibatch, carry, orders)
-    averaged = optax.incremental_update(agent, learned.averaged_agent, _AVERAGE_WEIGHT)
+    averaged = optax.incremental_update(agent, learned.averaged_agent, method.AVERAGE_WEIGHT)
     return Learned(agent, averaged, leaf_critic, state), jax.tree.map(lambda each: each[-1], losses)
 
 
