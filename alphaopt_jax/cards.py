@@ -38,7 +38,7 @@ class AgentCard:
     trained_on: Sequence[str]
     selected_on: Sequence[str]
     rounds: int
-    env_steps: float
+    env_steps: int
     hours: float
     hardware: str
     versions: Mapping[str, str]

@@ -143,10 +143,10 @@ def _read_call(node: ast.expr) -> tuple[str, list[Any], dict[str, Any]]:
 
 def _agents(command: Agents) -> None:
     if command.name is None:
-        table = rich_table.Table("agent", "summary", "trained with")
+        table = rich_table.Table("agent", "summary", "hours of training")
         for name in agent.shipped_agents():
             card = cards.load_card(name)
-            table.add_row(name, card.summary, card.command)
+            table.add_row(name, card.summary, f"{card.hours:g}")
         _CONSOLE.print(table)
         return
     table = rich_table.Table("", command.name, show_lines=True)

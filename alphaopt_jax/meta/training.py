@@ -284,11 +284,11 @@ def _card(
         trained_on=identity["families"],
         selected_on=identity["validation"],
         rounds=int(progress.round),
-        env_steps=float(progress.env_steps),
+        env_steps=int(progress.env_steps),
         hours=round(float(progress.wall_seconds) / 3600.0, 2),
         hardware=f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} cores",
         versions={name: metadata.version(name) for name in ("jax", "flax", "optax", "rlax")},
-        score=result.score,
+        score=round(result.score, 3),
         weaknesses=(),
     )
 
