@@ -67,9 +67,14 @@ def see(
     statistics = [view.statistics for view in views]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *statistics)
     memory = memory_lib.remember(
-        memory, stacked.agreement, stacked.consistency, stacked.second_moment, step
+        memory,
+        stacked.persistence,
+        stacked.consistency,
+        stacked.second_moment,
+        stacked.scale,
+        step,
     )
-    features = observation.memory_features(memory, stacked.second_moment, num_steps)
+    features = observation.memory_features(memory, stacked, history, num_steps, config)
     return Sight(views, memory, features, history)
 
 

@@ -15,16 +15,20 @@ class LeafMemory(NamedTuple):
     """What every leaf remembers of earlier steps; all `float32[leaves]`.
 
     Attributes:
-      agreement: Average of the leaf's agreement over about 20 steps.
+      persistence: Average of the leaf's persistence over about 20 steps.
+      slow_persistence: The same over about 200 steps.
       consistency: Average of the leaf's consistency over about 20 steps.
       log_rate: Average of the leaf's own part of the log rates over about 10 steps.
       first_second_moment: Average of the second moments over the first 10 steps.
+      first_scale: Scale of the leaf at the first step.
     """
 
-    agreement: chex.Array
+    persistence: chex.Array
+    slow_persistence: chex.Array
     consistency: chex.Array
     log_rate: chex.Array
     first_second_moment: chex.Array
+    first_scale: chex.Array
 
 
 class LossHistory(NamedTuple):
@@ -34,12 +38,14 @@ class LossHistory(NamedTuple):
       fast: Average over about 10 steps.
       slow: Average over about 100 steps.
       spread: Average squared distance from `slow`, over about 100 steps.
+      lowest: The lowest that `fast` has been.
       observed: How many losses were seen.
     """
 
     fast: chex.Array
     slow: chex.Array
     spread: chex.Array
+    lowest: chex.Array
     observed: chex.Array
 
 
@@ -50,30 +56,35 @@ def empty_leaf_memory(num_leaves: int) -> LeafMemory:
 
 def remember(
     memory: LeafMemory,
-    agreement: chex.Array,
+    persistence: chex.Array,
     consistency: chex.Array,
     second_moment: chex.Array,
+    scale: chex.Array,
     step: chex.Array,
 ) -> LeafMemory:
     """Adds this step's statistics of every leaf to the memory.
 
     Args:
       memory: The memory.
-      agreement: `float32[leaves]`, as in `observation.LeafStatistics`.
+      persistence: `float32[leaves]`, as in `observation.LeafStatistics`.
       consistency: Likewise.
       second_moment: Likewise.
+      scale: Likewise.
       step: This update's number, from 1, `float32[]`.
 
     Returns:
       The memory; its `log_rate` is as it was, since the action is still to be chosen.
     """
     # Averages over all steps while there are few, so that the first is no worse than the others.
-    slow, first = jnp.maximum(0.05, 1.0 / step), jnp.where(step <= 10.0, 1.0 / step, 0.0)
+    fast, slow = jnp.maximum(0.05, 1.0 / step), jnp.maximum(0.005, 1.0 / step)
+    first = jnp.where(step <= 10.0, 1.0 / step, 0.0)
     return LeafMemory(
-        agreement=_towards(memory.agreement, agreement, slow),
-        consistency=_towards(memory.consistency, consistency, slow),
+        persistence=_towards(memory.persistence, persistence, fast),
+        slow_persistence=_towards(memory.slow_persistence, persistence, slow),
+        consistency=_towards(memory.consistency, consistency, fast),
         log_rate=memory.log_rate,
         first_second_moment=_towards(memory.first_second_moment, second_moment, first),
+        first_scale=jnp.where(step <= 1.0, scale, memory.first_scale),
     )
 
 
@@ -94,7 +105,8 @@ def append_loss(history: LossHistory, loss: chex.Array) -> LossHistory:
     fast = jnp.where(first, loss, 0.9 * history.fast + 0.1 * loss)
     slow = jnp.where(first, loss, 0.99 * history.slow + 0.01 * loss)
     spread = 0.99 * history.spread + 0.01 * jnp.square(loss - slow)
-    return LossHistory(fast, slow, spread, history.observed + 1.0)
+    lowest = jnp.where(first, loss, jnp.minimum(history.lowest, fast))
+    return LossHistory(fast, slow, spread, lowest, history.observed + 1.0)
 
 
 def _towards(average: chex.Array, value: chex.Array, weight: chex.Numeric) -> chex.Array:

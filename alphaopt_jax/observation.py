@@ -13,6 +13,7 @@ contract that it was trained with. Change a feature, and raise `CONTRACT_VERSION
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import chex
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 from alphaopt_jax.config import AlphaOptConfig
 from alphaopt_jax.memory import LeafMemory, LossHistory
 
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3
 
 COORDINATE_FEATURES = (
     "gradient",
@@ -41,11 +42,15 @@ CONTEXT_FEATURES = (
     "nearness of the end",
 )
 MEMORY_FEATURES = (
-    "slow average of the agreement",
-    "slow average of the consistency",
+    "persistence of the leaf's gradients",
+    "slow average of the persistence",
+    "persistence of the whole model's gradients",
+    "slow average of the whole model's persistence",
+    "log of the consistency relative to noise",
     "recent log rate of the leaf",
     "log of the gradient's size relative to the first steps",
-    "agreement of the whole model",
+    "log of the leaf's scale relative to the first step",
+    "loss above its lowest",
     "horizon is known",
     "log of the horizon",
 )
@@ -94,12 +99,16 @@ class LeafStatistics(NamedTuple):
       second_moment: Mean of the second moments.
       consistency: Mean of the squared normalised momentum; 1 when gradients never change.
       agreement: Mean of the product of normalised gradient and momentum.
+      persistence: The same, but for the part of the momentum that is this gradient itself. Above
+        zero where gradients go on as they were, zero where they are noise, below zero where steps
+        are so large that each undoes a part of those before.
     """
 
     scale: chex.Array
     second_moment: chex.Array
     consistency: chex.Array
     agreement: chex.Array
+    persistence: chex.Array
 
 
 class LeafView(NamedTuple):
@@ -119,29 +128,49 @@ class LeafView(NamedTuple):
 
 
 def memory_features(
-    memory: LeafMemory, second_moments: chex.Array, num_steps: chex.Numeric | None
+    memory: LeafMemory,
+    leaves: LeafStatistics,
+    history: LossHistory,
+    num_steps: chex.Numeric | None,
+    config: AlphaOptConfig,
 ) -> chex.Array:
     """The features named in `MEMORY_FEATURES`, of every leaf.
 
     Args:
       memory: The memory, with this step in it.
-      second_moments: `float32[leaves]`, as in `LeafStatistics`.
+      leaves: Statistics of the leaves, each `float32[leaves]`.
+      history: The losses seen, this step's among them.
       num_steps: Planned number of updates; None, or a number that is not positive, where it is
         not known.
+      config: The constants.
 
     Returns:
       `float32[leaves, len(MEMORY_FEATURES)]`.
     """
-    growth = jnp.log((second_moments + _TINY) / (memory.first_second_moment + _TINY))
+    growth = jnp.log((leaves.second_moment + _TINY) / (memory.first_second_moment + _TINY))
+    noise = (1.0 - config.gradient_decay) / (1.0 + config.gradient_decay)
+    excess = (history.fast - history.lowest) / (jnp.sqrt(history.spread) + _TINY)
     known, horizon = _horizon(num_steps)
+    of_all = (
+        _magnify(jnp.mean(memory.persistence)),
+        _magnify(jnp.mean(memory.slow_persistence)),
+        excess,
+        known,
+        known * (0.5 * jnp.log(horizon) - 3.0),
+    )
+    model, slow_model, excess, known, duration = (jnp.full_like(growth, each) for each in of_all)
     features = (
-        3.0 * memory.agreement,
-        3.0 * memory.consistency,
+        _magnify(memory.persistence),
+        _magnify(memory.slow_persistence),
+        model,
+        slow_model,
+        jnp.log((memory.consistency + 1e-3) / noise),
         memory.log_rate,
         0.15 * growth,
-        jnp.full_like(growth, 3.0 * jnp.mean(memory.agreement)),
-        jnp.full_like(growth, known),
-        jnp.full_like(growth, known * (0.5 * jnp.log(horizon) - 3.0)),
+        jnp.log(leaves.scale / memory.first_scale),
+        excess,
+        known,
+        duration,
     )
     return _squash(jnp.stack(features, axis=-1))
 
@@ -225,7 +254,7 @@ def observe(
       The leaf's `LeafView`.
     """
     normalized = normalize(leaf, step, config)
-    statistics = leaf_statistics(leaf.param, normalized, config.minimum_scale)
+    statistics = leaf_statistics(leaf.param, normalized, step, config)
     return LeafView(
         normalized,
         statistics,
@@ -235,15 +264,50 @@ def observe(
 
 
 def leaf_statistics(
-    param: chex.Array, normalized: Normalized, minimum_scale: float
+    param: chex.Array, normalized: Normalized, step: chex.Array, config: AlphaOptConfig
 ) -> LeafStatistics:
-    """Summarises one leaf. Empty leaves give finite numbers."""
+    """Summarises one leaf. Empty leaves give finite numbers.
+
+    Args:
+      param: The leaf's parameters.
+      normalized: Gradient and momentum of the same shape.
+      step: Number of gradients averaged, `float32[]`, at least 1.
+      config: The constants.
+
+    Returns:
+      The statistics, each `float32[]`.
+    """
     count = max(param.size, 1)
+    return statistics_of_means(
+        [jnp.sum(each) / count for each in averaged_for_statistics(param, normalized)],
+        step,
+        config,
+    )
+
+
+def averaged_for_statistics(param: chex.Array, normalized: Normalized) -> tuple[chex.Array, ...]:
+    """What `statistics_of_means` takes the means of, each of the parameter's shape."""
+    return (
+        jnp.square(param),
+        normalized.second_moment,
+        jnp.square(normalized.momentum),
+        normalized.gradient * normalized.momentum,
+        jnp.square(normalized.gradient),
+    )
+
+
+def statistics_of_means(
+    means: chex.Array | Sequence[chex.Array], step: chex.Array, config: AlphaOptConfig
+) -> LeafStatistics:
+    """From means over leaves of each of `averaged_for_statistics`, any shape, to statistics."""
+    square, second_moment, consistency, agreement, energy = means
+    own = (1.0 - config.gradient_decay) / (1.0 - config.gradient_decay**step)
     return LeafStatistics(
-        scale=jnp.maximum(jnp.sqrt(jnp.sum(jnp.square(param)) / count), minimum_scale),
-        second_moment=jnp.sum(normalized.second_moment) / count,
-        consistency=jnp.sum(jnp.square(normalized.momentum)) / count,
-        agreement=jnp.sum(normalized.gradient * normalized.momentum) / count,
+        scale=jnp.maximum(jnp.sqrt(square), config.minimum_scale),
+        second_moment=second_moment,
+        consistency=consistency,
+        agreement=agreement,
+        persistence=agreement - own * energy,
     )
 
 
@@ -300,3 +364,8 @@ def context_features(
 
 def _squash(feature: chex.Array) -> chex.Array:
     return jnp.clip(feature, -3.0, 3.0)
+
+
+def _magnify(persistence: chex.Array) -> chex.Array:
+    """Within ±3; what tells a good rate from one too high is a hundredth more or less."""
+    return 3.0 * persistence / jnp.sqrt(jnp.abs(persistence) + 0.01)

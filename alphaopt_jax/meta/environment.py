@@ -238,15 +238,16 @@ def _step(
         config.optimizer,
     )
     normalized = observation.normalize(coordinates, number, config.optimizer)
-    statistics = _leaf_statistics(member.params, normalized, model, config)
+    statistics = _leaf_statistics(member.params, normalized, number, model, config)
     of_leaf = jax.tree.map(lambda values: _spread(values, model), statistics)
     features = observation.coordinate_features(member.params, normalized, of_leaf)
     history = memory.append_loss(member.loss_history, loss)
     leaf_memory = memory.remember(
         member.leaf_memory,
-        statistics.agreement,
+        statistics.persistence,
         statistics.consistency,
         statistics.second_moment,
+        statistics.scale,
         number,
     )
     context = jax.vmap(
@@ -255,7 +256,7 @@ def _step(
         )
     )(statistics, model.is_matrix)
     memory_features = observation.memory_features(
-        leaf_memory, statistics.second_moment, member.num_steps
+        leaf_memory, statistics, history, member.num_steps, config.optimizer
     )
 
     # Act.
@@ -325,22 +326,16 @@ def _spread(values: chex.Array, model: Layout) -> chex.Array:
 
 
 def _leaf_statistics(
-    params: chex.Array, normalized: observation.Normalized, model: Layout, config: MetaConfig
+    params: chex.Array,
+    normalized: observation.Normalized,
+    step: chex.Array,
+    model: Layout,
+    config: MetaConfig,
 ) -> observation.LeafStatistics:
     """`observation.leaf_statistics` of all leaves at once; every field is `float32[leaves]`."""
-    squares = (
-        jnp.square(params),
-        normalized.second_moment,
-        jnp.square(normalized.momentum),
-        normalized.gradient * normalized.momentum,
-    )
-    means = jnp.stack(squares) @ (model.membership / np.array(model.sizes, np.float32))
-    return observation.LeafStatistics(
-        scale=jnp.maximum(jnp.sqrt(means[0]), config.optimizer.minimum_scale),
-        second_moment=means[1],
-        consistency=means[2],
-        agreement=means[3],
-    )
+    averaged = jnp.stack(observation.averaged_for_statistics(params, normalized))
+    means = averaged @ (model.membership / np.array(model.sizes, np.float32))
+    return observation.statistics_of_means(means, step, config.optimizer)
 
 
 def _rewards(

@@ -50,10 +50,10 @@ class Schedule:
     """
 
     num_rounds: int = 6000
-    validate_every: int = 104
+    validate_every: int = 100
     checkpoint_every: int = 100
-    validation_horizons: Sequence[int] = (200, 1000)
-    validation_tasks: int = 8
+    validation_horizons: Sequence[int] = (200, 2000)
+    validation_tasks: int = 16
 
 
 class Progress(NamedTuple):

@@ -1,4 +1,4 @@
-"""Data sets that come with scikit-learn: digits, wine, breast cancer. Needs scikit-learn.
+"""Data sets made from the 8x8 digits that come with scikit-learn. Needs scikit-learn.
 
 One row in five, by a fixed permutation, is held out. The instances of a source differ in how the
 inputs are scaled and turned, in which classes are told apart, and in the label noise, which falls
@@ -58,20 +58,6 @@ def digit_reconstruction() -> Source:
         return Rows(*(Batch(scale * part.inputs, part.inputs) for part in turned))
 
     return _source(rows, sample)
-
-
-def wine() -> Source:
-    """Returns three kinds of wine by 13 measurements, 142 training rows."""
-    from sklearn import datasets
-
-    return _classification(_load_table(datasets.load_wine), classes=3, turn=_rotate)
-
-
-def breast_cancer() -> Source:
-    """Returns two kinds of tumour by 30 measurements, 455 training rows."""
-    from sklearn import datasets
-
-    return _classification(_load_table(datasets.load_breast_cancer), classes=2, turn=_rotate)
 
 
 def _source(rows: Rows, sample: Callable[[chex.PRNGKey], Rows]) -> Source:
@@ -144,10 +130,6 @@ def _load_digits() -> Rows:
 
     # By one mean and deviation for all pixels: some pixels are blank in all but a few images.
     return _load(datasets.load_digits, axis=None)
-
-
-def _load_table(loader: Callable[..., tuple[np.ndarray, np.ndarray]]) -> Rows:
-    return _load(loader, axis=0)
 
 
 @functools.cache

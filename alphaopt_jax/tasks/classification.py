@@ -20,7 +20,7 @@ def student(name: str, network: nn.Module, source: Source, *, batch_size: int) -
 
 
 def training_mlps() -> list[Family]:
-    """Returns MLPs of one to four hidden layers, of every activation, batch size and loss."""
+    """Returns MLPs of one to seven hidden layers, of every activation, batch size and loss."""
     mlp = networks.MLP
     zeros = nn.initializers.zeros
     mixture = synthetic.gaussian_mixture
@@ -52,7 +52,15 @@ def training_mlps() -> list[Family]:
             "mixture_zero_last", mlp((24, 24), 8, nn.swish, zeros), mixture(20, 8), batch_size=64
         ),
         classifier("spirals_tanh", mlp((16,) * 4, 2, nn.tanh), synthetic.spirals(), batch_size=128),
-        classifier("wine_gelu", mlp((8,), 3, nn.gelu), bundled.wine(), batch_size=8),
+        classifier("narrow_mixture_gelu", mlp((8,), 3, nn.gelu), mixture(13, 3), batch_size=8),
+        classifier("wide_mixture_tanh", mlp((96,), 6, nn.tanh), mixture(24, 6), batch_size=48),
+        classifier("deep_mixture_relu", mlp((16,) * 5, 4), mixture(12, 4), batch_size=32),
+        student(
+            "deep_teacher_tanh",
+            mlp((10,) * 7, 2, nn.tanh),
+            synthetic.teacher(features=8, hidden=12, outputs=2),
+            batch_size=32,
+        ),
         student(
             "teacher_sigmoid",
             mlp((32, 16), 2, nn.sigmoid),

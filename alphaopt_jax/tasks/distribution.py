@@ -14,7 +14,7 @@ from alphaopt_jax.tasks import (
 )
 from alphaopt_jax.tasks.task import Family
 
-_NOISY = ("tumour_regression", "spirals_tanh", "teacher_sigmoid")
+_NOISY = ("logistic_regression", "spirals_tanh", "teacher_sigmoid")
 
 
 def training_families() -> dict[str, Family]:
@@ -44,12 +44,13 @@ def plain_training_families() -> list[Family]:
         quadratics.quadratics("distant_quadratic", 50, distances=(3.0, 100.0), rotated_share=0.0),
         regressions.linear_regression("linear_regression", 20, batch_size=32),
         regressions.robust_regression("robust_regression", 10, batch_size=64),
-        regressions.tumour_regression("tumour_regression", batch_size=16),
+        regressions.logistic_regression("logistic_regression", 30, batch_size=16),
         regressions.mixture_regression("mixture_regression", 16, 3, batch_size=32),
         *classification.training_mlps(),
         *classification.training_conv_nets(),
         sequences.running_sum_recurrence("running_sum_recurrent", 3, 16, batch_size=32),
         sequences.markov_attention("markov_attention", 12, 16, 2, batch_size=16),
+        sequences.markov_embedding("markov_embedding", 40, 8, 24, batch_size=16),
         autoencoders.digit_autoencoder("digits_autoencoder", (24, 8, 24), batch_size=32),
     ]
 

@@ -211,6 +211,26 @@ class RecurrentNet(nn.Module):
         return nn.Dense(self.outputs)(states)
 
 
+class EmbeddingNet(nn.Module):
+    """An embedding of the last symbol, a hidden layer, and logits of the next symbol.
+
+    Attributes:
+      vocabulary: How many symbols, of the inputs and of the outputs.
+      width: Of the embedding.
+      hidden: Units in the hidden layer.
+    """
+
+    vocabulary: int
+    width: int
+    hidden: int
+
+    @nn.compact
+    def __call__(self, symbols: chex.Array) -> chex.Array:
+        """Maps `int32[N, T]` to logits of the next symbol, `float32[N, T, vocabulary]`."""
+        embedded = nn.Embed(self.vocabulary, self.width)(symbols)
+        return nn.Dense(self.vocabulary)(nn.tanh(nn.Dense(self.hidden)(embedded)))
+
+
 class AttentionNet(nn.Module):
     """One causal transformer block between an embedding and a dense layer.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alphaopt_jax.tasks import bundled, networks, supervised, synthetic
+from alphaopt_jax.tasks import networks, supervised, synthetic
 from alphaopt_jax.tasks.supervised import supervised_family
 from alphaopt_jax.tasks.task import Family
 
@@ -23,12 +23,12 @@ def robust_regression(name: str, features: int, *, batch_size: int) -> Family:
     )
 
 
-def tumour_regression(name: str, *, batch_size: int) -> Family:
-    """Returns logistic regression on the breast-cancer data."""
+def logistic_regression(name: str, features: int, *, batch_size: int) -> Family:
+    """Returns logistic regression on Gaussian mixtures of two classes."""
     return supervised_family(
         name,
         networks.MLP((), 1),
-        bundled.breast_cancer(),
+        synthetic.gaussian_mixture(features, classes=2),
         supervised.binary_cross_entropy,
         batch_size=batch_size,
     )

@@ -52,6 +52,19 @@ def markov_attention(
     )
 
 
+def markov_embedding(
+    name: str, vocabulary: int, width: int, hidden: int, *, batch_size: int
+) -> Family:
+    """Returns bigram models of random Markov chains: most rows of the table miss most batches."""
+    return supervised_family(
+        name,
+        networks.EmbeddingNet(vocabulary, width, hidden),
+        markov_chains(vocabulary),
+        supervised.cross_entropy,
+        batch_size=batch_size,
+    )
+
+
 class SumParameters(NamedTuple):
     """A leaky running sum of a projection.
 

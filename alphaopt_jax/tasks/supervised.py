@@ -20,7 +20,7 @@ import optax
 from alphaopt_jax.tasks.task import Family, Task
 
 HELD_OUT_EXAMPLES = 256
-_WEIGHT_SCALES = (np.exp(-0.7), np.exp(0.7))
+_WEIGHT_SCALES = (np.exp(-1.6), np.exp(0.7))
 
 Loss = Callable[[chex.Array, chex.Array], chex.Array]
 
@@ -72,7 +72,7 @@ def supervised_family(
     """Returns the family of fitting `network` to data sets of `source`.
 
     Instances differ in their data and in the scale of the initial weights, which is drawn
-    log-uniformly between 0.5 and 2 and multiplies every leaf of two and more axes.
+    log-uniformly between 0.2 and 2 and multiplies every leaf of two and more axes.
 
     Args:
       name: The family's name.
