@@ -149,7 +149,7 @@ def log_rates(across, upwards):
 plotting.policy_slices_figure(
     [
         log_rates("gradient", "momentum"),
-        log_rates("log time", "slow average of the agreement"),
+        log_rates("log time", "persistence of the leaf's gradients"),
         log_rates("consistency of the leaf's momentum", "log scale of the leaf"),
     ],
     extent=EXTENT,

@@ -78,8 +78,8 @@ def test_loss_history_equals_that_computed_by_hand():
     for loss in (2.0, 1.0):
         history = memory.append_loss(history, jnp.asarray(loss))
 
-    # 0.9 * 2 + 0.1;  0.99 * 2 + 0.01;  0.01 * (1 - 1.99)²;  two losses.
-    np.testing.assert_allclose(history, [1.9, 1.99, 0.009801, 2.0], rtol=1e-6)
+    # 0.9 * 2 + 0.1;  0.99 * 2 + 0.01;  0.01 * (1 - 1.99)²;  the lower of 2 and 1.9;  two losses.
+    np.testing.assert_allclose(history, [1.9, 1.99, 0.009801, 1.9, 2.0], rtol=1e-6)
     trend = _observe([1.0], [[1.0]], (2.0, 1.0)).context[4]
     np.testing.assert_allclose(trend, (1.9 - 1.99) / 0.099, rtol=1e-4)
 
@@ -137,3 +137,68 @@ def test_a_shift_of_the_loss_does_not_show():
     shifted = _observe([1.0], [[1.0]], (103.0, 102.0, 102.5))
 
     np.testing.assert_allclose(shifted.context, seen.context, atol=1e-3)
+
+
+def _persistence(grads):
+    """Of a leaf whose gradients were `grads`, by the decays that are used."""
+    return _observe(grads[-1], grads, config=AlphaOptConfig()).statistics.persistence
+
+
+def test_persistence_is_zero_for_a_first_gradient_and_for_noise():
+    first = _persistence(jnp.ones((1, 4)))
+    noise = _persistence(jax.random.normal(jax.random.key(0), (300, 20_000)))
+
+    np.testing.assert_allclose(first, 0.0, atol=1e-6)
+    np.testing.assert_allclose(noise, 0.0, atol=0.01)  # A standard deviation is about 0.002.
+
+
+def test_persistence_tells_gradients_that_go_on_from_those_that_turn_around():
+    on = _persistence(jnp.ones((300, 4)))
+    turning = _persistence(jnp.ones((300, 4)) * (-1.0) ** jnp.arange(300)[:, None])
+
+    # The part of the momentum that earlier gradients have: 0.9, and their alternating sum.
+    np.testing.assert_allclose(on, 0.9, rtol=1e-4)
+    np.testing.assert_allclose(turning, -0.9 * 0.1 / 1.9, rtol=1e-3)
+
+
+def _memory_features(steps, losses, num_steps=None):
+    """From (persistence, scale) of one leaf at every step to the named features after the last."""
+    remembered, history = memory.empty_leaf_memory(1), memory.empty_loss_history()
+    for number, ((persistence, scale), loss) in enumerate(zip(steps, losses, strict=True), 1):
+        history = memory.append_loss(history, jnp.asarray(loss, jnp.float32))
+        values = (jnp.array([each], jnp.float32) for each in (persistence, 0.1, 1.0, scale))
+        remembered = memory.remember(remembered, *values, jnp.asarray(number, jnp.float32))
+    leaf = observation.LeafStatistics(
+        *(jnp.array([each], jnp.float32) for each in (steps[-1][1], 1.0, 0.1, 0.0, steps[-1][0]))
+    )
+    features = observation.memory_features(remembered, leaf, history, num_steps, AlphaOptConfig())
+    return dict(zip(observation.MEMORY_FEATURES, features[0].tolist(), strict=True))
+
+
+def test_memory_features_equal_those_computed_by_hand():
+    features = _memory_features([(0.3, 2.0), (0.1, 4.0)], losses=(1.0, 3.0), num_steps=100)
+
+    persistence = 3.0 * 0.2 / np.sqrt(0.21)  # Of the average of both steps.
+    expected = {
+        "persistence of the leaf's gradients": persistence,
+        "slow average of the persistence": persistence,
+        "persistence of the whole model's gradients": persistence,
+        "slow average of the whole model's persistence": persistence,
+        "log of the consistency relative to noise": np.log(0.101 * 19.0),
+        "recent log rate of the leaf": 0.0,
+        "log of the gradient's size relative to the first steps": 0.0,
+        "log of the leaf's scale relative to the first step": np.log(2.0),
+        # The fast average rose from 1 to 1.2, the slow one to 1.02.
+        "loss above its lowest": 0.2 / np.sqrt(0.01 * 1.98**2),
+        "horizon is known": 1.0,
+        "log of the horizon": 0.5 * np.log(100.0) - 3.0,
+    }
+    assert features.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(features[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_memory_features_are_bounded_whatever_is_remembered():
+    features = _memory_features([(1.0, 1e-6), (-1e9, 1e9)], losses=(1.0, 1e30))
+
+    assert all(-3.0 <= value <= 3.0 for value in features.values())
