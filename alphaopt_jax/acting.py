@@ -12,6 +12,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from alphaopt_jax import memory as memory_lib
 from alphaopt_jax import observation, policy
@@ -74,7 +75,8 @@ def see(
         stacked.scale,
         step,
     )
-    features = observation.memory_features(memory, stacked, history, num_steps, config)
+    fan_in = np.array([observation.fan_in(leaf.param.shape) for leaf in leaves], np.float32)
+    features = observation.memory_features(memory, stacked, fan_in, history, num_steps, config)
     return Sight(views, memory, features, history)
 
 
@@ -106,4 +108,4 @@ def act(
         )
         for index, view in enumerate(sight.views)
     ]
-    return log_rates, decisions.log_rate
+    return log_rates, policy.bound(decisions.log_rate, network.max_log_rate)

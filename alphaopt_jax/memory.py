@@ -38,6 +38,8 @@ class LossHistory(NamedTuple):
       fast: Average over about 10 steps.
       slow: Average over about 100 steps.
       spread: Average squared distance from `slow`, over about 100 steps.
+      medium: Average over about 30 steps, and over all while there are fewer.
+      noise: Average squared distance of a loss from `fast` before it, over about 50 steps.
       lowest: The lowest that `fast` has been.
       observed: How many losses were seen.
     """
@@ -45,6 +47,8 @@ class LossHistory(NamedTuple):
     fast: chex.Array
     slow: chex.Array
     spread: chex.Array
+    medium: chex.Array
+    noise: chex.Array
     lowest: chex.Array
     observed: chex.Array
 
@@ -105,8 +109,17 @@ def append_loss(history: LossHistory, loss: chex.Array) -> LossHistory:
     fast = jnp.where(first, loss, 0.9 * history.fast + 0.1 * loss)
     slow = jnp.where(first, loss, 0.99 * history.slow + 0.01 * loss)
     spread = 0.99 * history.spread + 0.01 * jnp.square(loss - slow)
-    lowest = jnp.where(first, loss, jnp.minimum(history.lowest, fast))
-    return LossHistory(fast, slow, spread, lowest, history.observed + 1.0)
+    observed = history.observed + 1.0
+    surprise = jnp.where(first, 0.0, jnp.square(loss - history.fast))
+    return LossHistory(
+        fast=fast,
+        slow=slow,
+        spread=spread,
+        medium=_towards(history.medium, loss, jnp.maximum(0.03, 1.0 / observed)),
+        noise=_towards(history.noise, surprise, jnp.maximum(0.02, 1.0 / observed)),
+        lowest=jnp.where(first, loss, jnp.minimum(history.lowest, fast)),
+        observed=observed,
+    )
 
 
 def _towards(average: chex.Array, value: chex.Array, weight: chex.Numeric) -> chex.Array:

@@ -14,10 +14,12 @@ contract that it was trained with. Change a feature, and raise `CONTRACT_VERSION
 from __future__ import annotations
 
 from collections.abc import Sequence
+import math
 from typing import NamedTuple
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 
 from alphaopt_jax.config import AlphaOptConfig
 from alphaopt_jax.memory import LeafMemory, LossHistory
@@ -50,7 +52,10 @@ MEMORY_FEATURES = (
     "recent log rate of the leaf",
     "log of the gradient's size relative to the first steps",
     "log of the leaf's scale relative to the first step",
+    "recent trend of the loss",
     "loss above its lowest",
+    "log of the inputs of a unit",
+    "log of the number of leaves",
     "horizon is known",
     "log of the horizon",
 )
@@ -130,6 +135,7 @@ class LeafView(NamedTuple):
 def memory_features(
     memory: LeafMemory,
     leaves: LeafStatistics,
+    fan_in: np.ndarray,
     history: LossHistory,
     num_steps: chex.Numeric | None,
     config: AlphaOptConfig,
@@ -139,6 +145,7 @@ def memory_features(
     Args:
       memory: The memory, with this step in it.
       leaves: Statistics of the leaves, each `float32[leaves]`.
+      fan_in: Of each leaf, `float32[leaves]`, as `fan_in` gives it.
       history: The losses seen, this step's among them.
       num_steps: Planned number of updates; None, or a number that is not positive, where it is
         not known.
@@ -149,16 +156,20 @@ def memory_features(
     """
     growth = jnp.log((leaves.second_moment + _TINY) / (memory.first_second_moment + _TINY))
     noise = (1.0 - config.gradient_decay) / (1.0 + config.gradient_decay)
-    excess = (history.fast - history.lowest) / (jnp.sqrt(history.spread) + _TINY)
+    deviation = jnp.sqrt(history.noise) + _TINY
     known, horizon = _horizon(num_steps)
     of_all = (
         _magnify(jnp.mean(memory.persistence)),
         _magnify(jnp.mean(memory.slow_persistence)),
-        excess,
+        (history.fast - history.medium) / deviation,
+        (history.fast - history.lowest) / deviation,
+        0.5 * np.log(len(fan_in) / 6.0),
         known,
         known * (0.5 * jnp.log(horizon) - 3.0),
     )
-    model, slow_model, excess, known, duration = (jnp.full_like(growth, each) for each in of_all)
+    model, slow_model, trend, excess, depth, known, duration = (
+        jnp.full_like(growth, each) for each in of_all
+    )
     features = (
         _magnify(memory.persistence),
         _magnify(memory.slow_persistence),
@@ -168,11 +179,19 @@ def memory_features(
         memory.log_rate,
         0.15 * growth,
         jnp.log(leaves.scale / memory.first_scale),
+        trend,
         excess,
+        0.5 * jnp.log(fan_in / 16.0),
+        depth,
         known,
         duration,
     )
     return _squash(jnp.stack(features, axis=-1))
+
+
+def fan_in(shape: Sequence[int]) -> int:
+    """Inputs of a unit of a leaf: the product of all axes but the last; 1 for vectors."""
+    return max(math.prod(shape[:-1]), 1)
 
 
 def remaining(step: chex.Array, num_steps: chex.Numeric | None) -> chex.Array:

@@ -59,7 +59,7 @@ class Actor(nn.Module):
             activation = activation + shift
         # A fresh agent starts from the default rate everywhere.
         output = nn.Dense(1, kernel_init=nn.initializers.zeros, name="output")
-        return _bound(output(nn.relu(activation))[..., 0] + leaf_rate, self.max_log_rate)
+        return bound(output(nn.relu(activation))[..., 0] + leaf_rate, self.max_log_rate)
 
 
 class Critic(nn.Module):
@@ -175,14 +175,14 @@ def mean_log_rate(
         for index, feature in enumerate(coordinate_features):
             value = value + hidden["kernel"][index, unit] * feature
         total = total + output["kernel"][unit, 0] * jnp.maximum(value, 0.0)
-    return _bound(total, max_log_rate)
+    return bound(total, max_log_rate)
+
+
+def bound(output: chex.Array, max_log_rate: float) -> chex.Array:
+    """Squashes smoothly into ±`max_log_rate`, with slope 2 at zero."""
+    return max_log_rate * jnp.tanh(output * (2.0 / max_log_rate))
 
 
 def log_probability(action: chex.Array, mean: chex.Array, deviation: float) -> chex.Array:
     """Log-density of `action` under a Gaussian, element by element."""
     return jax.scipy.stats.norm.logpdf(action, mean, deviation)
-
-
-def _bound(output: chex.Array, max_log_rate: float) -> chex.Array:
-    """Squashes smoothly into ±`max_log_rate`, with slope 2 at zero."""
-    return max_log_rate * jnp.tanh(output * (2.0 / max_log_rate))

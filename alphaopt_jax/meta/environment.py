@@ -69,12 +69,14 @@ class Layout(NamedTuple):
     Attributes:
       sizes: Number of parameters of each leaf.
       is_matrix: Whether each leaf has two or more axes, `float32[leaves]`.
+      fan_in: Inputs of a unit of each leaf, `float32[leaves]`.
       membership: `float32[N, leaves]`, 1 where a parameter belongs to a leaf.
       explorers: Number of explorers in each leaf.
     """
 
     sizes: tuple[int, ...]
     is_matrix: np.ndarray
+    fan_in: np.ndarray
     membership: np.ndarray
     explorers: tuple[int, ...]
 
@@ -92,11 +94,11 @@ class Noise(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What was seen at the start of an interval, and what came of it.
+    """What was seen during an interval, and what came of it.
 
     Attributes:
-      observations: `float32[M, NUM_FEATURES]`, the explorers'.
-      leaf_observations: `float32[leaves, C]`, what the leaves' critic sees.
+      observations: `float32[M, NUM_FEATURES]`, the explorers', at a step that was chosen before.
+      leaf_observations: `float32[leaves, C]`, what the leaves' critic sees at the first step.
       leaf_rewards: `float32[leaves]`, each leaf's part of the decrease of the log loss.
       explorer_rewards: `float32[M]`, each explorer's part.
       loss: `float32[]`, at the end.
@@ -125,6 +127,7 @@ def layout(family: Family, config: MetaConfig) -> Layout:
     return Layout(
         sizes=sizes,
         is_matrix=np.array([leaf.ndim > 1 for leaf in leaves], np.float32),
+        fan_in=np.array([observation.fan_in(leaf.shape) for leaf in leaves], np.float32),
         membership=np.eye(len(sizes), dtype=np.float32)[leaf_of],
         explorers=explorers.allocate(sizes, config.num_explorers),
     )
@@ -170,6 +173,7 @@ def run_interval(
     positions: chex.Array,
     noise: Noise,
     length: chex.Array,
+    observed: chex.Array,
     horizon: chex.Array,
     config: MetaConfig,
 ) -> tuple[Member, Outcome]:
@@ -183,6 +187,7 @@ def run_interval(
       positions: `int32[M]`, the explorers' positions within their flattened leaves.
       noise: The exploration.
       length: `int32[]`, steps to make.
+      observed: `int32[]`, the one of these steps, from 0, whose observations are noted.
       horizon: `float32[]`, the true length of the episode.
       config: The constants.
 
@@ -202,7 +207,17 @@ def run_interval(
 
     def body(index: chex.Array, carry: tuple[Member, Outcome]) -> tuple[Member, Outcome]:
         return _step(
-            task, network, agent, *carry, positions, noise, index == 0, horizon, model, config
+            task,
+            network,
+            agent,
+            *carry,
+            positions,
+            noise,
+            index == 0,
+            index == observed,
+            horizon,
+            model,
+            config,
         )
 
     # The instance can hold whole data sets: it stays outside of what the loop carries.
@@ -220,6 +235,7 @@ def _step(
     positions: chex.Array,
     noise: Noise,
     is_first: chex.Array,
+    is_observed: chex.Array,
     horizon: chex.Array,
     model: Layout,
     config: MetaConfig,
@@ -256,7 +272,7 @@ def _step(
         )
     )(statistics, model.is_matrix)
     memory_features = observation.memory_features(
-        leaf_memory, statistics, history, member.num_steps, config.optimizer
+        leaf_memory, statistics, model.fan_in, history, member.num_steps, config.optimizer
     )
 
     # Act.
@@ -281,17 +297,18 @@ def _step(
     measure = _loss_and_grads(task, params, batch_key)
     leaf_rewards, explorer_rewards = _rewards(member, measure, change, positions, model, config)
 
-    def observe() -> tuple[chex.Array, chex.Array]:
-        coordinate = jnp.stack(features, axis=-1)[positions]
-        of_leaves = jnp.concatenate([context, memory_features], axis=-1)
-        explorers_leaf = np.repeat(np.arange(len(model.sizes)), model.explorers)
-        return (
-            jnp.concatenate([coordinate, of_leaves[explorers_leaf]], axis=-1),
-            _leaf_observations(member, of_leaves, history.fast, horizon),
-        )
+    of_leaves = jnp.concatenate([context, memory_features], axis=-1)
 
-    observations, leaf_observations = jax.lax.cond(
-        is_first, observe, lambda: (outcome.observations, outcome.leaf_observations)
+    def observe() -> chex.Array:
+        coordinate = jnp.stack(features, axis=-1)[positions]
+        explorers_leaf = np.repeat(np.arange(len(model.sizes)), model.explorers)
+        return jnp.concatenate([coordinate, of_leaves[explorers_leaf]], axis=-1)
+
+    observations = jax.lax.cond(is_observed, observe, lambda: outcome.observations)
+    leaf_observations = jax.lax.cond(
+        is_first,
+        lambda: _leaf_observations(member, of_leaves, history.fast, horizon),
+        lambda: outcome.leaf_observations,
     )
     new = Member(
         instance=member.instance,
@@ -299,7 +316,10 @@ def _step(
         params=params,
         gradient_average=coordinates.first_moment,
         squared_gradient_average=coordinates.second_moment,
-        leaf_memory=memory.remember_rates(leaf_memory, decisions.log_rate + noise.leaves),
+        leaf_memory=memory.remember_rates(
+            leaf_memory,
+            policy.bound(decisions.log_rate, network.max_log_rate) + noise.leaves,
+        ),
         loss_history=history,
         step=number,
         num_steps=member.num_steps,

@@ -39,11 +39,13 @@ class Learned(NamedTuple):
       mean: `float32[P]`, the actor's parameters, flat.
       averaged_agent: Parameters of the agent, averaged over the last rounds.
       optimizer: State of Adam.
+      rounds: `int32[]`, rounds learned from.
     """
 
     mean: chex.Array
     averaged_agent: chex.ArrayTree
     optimizer: optax.OptState
+    rounds: chex.Array
 
 
 class Perturbed(NamedTuple):
@@ -91,7 +93,7 @@ def evolution(config: MetaConfig, strategy: Strategy, deviation: float = 0.02) -
     def init(key: chex.PRNGKey) -> Learned:
         agent = policy.init_params(key, network)
         mean, _ = flatten_util.ravel_pytree(agent["actor"])
-        return Learned(mean, agent, optimizer.init(mean))
+        return Learned(mean, agent, optimizer.init(mean), jnp.zeros((), jnp.int32))
 
     def init_family() -> Perturbed:
         state = algorithm.init(jax.random.key(0), flat, algorithm.default_params)
@@ -198,8 +200,10 @@ def _tell(
     mean = learned.mean + (state.mean - kept.mean)
     actor = unravel(mean)
     averaged = dict(learned.averaged_agent)
-    averaged["actor"] = optax.incremental_update(actor, averaged["actor"], method.AVERAGE_WEIGHT)
-    return Learned(mean, averaged, state.opt_state), kept._replace(strategy=state)
+    weight = method.average_weight(learned.rounds)
+    averaged["actor"] = optax.incremental_update(actor, averaged["actor"], weight)
+    told = Learned(mean, averaged, state.opt_state, learned.rounds + 1)
+    return told, kept._replace(strategy=state)
 
 
 def _log_loss(episodes: population.Population, config: MetaConfig) -> chex.Array:

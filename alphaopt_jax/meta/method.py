@@ -9,12 +9,21 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import chex
+import jax.numpy as jnp
 
 from alphaopt_jax.meta import population
 from alphaopt_jax.tasks.task import Family
 
-AVERAGE_WEIGHT = 0.01
-"""Weight of a round's agent in the average that is validated: about a hundred rounds count."""
+
+def average_weight(rounds: chex.Array) -> chex.Array:
+    """Weight of a round's agent in the average that is validated.
+
+    About the last hundred rounds count, and a fifth of them all while there are fewer.
+
+    Args:
+      rounds: `int32[]`, rounds before this one.
+    """
+    return jnp.maximum(0.01, 1.0 / (1.0 + 0.2 * rounds.astype(jnp.float32)))
 
 
 class Learned(Protocol):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alphaopt_jax import explorers, policy
-from alphaopt_jax.meta import environment
+from alphaopt_jax.meta import environment, exploration
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family
 
@@ -99,7 +99,7 @@ def run_rollout(
     Returns:
       The population afterwards, and what happened.
     """
-    positions_key, noise_key = jax.random.split(key)
+    positions_key, noise_key, observed_key = jax.random.split(key, 3)
     model = environment.layout(family, config)
     starts = np.repeat(np.cumsum((0, *model.sizes[:-1])), model.explorers)
     positions = jax.vmap(lambda key: explorers.sample(key, model.sizes, model.explorers) + starts)(
@@ -108,11 +108,10 @@ def run_rollout(
     positions = _copied(positions, config.copies)
 
     def interval(
-        members: environment.Member, drawn: tuple[chex.PRNGKey, chex.Array]
-    ) -> tuple[environment.Member, tuple[environment.Outcome, environment.Noise]]:
-        key, is_last = drawn
-        noise = _noise(key, len(model.sizes), sum(model.explorers), config)
-        noise = jax.tree.map(lambda each: jnp.where(is_last, 0.0, each), noise)
+        members: environment.Member,
+        drawn: tuple[environment.Noise, chex.Array, chex.Array],
+    ) -> tuple[environment.Member, environment.Outcome]:
+        noise, observed, is_last = drawn
         length = jnp.where(is_last, 1, population.interval)
 
         def one(
@@ -130,6 +129,7 @@ def run_rollout(
                 positions,
                 noise,
                 length,
+                observed,
                 population.horizon,
                 config,
             )
@@ -138,15 +138,22 @@ def run_rollout(
         in_axes = (None if one_agent else 0, 0, 0, 0, 0)
         moved, outcome = jax.vmap(one, in_axes)(agent, members, instances, positions, noise)
         members = jax.tree.map(lambda old, new: jnp.where(is_last, old, new), members, moved)
-        return members, (outcome, noise)
+        return members, outcome
 
     # One interval more than is learned from, in which nobody moves, shows where the rollout ends.
     intervals = config.rollout_length + 1
-    drawn = (jax.random.split(noise_key, intervals), jnp.arange(intervals) == intervals - 1)
+    is_last = jnp.arange(intervals) == intervals - 1
+    noise = exploration.draw(noise_key, len(model.sizes), sum(model.explorers), config)
+    silence = jax.tree.map(lambda each: jnp.zeros_like(each[:1]), noise)
+    extended = jax.tree.map(lambda *each: jnp.concatenate(each), noise, silence)
+    # The noise acts at all steps of an interval, so what the actor learns from may be any of them.
+    moments = jax.random.uniform(observed_key, (intervals,))
+    observed = jnp.floor(moments * population.interval).astype(jnp.int32)
+    drawn = (extended, jnp.where(is_last, 0, observed), is_last)
     # Instances can hold whole data sets: they stay outside of what the loop carries.
     instances, light = population.members.instance, population.members._replace(instance=())
     members, seen = jax.lax.scan(interval, light, drawn)
-    (outcomes, noise), (last, _) = (
+    outcomes, last = (
         jax.tree.map(lambda each, part=part: each[part], seen) for part in (slice(-1), -1)
     )
     left = population.rollouts_left - 1
@@ -170,22 +177,6 @@ def centered(values: chex.Array, config: MetaConfig) -> chex.Array:
     """Subtracts from every copy the mean of its group; `values` is `float32[R, B, ...]`."""
     groups = values.reshape(values.shape[0], config.groups, config.copies, *values.shape[2:])
     return (groups - groups.mean(axis=2, keepdims=True)).reshape(values.shape)
-
-
-def _noise(
-    key: chex.PRNGKey, num_leaves: int, num_explorers: int, config: MetaConfig
-) -> environment.Noise:
-    """Noise of every member; half of the copies of a group explore opposite to the other half."""
-    leaf_key, explorer_key = jax.random.split(key)
-
-    def mirrored(key: chex.PRNGKey, width: int) -> chex.Array:
-        half = jax.random.normal(key, (config.groups, config.copies // 2, width), jnp.float32)
-        return jnp.concatenate([half, -half], axis=1).reshape(-1, width)
-
-    return environment.Noise(
-        leaves=config.leaf_exploration * mirrored(leaf_key, num_leaves),
-        explorers=config.exploration * mirrored(explorer_key, num_explorers),
-    )
 
 
 def _copied(groups: chex.ArrayTree, copies: int) -> chex.ArrayTree:

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from alphaopt_jax import learning, policy
-from alphaopt_jax.meta import environment, method, population
+from alphaopt_jax.meta import environment, exploration, method, population
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family
 
@@ -49,12 +49,14 @@ class Learned(NamedTuple):
       averaged_agent: Average of these over the last rounds: less noisy, and what is kept.
       leaf_critic: Parameters of `LeafCritic`.
       optimizer: State of Adam for both.
+      rounds: `int32[]`, rounds learned from.
     """
 
     agent: chex.ArrayTree
     averaged_agent: chex.ArrayTree
     leaf_critic: chex.ArrayTree
     optimizer: optax.OptState
+    rounds: chex.Array
 
 
 class Scales(NamedTuple):
@@ -62,22 +64,27 @@ class Scales(NamedTuple):
 
     Attributes:
       reward: `float32[]`, running root mean square of the leaves' rewards; 0 before the first.
-      advantage: `float32[]`, running root mean square of their advantages; 0 before the first.
+      advantage: `float32[]`, running root mean square of the advantages of their actions in one
+        interval; 0 before the first.
+      rollout_advantage: `float32[]`, the same of what they did in a whole rollout.
     """
 
     reward: chex.Array
     advantage: chex.Array
+    rollout_advantage: chex.Array
 
 
 class Batch(NamedTuple):
-    """Samples to learn from; every field has leading axes `[R, B]`.
+    """Samples to learn from; every field has leading axes `[R, B]`, or `[1, B]` where it says so.
 
     Attributes:
       observations: `[R, B, M, NUM_FEATURES]`.
       leaf_observations: `[R, B, leaves, NUM_LEAF_OBSERVATIONS]`.
       means: `[R, B, M]`, the mean log rates when acting.
       noise: What was added to them.
-      leaf_advantages: `[R, B, leaves]`.
+      leaf_advantages: `[R, B, leaves]`, 0 for members that do not explore independently.
+      common_advantages: `[1, B]`, of a whole rollout; 0 for those without common exploration.
+      held_advantages: `[1, B]`, likewise, for those that hold theirs.
       leaf_returns: `[R, B, leaves]`.
       advantages: `[R, B, M]`.
       returns: `[R, B, M]`.
@@ -88,6 +95,8 @@ class Batch(NamedTuple):
     means: chex.Array
     noise: environment.Noise
     leaf_advantages: chex.Array
+    common_advantages: chex.Array
+    held_advantages: chex.Array
     leaf_returns: chex.Array
     advantages: chex.Array
     returns: chex.Array
@@ -106,7 +115,8 @@ def init(key: chex.PRNGKey, config: MetaConfig) -> Learned:
     agent = policy.init_params(agent_key, make_network(config))
     observations = jnp.zeros((1, environment.NUM_LEAF_OBSERVATIONS))
     critic = LeafCritic(config.leaf_critic_hidden).init(critic_key, observations)["params"]
-    return Learned(agent, agent, critic, _optimizer().init((agent, critic)))
+    optimizer = _optimizer().init((agent, critic))
+    return Learned(agent, agent, critic, optimizer, jnp.zeros((), jnp.int32))
 
 
 def ppo(config: MetaConfig) -> method.Method:
@@ -114,7 +124,7 @@ def ppo(config: MetaConfig) -> method.Method:
     return method.Method(
         name="ppo",
         init=lambda key: init(key, config),
-        init_family=lambda: Scales(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)),
+        init_family=lambda: Scales(*(jnp.zeros((), jnp.float32) for _ in Scales._fields)),
         make_round=lambda family: make_round(family, config),
     )
 
@@ -174,9 +184,22 @@ def _prepare(
         leaf_rewards, leaf_values, config.leaf_discount, config.leaf_gae_decay
     )
     leaf_returns = leaf_advantages + leaf_values[:-1]
+    kinds = exploration.kinds(config)
     leaf_advantages = population.centered(leaf_advantages, config)
-    advantage_scale = _running(scales.advantage, _rms(leaf_advantages))
-    leaf_advantages = leaf_advantages / (advantage_scale + 1e-8)
+    rollout_advantages = leaf_advantages[:1].mean(axis=-1)
+    independent = np.flatnonzero(kinds == exploration.INDEPENDENT)
+    lasting = np.flatnonzero(kinds != exploration.INDEPENDENT)
+    scales = Scales(
+        reward_scale,
+        _running(scales.advantage, _rms(leaf_advantages[:, independent])),
+        _running(scales.rollout_advantage, _rms(rollout_advantages[:, lasting])),
+    )
+    leaf_advantages = leaf_advantages / (scales.advantage + 1e-8)
+    rollout_advantages = rollout_advantages / (scales.rollout_advantage + 1e-8)
+
+    def of_kind(advantages: chex.Array, kind: int) -> chex.Array:
+        chosen = (kinds == kind).reshape(-1, *(1,) * (advantages.ndim - 2))
+        return jnp.where(chosen, jnp.clip(advantages, -_MAX_ADVANTAGE, _MAX_ADVANTAGE), 0.0)
 
     rewards = jax.vmap(
         lambda rewards: learning.normalize_rewards(rewards, counts), in_axes=1, out_axes=1
@@ -190,12 +213,14 @@ def _prepare(
         leaf_observations=outcomes.leaf_observations,
         means=means[:-1],
         noise=rollout.noise,
-        leaf_advantages=jnp.clip(leaf_advantages, -_MAX_ADVANTAGE, _MAX_ADVANTAGE),
+        leaf_advantages=of_kind(leaf_advantages, exploration.INDEPENDENT),
+        common_advantages=of_kind(rollout_advantages, exploration.COMMON),
+        held_advantages=of_kind(rollout_advantages, exploration.HELD),
         leaf_returns=leaf_returns,
         advantages=jnp.clip(advantages, -_MAX_ADVANTAGE, _MAX_ADVANTAGE),
         returns=returns,
     )
-    return batch, Scales(reward_scale, advantage_scale)
+    return batch, scales
 
 
 def _learn(
@@ -224,6 +249,15 @@ def _learn(
         leaf_loss = _policy_loss(
             leaf_shift, part.noise.leaves, part.leaf_advantages, config.leaf_exploration, config
         )
+        for lasting, advantages in (
+            (exploration.common_part, part.common_advantages),
+            (exploration.held_part, part.held_advantages),
+        ):
+            noise = lasting(part.noise.leaves)
+            advantages = jnp.broadcast_to(advantages[0][:, None], noise.shape)
+            leaf_loss += _policy_loss(
+                lasting(leaf_shift), noise, advantages, config.leaf_exploration, config
+            )
         own_loss = _policy_loss(
             own_shift, part.noise.explorers, part.advantages, config.exploration, config
         )
@@ -258,8 +292,10 @@ def _learn(
     ).reshape(config.epochs * config.minibatches, -1)
     carry = ((learned.agent, learned.leaf_critic), learned.optimizer)
     ((agent, leaf_critic), state), losses = jax.lax.scan(minibatch, carry, orders)
-    averaged = optax.incremental_update(agent, learned.averaged_agent, method.AVERAGE_WEIGHT)
-    return Learned(agent, averaged, leaf_critic, state), jax.tree.map(lambda each: each[-1], losses)
+    weight = method.average_weight(learned.rounds)
+    averaged = optax.incremental_update(agent, learned.averaged_agent, weight)
+    learned = Learned(agent, averaged, leaf_critic, state, learned.rounds + 1)
+    return learned, jax.tree.map(lambda each: each[-1], losses)
 
 
 def _apply(module: nn.Module, params: chex.ArrayTree, observations: chex.Array) -> Any:
@@ -296,9 +332,15 @@ def _running(scale: chex.Array, now: chex.Array) -> chex.Array:
 
 
 def _rms(values: chex.Array) -> chex.Array:
-    return jnp.sqrt(jnp.mean(jnp.square(values)))
+    return jnp.sqrt(jnp.sum(jnp.square(values)) / max(values.size, 1))
 
 
 def _optimizer() -> optax.GradientTransformation:
-    """Adam but for its learning rate, which is a round's argument."""
-    return optax.chain(optax.clip_by_global_norm(0.5), optax.scale_by_adam(eps=1e-5))
+    """Adam but for its learning rate, which is a round's argument.
+
+    Each round is about one family: the first moment reaches over a dozen of them. Critics that are
+    still far off must not clip the actor's gradient, so the norms are bounded apart.
+    """
+    labels = ({"actor": "actor", "critic": "critic"}, "leaf critic")
+    clip = {label: optax.clip_by_global_norm(0.5) for label in ("actor", "critic", "leaf critic")}
+    return optax.chain(optax.partition(clip, labels), optax.scale_by_adam(b1=0.99, eps=1e-5))

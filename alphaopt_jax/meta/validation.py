@@ -53,6 +53,7 @@ def make_final_loss(
             jnp.arange(num_explorers),
             silent,
             num_steps,
+            jnp.zeros((), jnp.int32),
             horizon,
             config,
         )
