@@ -78,8 +78,16 @@ def test_loss_history_equals_that_computed_by_hand():
     for loss in (2.0, 1.0):
         history = memory.append_loss(history, jnp.asarray(loss))
 
-    # 0.9 * 2 + 0.1;  0.99 * 2 + 0.01;  0.01 * (1 - 1.99)²;  the lower of 2 and 1.9;  two losses.
-    np.testing.assert_allclose(history, [1.9, 1.99, 0.009801, 1.9, 2.0], rtol=1e-6)
+    expected = memory.LossHistory(
+        fast=0.9 * 2 + 0.1,
+        slow=0.99 * 2 + 0.01,
+        spread=0.01 * (1 - 1.99) ** 2,
+        medium=1.5,
+        noise=0.5 * (1.0 - 2.0) ** 2,
+        lowest=1.9,
+        observed=2.0,
+    )
+    np.testing.assert_allclose(history, expected, rtol=1e-5)
     trend = _observe([1.0], [[1.0]], (2.0, 1.0)).context[4]
     np.testing.assert_allclose(trend, (1.9 - 1.99) / 0.099, rtol=1e-4)
 
@@ -171,7 +179,9 @@ def _memory_features(steps, losses, num_steps=None):
     leaf = observation.LeafStatistics(
         *(jnp.array([each], jnp.float32) for each in (steps[-1][1], 1.0, 0.1, 0.0, steps[-1][0]))
     )
-    features = observation.memory_features(remembered, leaf, history, num_steps, AlphaOptConfig())
+    features = observation.memory_features(
+        remembered, leaf, np.array([32.0]), history, num_steps, AlphaOptConfig()
+    )
     return dict(zip(observation.MEMORY_FEATURES, features[0].tolist(), strict=True))
 
 
@@ -188,8 +198,11 @@ def test_memory_features_equal_those_computed_by_hand():
         "recent log rate of the leaf": 0.0,
         "log of the gradient's size relative to the first steps": 0.0,
         "log of the leaf's scale relative to the first step": np.log(2.0),
-        # The fast average rose from 1 to 1.2, the slow one to 1.02.
-        "loss above its lowest": 0.2 / np.sqrt(0.01 * 1.98**2),
+        # The fast average rose from 1 to 1.2, where 3 was a surprise of 2, in one step of two.
+        "recent trend of the loss": (1.2 - 2.0) / np.sqrt(0.5 * 2.0**2),
+        "loss above its lowest": 0.2 / np.sqrt(0.5 * 2.0**2),
+        "log of the inputs of a unit": 0.5 * np.log(2.0),
+        "log of the number of leaves": 0.5 * np.log(1.0 / 6.0),
         "horizon is known": 1.0,
         "log of the horizon": 0.5 * np.log(100.0) - 3.0,
     }
@@ -202,3 +215,10 @@ def test_memory_features_are_bounded_whatever_is_remembered():
     features = _memory_features([(1.0, 1e-6), (-1e9, 1e9)], losses=(1.0, 1e30))
 
     assert all(-3.0 <= value <= 3.0 for value in features.values())
+
+
+@pytest.mark.parametrize(
+    ("shape", "inputs"), [((), 1), ((7,), 1), ((5, 3), 5), ((3, 3, 4, 8), 36), ((0, 2), 1)]
+)
+def test_inputs_of_a_unit_are_all_axes_but_the_last(shape, inputs):
+    assert observation.fan_in(shape) == inputs
