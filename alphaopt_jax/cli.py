@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     try:
         run[type(command)](command)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
         sys.exit(f"alphaopt: {error}")
     except ModuleNotFoundError as error:
         sys.exit(f'alphaopt: {error}. This command needs: pip install "alphaopt-jax[meta]"')

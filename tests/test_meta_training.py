@@ -55,6 +55,15 @@ def test_the_history_tells_the_scores_and_the_best_agent_is_kept(uninterrupted):
     assert np.mean(list(scores.values())) == pytest.approx(uninterrupted.score, rel=1e-5)
 
 
+def test_too_few_memory_maps_are_reported_before_the_compiler_fails(monkeypatch, tmp_path):
+    for name, text in (("_MAPS", "a map\n" * 96), ("_MAPS_LIMIT", "100\n")):
+        (tmp_path / name).write_text(text)
+        monkeypatch.setattr(devices, name, tmp_path / name)
+
+    with pytest.raises(RuntimeError, match=r"96 memory maps.* 100.*max_map_count=262144"):
+        _train()
+
+
 def test_an_interrupted_run_goes_on_bit_for_bit(uninterrupted, tmp_path):
     def interrupt(number, metrics):
         if number == 7:

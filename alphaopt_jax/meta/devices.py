@@ -7,6 +7,7 @@ puts in the communication (each round ends in one sum of gradients over the memb
 from __future__ import annotations
 
 from collections.abc import Callable
+import pathlib
 from typing import Any
 
 import chex
@@ -20,6 +21,30 @@ QUICK_TO_COMPILE = {
     "xla_llvm_disable_expensive_passes": True,
 }
 """For what runs rarely, such as drawing tasks, which else takes several times longer to compile."""
+
+
+_MAPS = pathlib.Path("/proc/self/maps")
+_MAPS_LIMIT = pathlib.Path("/proc/sys/vm/max_map_count")
+
+
+def check_memory_maps() -> None:
+    """Refuses to go on where Linux is about to.
+
+    On CPU every compiled program takes some 1,500 to 2,500 memory maps, of which a process may have
+    65,530 by default; beyond them the compiler fails, and the process with it.
+
+    Raises:
+      RuntimeError: Nineteen of twenty are taken; says what to do.
+    """
+    if not _MAPS.exists() or not _MAPS_LIMIT.exists():
+        return
+    taken, limit = _MAPS.read_text().count("\n"), int(_MAPS_LIMIT.read_text())
+    if taken > 0.95 * limit:
+        raise RuntimeError(
+            f"The compiled rounds of the families so far take {taken} memory maps, of which Linux"
+            f" allows this process {limit}. Allow more with `sudo sysctl -w"
+            " vm.max_map_count=262144`, or train on fewer families."
+        )
 
 
 def single_device_mesh() -> jax.sharding.Mesh:

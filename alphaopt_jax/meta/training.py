@@ -135,6 +135,8 @@ def meta_train(
     Raises:
       ValueError: The arguments contradict each other, or the folder holds another run.
       FloatingPointError: Training broke down; the message says where.
+      RuntimeError: Linux allows this process too few memory maps for so many families; the message
+        says how to allow more.
 
     Example:
       >>> from alphaopt_jax.meta import MetaConfig, Schedule, meta_train
@@ -177,6 +179,8 @@ def meta_train(
                 progress = _validate(progress, judge, history, store, reporter)
             name = names[number % len(names)]
             start_key, round_key = jax.random.split(jax.random.fold_in(rounds_key, number))
+            if name not in compiled:
+                devices.check_memory_maps()
             state = progress.families[name]
             began = time.monotonic()
             if int(state.population.rollouts_left) == 0:
