@@ -10,6 +10,8 @@ from typing import NamedTuple
 import chex
 import jax.numpy as jnp
 
+_LARGEST = 1e18  # A loss whose square float32 still holds.
+
 
 class LeafMemory(NamedTuple):
     """What every leaf remembers of earlier steps; all `float32[leaves]`.
@@ -105,6 +107,7 @@ def empty_loss_history() -> LossHistory:
 
 def append_loss(history: LossHistory, loss: chex.Array) -> LossHistory:
     """Adds one loss, `float32[]`, to the history."""
+    loss = jnp.clip(loss, -_LARGEST, _LARGEST)
     first = history.observed == 0
     fast = jnp.where(first, loss, 0.9 * history.fast + 0.1 * loss)
     slow = jnp.where(first, loss, 0.99 * history.slow + 0.01 * loss)

@@ -120,6 +120,15 @@ def test_a_step_that_breaks_the_task_is_not_made_and_costs():
     assert float(outcome.leaf_rewards.sum()) < -5.0
 
 
+def test_a_loss_that_rounding_put_below_zero_does_no_harm():
+    start = _start(20)
+    below = start._replace(measure=start.measure._replace(loss=-1e-5 * start.first_loss))
+
+    _, outcome = _run(below, _agent(), 1)
+
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(outcome))
+
+
 def test_copies_of_a_group_are_alike_and_explore_in_opposite_pairs():
     episodes = population.start(_FAMILY, jax.random.key(0), CONFIG)
 

@@ -147,6 +147,14 @@ def test_a_shift_of_the_loss_does_not_show():
     np.testing.assert_allclose(shifted.context, seen.context, atol=1e-3)
 
 
+def test_a_loss_whose_square_overflows_leaves_everything_finite():
+    history = memory.empty_loss_history()
+    for loss in (1.0, 3e38, -3e38, 1.0, 1.0):
+        history = memory.append_loss(history, jnp.asarray(loss, jnp.float32))
+
+    assert np.isfinite(history).all()
+
+
 def _persistence(grads):
     """Of a leaf whose gradients were `grads`, by the decays that are used."""
     return _observe(grads[-1], grads, config=AlphaOptConfig()).statistics.persistence

@@ -394,12 +394,13 @@ def _leaf_observations(
 ) -> chex.Array:
     """What the leaves' critic sees: all that the actor does, and the truth about time and loss."""
     floor = 1e-6 * member.first_loss + 1e-30
+    # Rounding can put a cross-entropy that is as good as zero below it.
+    losses = jnp.maximum(jnp.stack([recent_loss, member.measure.loss]), 0.0)
     truth = jnp.stack(
         [
             2.0 * member.step / horizon - 1.0,
             0.5 * jnp.log(horizon) - 3.0,
-            0.3 * jnp.log((recent_loss + floor) / (member.first_loss + floor)),
-            0.3 * jnp.log((member.measure.loss + floor) / (member.first_loss + floor)),
+            *(0.3 * jnp.log((losses + floor) / (member.first_loss + floor))),
         ]
     )
     truth = jnp.broadcast_to(jnp.clip(truth, -5.0, 5.0), (of_leaves.shape[0], truth.size))

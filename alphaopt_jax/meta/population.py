@@ -164,7 +164,7 @@ def run_rollout(
 
 def metrics(population: Population, rollout: Rollout) -> dict[str, chex.Array]:
     """Figures of a rollout to log: scalars by name."""
-    first, last = population.members.first_loss, rollout.outcomes.loss[-1]
+    first, last = population.members.first_loss, jnp.maximum(rollout.outcomes.loss[-1], 0.0)
     return {
         "horizon": population.horizon,
         "ended": rollout.ended,

@@ -111,6 +111,7 @@ class Validation:
             instances = self._instances[name]
             for horizon in self._horizons:
                 initial, final = jax.device_get(run(agent, instances, self._run_keys, int(horizon)))
+                final = np.maximum(final, 0.0)  # Below zero is rounding.
                 ratio = np.log((final + _FLOOR * initial) / (initial * (1.0 + _FLOOR)))
                 ratio = np.minimum(np.nan_to_num(ratio, nan=_WORST), _WORST)
                 scores[name, horizon] = float(np.mean(ratio))
