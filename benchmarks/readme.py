@@ -9,7 +9,7 @@ import re
 import sys
 from typing import Any
 
-from benchmarks import mnist, overhead, results_file
+from benchmarks import mnist, overhead, results_file, zero_tuning
 
 README = results_file.RESULTS.parents[1] / "README.md"
 _SECTION = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -60,6 +60,16 @@ def _overhead(folder: Path) -> str:
     return results_file.markdown_table(_rows(folder, "overhead"), overhead.COLUMNS)
 
 
+def _zero_tuning(folder: Path) -> str:
+    methods = [row for row in _rows(folder, "zero_tuning") if "ratio_interval" in row]
+    columns = {
+        key: heading
+        for key, heading in zero_tuning.SUMMARY_COLUMNS.items()
+        if key not in ("rank", "speed_up")
+    }
+    return results_file.markdown_table(zero_tuning.displayed(methods), columns)
+
+
 def _claims(folder: Path) -> str:
     rows = [
         claim | {"holds": "yes" if claim["holds"] else "**no**"}
@@ -73,6 +83,7 @@ _SECTIONS: dict[str, Callable[[Path], str]] = {
     "landscapes": _landscapes,
     "mnist": _mnist,
     "overhead": _overhead,
+    "zero_tuning": _zero_tuning,
     "claims": _claims,
 }
 

@@ -86,7 +86,7 @@ def run_all(
             bar.advance(whole)
 
 
-_SUMMARY_COLUMNS = {
+SUMMARY_COLUMNS = {
     "optimizer": "optimizer",
     "tuned": "tuned",
     "ratio": "loss ratio to tuned Adam",
@@ -115,7 +115,7 @@ def displayed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     shown = []
     for row in rows:
         low, high = row["ratio_interval"]
-        cells = {key: row.get(key) for key in _SUMMARY_COLUMNS}
+        cells = {key: row.get(key) for key in SUMMARY_COLUMNS}
         cells |= {
             "tuned": "per task" if row["optimizer"] in tables.TUNED else "no",
             "ratio_interval": f"{results_file.cell(low)} to {results_file.cell(high)}",
@@ -160,7 +160,7 @@ def markdown(table: tables.Table, rows: Sequence[Mapping[str, Any]], command: st
     """The page beside the JSON file."""
     settings = table.settings
     horizons = " and ".join(f"{each:,}" for each in settings.horizons)
-    summary = results_file.markdown_table(displayed(rows), _SUMMARY_COLUMNS)
+    summary = results_file.markdown_table(displayed(rows), SUMMARY_COLUMNS)
     return (
         f"# Zero tuning\n\nMade by `{command}`.\n\n"
         f"{len(table.tasks)} tasks that no agent was trained on, at {horizons} steps,"
@@ -190,7 +190,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints the methods, the best first, in few enough columns for a terminal."""
     columns = {"optimizer": "", "ratio": "loss ratio", "rank": "rank"}
     columns |= {
-        key: heading for key, heading in _SUMMARY_COLUMNS.items() if key.startswith("wins: ")
+        key: heading for key, heading in SUMMARY_COLUMNS.items() if key.startswith("wins: ")
     }
     table = rich_table.Table(title="The best first; ratios are to Adam tuned on each task")
     for heading in columns.values():
