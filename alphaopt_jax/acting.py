@@ -75,8 +75,8 @@ def see(
         stacked.scale,
         step,
     )
-    fan_in = np.array([observation.fan_in(leaf.param.shape) for leaf in leaves], np.float32)
-    features = observation.memory_features(memory, stacked, fan_in, history, num_steps, config)
+    fan_ins = np.array([observation.fan_in(leaf.param.shape) for leaf in leaves], np.float32)
+    features = observation.memory_features(memory, stacked, fan_ins, history, num_steps, config)
     return Sight(views, memory, features, history)
 
 

@@ -68,7 +68,7 @@ class MetaTrain:
     """
 
     folder: Annotated[pathlib.Path, tyro.conf.Positional]
-    rounds: int = 6000
+    rounds: int = 1200
     seed: int = 0
     method: Literal["ppo", "openai_es", "persistent_es"] = "ppo"
     families: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     try:
         run[type(command)](command)
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, FileNotFoundError, MemoryError) as error:
         sys.exit(f"alphaopt: {error}")
     except ModuleNotFoundError as error:
         sys.exit(f'alphaopt: {error}. This command needs: pip install "alphaopt-jax[meta]"')

@@ -135,7 +135,7 @@ class LeafView(NamedTuple):
 def memory_features(
     memory: LeafMemory,
     leaves: LeafStatistics,
-    fan_in: np.ndarray,
+    fan_ins: np.ndarray,
     history: LossHistory,
     num_steps: chex.Numeric | None,
     config: AlphaOptConfig,
@@ -145,7 +145,7 @@ def memory_features(
     Args:
       memory: The memory, with this step in it.
       leaves: Statistics of the leaves, each `float32[leaves]`.
-      fan_in: Of each leaf, `float32[leaves]`, as `fan_in` gives it.
+      fan_ins: Of each leaf, `float32[leaves]`, as `fan_in` gives it.
       history: The losses seen, this step's among them.
       num_steps: Planned number of updates; None, or a number that is not positive, where it is
         not known.
@@ -163,7 +163,7 @@ def memory_features(
         _magnify(jnp.mean(memory.slow_persistence)),
         (history.fast - history.medium) / deviation,
         (history.fast - history.lowest) / deviation,
-        0.5 * np.log(len(fan_in) / 6.0),
+        0.5 * np.log(len(fan_ins) / 6.0),
         known,
         known * (0.5 * jnp.log(horizon) - 3.0),
     )
@@ -181,7 +181,7 @@ def memory_features(
         jnp.log(leaves.scale / memory.first_scale),
         trend,
         excess,
-        0.5 * jnp.log(fan_in / 16.0),
+        0.5 * jnp.log(fan_ins / 16.0),
         depth,
         known,
         duration,

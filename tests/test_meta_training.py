@@ -60,7 +60,7 @@ def test_too_few_memory_maps_are_reported_before_the_compiler_fails(monkeypatch,
         (tmp_path / name).write_text(text)
         monkeypatch.setattr(devices, name, tmp_path / name)
 
-    with pytest.raises(RuntimeError, match=r"96 memory maps.* 100.*max_map_count=262144"):
+    with pytest.raises(MemoryError, match=r"96 memory maps.* 100.*max_map_count=262144"):
         _train()
 
 

@@ -34,13 +34,13 @@ def check_memory_maps() -> None:
     65,530 by default; beyond them the compiler fails, and the process with it.
 
     Raises:
-      RuntimeError: Nineteen of twenty are taken; says what to do.
+      MemoryError: Nineteen of twenty are taken; says what to do.
     """
     if not _MAPS.exists() or not _MAPS_LIMIT.exists():
         return
     taken, limit = _MAPS.read_text().count("\n"), int(_MAPS_LIMIT.read_text())
     if taken > 0.95 * limit:
-        raise RuntimeError(
+        raise MemoryError(
             f"The compiled rounds of the families so far take {taken} memory maps, of which Linux"
             f" allows this process {limit}. Allow more with `sudo sysctl -w"
             " vm.max_map_count=262144`, or train on fewer families."

@@ -49,7 +49,7 @@ class Schedule:
       validation_tasks: Tasks of each validation family.
     """
 
-    num_rounds: int = 6000
+    num_rounds: int = 1200
     validate_every: int = 100
     checkpoint_every: int = 100
     validation_horizons: Sequence[int] = (200, 2000)
@@ -135,7 +135,7 @@ def meta_train(
     Raises:
       ValueError: The arguments contradict each other, or the folder holds another run.
       FloatingPointError: Training broke down; the message says where.
-      RuntimeError: Linux allows this process too few memory maps for so many families; the message
+      MemoryError: Linux allows this process too few memory maps for so many families; the message
         says how to allow more.
 
     Example:
