@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import math
 from pathlib import Path
+import shlex
 import sys
 import time
 from typing import Any
@@ -229,7 +230,7 @@ def main(arguments: Arguments) -> int:
     complete = not arguments.quick and tables.is_complete(table)
     claims = tables.make_claims(table, rows) if complete else []
     folder = results_file.RESULTS if complete else quick_folder
-    command = " ".join(["python -m benchmarks.zero_tuning", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "benchmarks.zero_tuning", *sys.argv[1:]])
     results_file.write(
         "zero_tuning",
         rows=[*rows, *tables.pair_rows(table)],
