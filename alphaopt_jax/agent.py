@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import math
 import os
 import pathlib
 
@@ -30,6 +31,8 @@ class Agent:
       params: Parameters of `policy.ActorCritic`: a nested dict of `float32` arrays.
       contract: Version of the observation contract that the agent was trained with.
       max_log_rate: Bound on the log rates that it chooses.
+      anytime_steps: Where it is not told the horizon, its rates fall with the square root of time
+        after about so many steps; infinite if they do not.
 
     Raises:
       ValueError: The parameters or the contract do not fit this version of alphaopt_jax.
@@ -38,6 +41,7 @@ class Agent:
     params: Mapping[str, chex.ArrayTree]
     contract: int = observation.CONTRACT_VERSION
     max_log_rate: float = 2.0
+    anytime_steps: float = math.inf
 
     def __post_init__(self) -> None:
         """Refuses what does not fit, where it is made."""
@@ -100,6 +104,7 @@ def save_agent(path: str | os.PathLike[str], agent: Agent) -> None:
         "format": _FORMAT,
         "contract": str(agent.contract),
         "max_log_rate": repr(agent.max_log_rate),
+        "anytime_steps": repr(agent.anytime_steps),
     }
     safetensors.numpy.save_file(arrays, os.fspath(path), metadata)
 
@@ -134,6 +139,7 @@ def load_agent(name_or_path: str | os.PathLike[str]) -> Agent:
             params=traverse_util.unflatten_dict(arrays, sep="/"),
             contract=int(metadata["contract"]),
             max_log_rate=float(metadata["max_log_rate"]),
+            anytime_steps=float(metadata.get("anytime_steps", math.inf)),
         )
     except (KeyError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)!r} does not hold a usable agent. {error}") from error

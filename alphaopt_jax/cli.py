@@ -68,7 +68,7 @@ class MetaTrain:
     """
 
     folder: Annotated[pathlib.Path, tyro.conf.Positional]
-    rounds: int = 1200
+    rounds: int = 800
     seed: int = 0
     method: Literal["ppo", "openai_es", "persistent_es"] = "ppo"
     families: tuple[str, ...] = ()
@@ -206,6 +206,8 @@ def _meta_train(command: MetaTrain) -> None:
             f"No family has the name {', '.join(unknown)}; there are {sorted(families)}."
         )
     config = meta.MetaConfig(max_horizon=command.max_horizon)
+    if command.method == "persistent_es":  # Of whole episodes it would learn as OpenAI-ES does.
+        config = dataclasses.replace(config, rollout_length=8, rollouts_per_episode=4)
     if command.method == "ppo":
         method = ppo.ppo(config)
     else:

@@ -43,7 +43,7 @@ def learning_rates(
     log_rates = jax.tree.leaves(state.log_rates)
     rates = [
         transform.rates_of_leaf(
-            leaf, state.leaf_scales[index], jnp.abs(state.multiplier), state.remaining, config
+            leaf, state.leaf_scales[index], jnp.abs(state.multiplier), state.schedule, config
         )
         for index, leaf in enumerate(log_rates)
     ]
@@ -70,7 +70,7 @@ def metrics(
     count = max(sum(leaf.size for leaf in log_rates), 1)
     rates = [
         transform.rates_of_leaf(
-            leaf, state.leaf_scales[index], jnp.abs(state.multiplier), state.remaining, config
+            leaf, state.leaf_scales[index], jnp.abs(state.multiplier), state.schedule, config
         )
         for index, leaf in enumerate(log_rates)
     ]
@@ -91,22 +91,18 @@ def metrics(
     return {name: jnp.asarray(figure, jnp.float32) for name, figure in figures.items()}
 
 
-def agent_from_state(
-    state: optax.OptState, config: AlphaOptConfig = _DEFAULT_CONFIG
-) -> agent_lib.Agent:
+def agent_from_state(state: optax.OptState) -> agent_lib.Agent:
     """Takes the agent out of the optimizer, as it is now, to save it or to use it elsewhere.
 
     Args:
       state: State of `alphaopt`, or of a chain with it.
-      config: The config of `alphaopt`, if it was given one.
 
     Returns:
       The `Agent`.
     """
-    return agent_lib.Agent(
-        params=_plain(state_lib.find(state).agent),
-        max_log_rate=config.max_log_rate,
-    )
+    found = state_lib.find(state)
+    limits = [float(limit) for limit in jax.tree.leaves(found.limits)]
+    return agent_lib.Agent(_plain(found.agent), max_log_rate=limits[0], anytime_steps=limits[1])
 
 
 def new_episode(state: optax.OptState) -> optax.OptState:
@@ -136,7 +132,8 @@ def new_episode(state: optax.OptState) -> optax.OptState:
     direction = None if old.direction is None else blank.direction
     new = blank._replace(
         agent=old.agent,
-        remaining=jnp.ones_like(old.remaining),
+        schedule=jnp.ones_like(old.schedule),
+        limits=old.limits,
         loss_history=memory.empty_loss_history(),
         direction=direction,
         learner=learner,

@@ -194,23 +194,37 @@ def fan_in(shape: Sequence[int]) -> int:
     return max(math.prod(shape[:-1]), 1)
 
 
-def remaining(step: chex.Array, num_steps: chex.Numeric | None) -> chex.Array:
-    """The factor by which a known horizon scales every rate: it falls from 1 to nearly 0.
+def schedule(
+    step: chex.Array, num_steps: chex.Numeric | None, anytime_steps: chex.Numeric
+) -> chex.Array:
+    """The factor by which time scales every rate.
 
     The environment's own schedule: what is left for the agent is how high the rates are, not that
-    they must end. Linear decay is close to the best one on most tasks (Defazio et al. 2023,
-    "When, why and how much? Adaptive learning rate scheduling by refinement").
+    they must fall. Where the horizon is known they fall linearly to its end, which is close to the
+    best one on most tasks (Defazio et al. 2023, "When, why and how much? Adaptive learning rate
+    scheduling by refinement"). Where it is not, they fall with the square root of time, which
+    loses little whenever the training ends (Zinkevich 2003, "Online convex programming and
+    generalized infinitesimal gradient ascent").
 
     Args:
       step: This update's number, from 1, `float32[]`.
       num_steps: As in `memory_features`.
+      anytime_steps: As in `agent.Agent`.
 
     Returns:
-      `float32[]`, `1 - (step - 1) / num_steps`, and 1 where the horizon is not known. Past the
-      horizon it stays what it was at the last step.
+      `float32[]`, `1 - (step - 1) / num_steps` where the horizon is known; past it it stays what it
+      was at the last step. Else `1 / sqrt(1 + (step - 1) / anytime_steps)`.
+
+    Example:
+      >>> float(schedule(jnp.asarray(51.0), 100, 30.0))
+      0.5
+      >>> float(schedule(jnp.asarray(91.0), None, 30.0))
+      0.5
     """
     known, horizon = _horizon(num_steps)
-    return jnp.where(known > 0, jnp.maximum(1.0 - (step - 1.0) / horizon, 1.0 / horizon), 1.0)
+    falling = jnp.maximum(1.0 - (step - 1.0) / horizon, 1.0 / horizon)
+    anytime = 1.0 / jnp.sqrt(1.0 + (step - 1.0) / anytime_steps)
+    return jnp.where(known > 0, falling, anytime)
 
 
 def _horizon(num_steps: chex.Numeric | None) -> tuple[chex.Array, chex.Array]:

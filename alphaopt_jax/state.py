@@ -39,6 +39,13 @@ class LearnerState(NamedTuple):
     rounds: chex.Array
 
 
+class AgentLimits(NamedTuple):
+    """What belongs to an agent beside its parameters; both `float32[]`, as in `agent.Agent`."""
+
+    max_log_rate: chex.Array
+    anytime_steps: chex.Array
+
+
 class AlphaOptState(NamedTuple):
     """State of `alphaopt`: a pytree of arrays, with nothing in it that cannot be saved.
 
@@ -51,7 +58,8 @@ class AlphaOptState(NamedTuple):
       log_rates: The last actions; a tree like the parameters, `float16`.
       leaf_scales: `float32[leaves]`, scale of each leaf's parameters at the last step.
       multiplier: `float32[]`, the user's `learning_rate` at the last step.
-      remaining: `float32[]`, the factor by which a known horizon scaled the last rates.
+      schedule: `float32[]`, the factor by which time scaled the last rates.
+      limits: What the agent was made for.
       leaf_memory: What every leaf remembers of earlier steps.
       loss_history: Moving averages of the loss.
       direction: State of `AlphaOptConfig.direction`, or None.
@@ -66,7 +74,8 @@ class AlphaOptState(NamedTuple):
     log_rates: optax.Updates
     leaf_scales: chex.Array
     multiplier: chex.Array
-    remaining: chex.Array
+    schedule: chex.Array
+    limits: AgentLimits
     leaf_memory: memory.LeafMemory
     loss_history: memory.LossHistory
     direction: optax.OptState | None

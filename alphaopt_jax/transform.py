@@ -29,7 +29,7 @@ from alphaopt_jax import (
 from alphaopt_jax import agent as agent_lib
 from alphaopt_jax import learner as learner_lib
 from alphaopt_jax.config import AlphaOptConfig
-from alphaopt_jax.state import AlphaOptState
+from alphaopt_jax.state import AgentLimits, AlphaOptState
 
 _DEFAULT_CONFIG = AlphaOptConfig()
 
@@ -59,7 +59,8 @@ def alphaopt(
       learn: Whether the agent learns while it optimizes. By default a fresh one does and a given
         one does not.
       num_steps: The planned number of updates, if you know it. Rates then fall to nearly zero at
-        its end, and stay there.
+        its end, and stay there. Without it those of the shipped agent fall with the square root of
+        time.
       weight_decay: Strength of decoupled weight decay, which the agent's rates multiply, as
         the learning rate does in AdamW.
       mask: Which leaves decay: a pytree of booleans like the parameters (or a prefix of it), or a
@@ -144,6 +145,7 @@ class _Design(NamedTuple):
 
     agent: agent_lib.Agent | None
     network: policy.ActorCritic
+    anytime_steps: float
     learns: bool
     num_steps: int | None
     seed: int | chex.PRNGKey
@@ -189,7 +191,11 @@ def _init(design: _Design, params: optax.Params) -> AlphaOptState:
         log_rates=optax.tree.zeros_like(params, dtype=jnp.float16),
         leaf_scales=jnp.zeros((len(leaves),), jnp.float32),
         multiplier=jnp.zeros((), jnp.float32),
-        remaining=jnp.ones((), jnp.float32),
+        schedule=jnp.ones((), jnp.float32),
+        limits=AgentLimits(
+            jnp.asarray(design.network.max_log_rate, jnp.float32),
+            jnp.asarray(design.anytime_steps, jnp.float32),
+        ),
         leaf_memory=memory.empty_leaf_memory(len(leaves)),
         loss_history=memory.empty_loss_history(),
         direction=None if direction is None else direction.init(params),
@@ -257,9 +263,9 @@ def _step(
 
     # Step.
     directions, direction_state = _directions(design, split_updates, views, state, params)
-    remaining = observation.remaining(number, design.num_steps)
+    schedule = observation.schedule(number, design.num_steps, design.anytime_steps)
     rates = [
-        rates_of_leaf(log_rate, view.statistics.scale, multiplier, remaining, config)
+        rates_of_leaf(log_rate, view.statistics.scale, multiplier, schedule, config)
         for log_rate, view in zip(log_rates, views, strict=True)
     ]
     steps = [rate * direction for rate, direction in zip(rates, directions, strict=True)]
@@ -290,7 +296,8 @@ def _step(
         log_rates=like_state(log_rates),
         leaf_scales=_stack([view.statistics.scale for view in views]),
         multiplier=multiplier,
-        remaining=remaining,
+        schedule=schedule,
+        limits=state.limits,
         leaf_memory=memory.remember_rates(sight.memory, leaf_log_rates),
         loss_history=sight.history,
         direction=direction_state,
@@ -311,7 +318,7 @@ def rates_of_leaf(
     log_rate: chex.Array,
     scale: chex.Array,
     multiplier: chex.Array,
-    remaining: chex.Array,
+    schedule: chex.Array,
     config: AlphaOptConfig,
 ) -> chex.Array:
     """From actions to learning rates, signed like `multiplier`.
@@ -320,14 +327,14 @@ def rates_of_leaf(
       log_rate: The actions, any shape and float type.
       scale: Scale of the leaf's parameters, `float32[]`.
       multiplier: The user's `learning_rate`, `float32[]`.
-      remaining: The factor of `observation.remaining`, `float32[]`.
+      schedule: The factor of `observation.schedule`, `float32[]`.
       config: The constants.
 
     Returns:
       `float32` rates of the actions' shape.
     """
     base = jnp.minimum(jnp.abs(multiplier) * config.relative_step, config.max_relative_step)
-    return jnp.sign(multiplier) * scale * remaining * base * jnp.exp(log_rate.astype(jnp.float32))
+    return jnp.sign(multiplier) * scale * schedule * base * jnp.exp(log_rate.astype(jnp.float32))
 
 
 def _design(
@@ -348,10 +355,11 @@ def _design(
         raise ValueError(f"`num_steps` is the planned number of updates, at least 1: {num_steps}.")
     if agent is None:
         network = policy.ActorCritic(config.actor_hidden, config.critic_hidden, config.max_log_rate)
+        anytime_steps = config.anytime_steps
     else:
-        network = agent.network
+        network, anytime_steps = agent.network, agent.anytime_steps
     learns = (agent is None) if learn is None else bool(learn)
-    return _Design(agent, network, learns, num_steps, seed, config)
+    return _Design(agent, network, anytime_steps, learns, num_steps, seed, config)
 
 
 def _directions(

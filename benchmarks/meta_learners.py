@@ -1,17 +1,21 @@
 """How to train an agent: PPO with divided and with shared reward, OpenAI-ES and persistent ES.
 
 `python -m benchmarks.meta_learners` trains the same network over the same families by each method,
-three seeds each, with the same number of environment steps a round, and validates all of them on
-the same families, which none is trained on. It takes hours on two cores; runs are kept in
-`benchmarks/results/meta_learners_runs`, so that it goes on where it was stopped. `--quick` is a
-matter of minutes and shows only that it runs.
+with the same number of environment steps, three seeds each, and validates all of them on the same
+families, which none is trained on. Each method first gets the best of six settings (how fast it
+learns, how widely it explores), on a seed that is not reported and with a third of the rounds. It
+takes an hour or two on one core; runs are kept in `benchmarks/results/meta_learners_runs`, so that
+it goes on where it was stopped. `--quick` is a matter of minutes and shows only that it runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
+import itertools
 from pathlib import Path
+import shlex
 import sys
 from typing import Any
 
@@ -29,6 +33,12 @@ from benchmarks import results_file
 
 _FAMILIES = ("linear_regression", "mixture_relu", "digits_tanh")
 _VALIDATION = ("wide_linear_regression", "wide_mixture_sigmoid", "deep_mixture_tanh")
+_SELECTION_SEED = 100
+_VALIDATIONS = 15
+_TRUNCATED = 4  # Rollouts in an episode of the method that learns from parts of episodes.
+
+# Every agent is told its horizon, since the validation tells it too.
+_CONFIG = MetaConfig(max_horizon=300, unknown_horizon=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +48,48 @@ class Arguments:
     Attributes:
       seeds: Runs of each method.
       rounds: Rounds of each run.
-      quick: Two rounds of one seed, to see that it runs.
+      quick: Two rounds of one seed and one setting, to see that it runs.
     """
 
     seeds: int = 3
-    rounds: int = 900
+    rounds: int = 400
     quick: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is chosen for each method.
+
+    Attributes:
+      learning_rate: Of the agent's own optimizer.
+      exploration: Standard deviation of PPO's noise on the log rates, or of the noise that
+        evolution adds to the agent's parameters.
+    """
+
+    learning_rate: float
+    exploration: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """A way to train an agent, as it enters the comparison.
+
+    Attributes:
+      name: What tables and pictures call it.
+      make: From a setting to the constants of meta-training and the method.
+      settings: What it may choose from.
+      rounds_per_episode: Rounds in an episode; its rounds are as much shorter and more.
+    """
+
+    name: str
+    make: Callable[[Setting], tuple[MetaConfig, Method]]
+    settings: tuple[Setting, ...]
+    rounds_per_episode: int = 1
+
+    @property
+    def slug(self) -> str:
+        """The name as a part of a folder's."""
+        return self.name.lower().replace(",", "").replace(" ", "_")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +98,7 @@ class Run:
 
     Attributes:
       method: Its name in table and picture.
+      setting: What was chosen for it.
       seed: Its seed.
       env_steps: `float[V]`, steps made on all tasks together at each validation.
       seconds: `float[V]`, the same in seconds of training, compilation and validation left out.
@@ -59,29 +106,87 @@ class Run:
     """
 
     method: str
+    setting: Setting
     seed: int
     env_steps: np.ndarray
     seconds: np.ndarray
     scores: np.ndarray
 
 
-def methods(config: MetaConfig) -> dict[str, tuple[MetaConfig, Method]]:
-    """What is compared, by name; everything but the method is the same."""
-    shared = dataclasses.replace(config, credit="shared")
-    return {
-        "PPO, divided reward": (config, ppo(config)),
-        "PPO, shared reward": (shared, ppo(shared)),
-        "OpenAI-ES": (config, evolution(config, "openai_es")),
-        "persistent ES": (config, evolution(config, "persistent_es")),
-    }
+def _by_ppo(setting: Setting, **more: Any) -> tuple[MetaConfig, Method]:
+    config = dataclasses.replace(
+        _CONFIG,
+        learning_rate=setting.learning_rate,
+        exploration=setting.exploration,
+        leaf_exploration=setting.exploration,
+        **more,
+    )
+    return config, ppo(config)
 
 
-def train(
-    name: str, config: MetaConfig, method: Method, seed: int, schedule: Schedule, folder: Path
-) -> Run:
-    """Trains once, or goes on with what `folder` holds."""
+def _by_evolution(setting: Setting, *, strategy: Any, rollouts: int) -> tuple[MetaConfig, Method]:
+    config = dataclasses.replace(
+        _CONFIG,
+        learning_rate=setting.learning_rate,
+        rollout_length=_CONFIG.rollout_length // rollouts,
+        rollouts_per_episode=rollouts,
+    )
+    return config, evolution(config, strategy, deviation=setting.exploration)
+
+
+def _grid(rates: Sequence[float], explorations: Sequence[float]) -> tuple[Setting, ...]:
+    return tuple(Setting(*each) for each in itertools.product(rates, explorations))
+
+
+# One round of PPO makes eight steps of Adam, one of evolution a single one.
+_PPO_GRID = _grid((3e-4, 1e-3, 3e-3), (0.15, 0.3))
+_EVOLUTION_GRID = _grid((1e-3, 3e-3, 1e-2), (0.02, 0.1))
+
+DIVIDED, ALL_DIVIDED, SHARED = "PPO, divided", "PPO, divided among leaves too", "PPO, shared"
+EVOLUTION, PERSISTENT = "OpenAI-ES", "persistent ES"
+
+CONTENDERS = (
+    Contender(DIVIDED, _by_ppo, _PPO_GRID),
+    Contender(ALL_DIVIDED, functools.partial(_by_ppo, team_share=0.0), _PPO_GRID),
+    Contender(SHARED, functools.partial(_by_ppo, credit="shared"), _PPO_GRID),
+    Contender(
+        EVOLUTION,
+        functools.partial(_by_evolution, strategy="openai_es", rollouts=1),
+        _EVOLUTION_GRID,
+    ),
+    Contender(
+        PERSISTENT,
+        functools.partial(_by_evolution, strategy="persistent_es", rollouts=_TRUNCATED),
+        _EVOLUTION_GRID,
+        rounds_per_episode=_TRUNCATED,
+    ),
+)
+"""What is compared; the network, the tasks and the environment are the same for all."""
+
+
+def train(contender: Contender, setting: Setting, seed: int, episodes: int, folder: Path) -> Run:
+    """Trains once, or goes on with what `folder` holds.
+
+    Args:
+      contender: How to train.
+      setting: Its setting.
+      seed: Its seed.
+      episodes: Episodes of populations to train for, which is the number of rounds where each round
+        is a whole episode.
+      folder: Where runs are kept.
+    """
     training, validation = distribution.training_families(), distribution.validation_families()
-    print(f"{name}, seed {seed}", flush=True)
+    config, method = contender.make(setting)
+    rounds = episodes * contender.rounds_per_episode
+    schedule = Schedule(
+        num_rounds=rounds,
+        validate_every=max(rounds // _VALIDATIONS, 1),
+        checkpoint_every=max(rounds // 3, 1),
+        validation_horizons=(200,),
+        validation_tasks=8,
+    )
+    print(f"{contender.name}, {setting}, seed {seed}, {rounds} rounds", flush=True)
+    name = f"{contender.slug}-{setting.learning_rate:g}-{setting.exploration:g}-{rounds}-{seed}"
     result = meta_train(
         {family: training[family] for family in _FAMILIES},
         validation={family: validation[family] for family in _VALIDATION},
@@ -89,13 +194,23 @@ def train(
         config=config,
         method=method,
         seed=seed,
-        folder=folder / f"{method.name}-{config.credit}-{seed}",
+        folder=folder / name,
     )
     columns = {
         column: np.array([entry[column] for entry in result.history])
         for column in ("env_steps", "seconds", "score")
     }
-    return Run(name, seed, columns["env_steps"], columns["seconds"], columns["score"])
+    env_steps, seconds, scores = columns.values()
+    return Run(contender.name, setting, seed, env_steps, seconds, scores)
+
+
+def choose(contender: Contender, episodes: int, folder: Path) -> Setting:
+    """The setting with the best last score on a seed that is not reported."""
+    runs = [
+        train(contender, setting, _SELECTION_SEED, episodes, folder)
+        for setting in contender.settings
+    ]
+    return min(runs, key=lambda run: run.scores[-1]).setting
 
 
 def summarize(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -105,10 +220,11 @@ def summarize(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for name in dict.fromkeys(run.method for run in runs):
         mine = [run for run in runs if run.method == name]
         at_steps = np.array([run.scores[-1] for run in mine])
-        at_time = np.array([run.scores[run.seconds <= budget][-1] for run in mine])
+        at_time = np.array([np.interp(budget, run.seconds, run.scores) for run in mine])
         rows.append(
             {
                 "method": name,
+                "setting": f"{mine[0].setting.learning_rate:g}, {mine[0].setting.exploration:g}",
                 "start": float(np.mean([run.scores[0] for run in mine])),
                 "score": float(at_steps.mean()),
                 "interval": _interval(at_steps),
@@ -116,7 +232,15 @@ def summarize(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "interval_at_equal_time": _interval(at_time),
                 "env_steps": float(np.mean([run.env_steps[-1] for run in mine])),
                 "seconds": float(np.mean([run.seconds[-1] for run in mine])),
-                "scores": at_steps,
+                "curves": [
+                    {
+                        "seed": run.seed,
+                        "env_steps": run.env_steps,
+                        "seconds": run.seconds,
+                        "scores": run.scores,
+                    }
+                    for run in mine
+                ],
             }
         )
     return rows
@@ -129,8 +253,36 @@ def _interval(values: np.ndarray) -> float | None:
     return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
+def make_claims(rows: Sequence[dict[str, Any]]) -> list[results_file.Claim]:
+    """What the README says of the comparison."""
+    score = {row["method"]: row["score"] for row in rows}
+    at_time = {row["method"]: row["score_at_equal_time"] for row in rows}
+    others = (EVOLUTION, PERSISTENT)
+    return [
+        results_file.Claim(
+            "meta_learners.divided_to_shared",
+            "score of PPO with divided reward less that with shared reward, at equal steps",
+            score[DIVIDED] - score[SHARED],
+            "< 0",
+        ),
+        results_file.Claim(
+            "meta_learners.ppo_to_evolution",
+            "the same less the better of the evolution strategies'",
+            score[DIVIDED] - min(score[name] for name in others),
+            "< 0",
+        ),
+        results_file.Claim(
+            "meta_learners.ppo_to_evolution_at_equal_time",
+            "the same at equal time",
+            at_time[DIVIDED] - min(at_time[name] for name in others),
+            "< 0",
+        ),
+    ]
+
+
 COLUMNS = {
     "method": "method",
+    "setting": "rate, exploration",
     "start": "score at the start",
     "score": "score at the end",
     "interval": "±",
@@ -141,38 +293,57 @@ COLUMNS = {
 }
 
 
+def markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
+    """The page beside the JSON file."""
+    return (
+        f"# Ways to train an agent\n\nMade by `{command}`.\n\nThe same network, tasks and"
+        f" environment: trained on {', '.join(_FAMILIES)} with horizons of {_CONFIG.min_horizon} to"
+        f" {_CONFIG.max_horizon} steps, validated frozen on {', '.join(_VALIDATION)} with 200"
+        f" steps, {len(rows[0]['curves'])} seeds. Score: mean log of final over initial loss; lower"
+        " is better. Intervals are Student's, of the mean over the seeds. Equal time is that of"
+        " the quickest run, compilation and validation left out.\n\n"
+        '"Divided": parameters within a leaf are rewarded each with its own part of the decrease of'
+        " the log loss, leaves as a team with all of it; this is how the shipped agent is trained."
+        ' "Divided among leaves too": leaves each with their own part. "Shared": everyone with the'
+        " decrease itself. OpenAI-ES learns when episodes end, persistent ES after each quarter of"
+        " one. Each method has the best of six settings (the learning rate of the agent's Adam;"
+        " standard deviation of PPO's noise on log rates, or of the noise on the agent's"
+        " parameters), chosen on another seed with a third of the rounds by the same validation."
+        f"\n\n{results_file.markdown_table(rows, COLUMNS)}\n"
+        "![By steps](meta_learners_env_steps.png)\n\n![By time](meta_learners_seconds.png)\n"
+    )
+
+
 def main(arguments: Arguments) -> int:
-    """Trains everything, prints the table, writes the files."""
-    rounds = 2 if arguments.quick else arguments.rounds
+    """Trains everything, prints the table, writes the files; returns 0 if the claims hold."""
+    episodes = 2 if arguments.quick else arguments.rounds
     seeds = range(1 if arguments.quick else arguments.seeds)
     folder = results_file.RESULTS / ("quick" if arguments.quick else "")
-    schedule = Schedule(
-        num_rounds=rounds,
-        validate_every=max(rounds // 15, 1),
-        validation_horizons=(200,),
-        validation_tasks=8,
-    )
-    config = MetaConfig(max_horizon=300)
+    runs_folder = folder / "meta_learners_runs"
+    settings = {
+        contender: contender.settings[0]
+        if arguments.quick
+        else choose(contender, episodes // 3, runs_folder)
+        for contender in CONTENDERS
+    }
     runs = [
-        train(name, settings, method, seed, schedule, folder / "meta_learners_runs")
+        train(contender, setting, seed, episodes, runs_folder)
         for seed in seeds
-        for name, (settings, method) in methods(config).items()
+        for contender, setting in settings.items()
     ]
     rows = summarize(runs)
-    table = results_file.markdown_table(rows, COLUMNS)
-    print(table)
+    print(results_file.markdown_table(rows, COLUMNS))
+    command = shlex.join(["python", "-m", "benchmarks.meta_learners", *sys.argv[1:]])
+    claims = [] if arguments.quick else make_claims(rows)
     results_file.write(
         "meta_learners",
         rows=rows,
-        claims=(),
+        claims=claims,
         seeds=list(seeds),
-        command=" ".join(["python -m benchmarks.meta_learners", *sys.argv[1:]]),
+        command=command,
         folder=folder,
     )
-    (folder / "meta_learners.md").write_text(
-        "# Ways to train an agent\n\nMade by `python -m benchmarks.meta_learners`. Score: mean log"
-        f" of final over initial loss on families not trained on; lower is better.\n\n{table}"
-    )
+    (folder / "meta_learners.md").write_text(markdown(rows, command))
     for file, x_label in (("env_steps", "millions of training steps"), ("seconds", "seconds")):
         scale = 1e6 if file == "env_steps" else 1.0
         names = dict.fromkeys(run.method for run in runs)
@@ -187,7 +358,7 @@ def main(arguments: Arguments) -> int:
             title="Ways to train an agent",
         )
         plotting.save_png(figure, folder / f"meta_learners_{file}.png")
-    return 0
+    return 0 if all(claim.holds for claim in claims) else 1
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def _fingerprint(optimizer: optax.GradientTransformation) -> str:
     """Twelve characters that differ between agents and between constants of the optimizer."""
     agent = alphaopt.agent_from_state(optimizer.init(jnp.zeros(1)))
     digest = hashlib.sha256(str(alphaopt.AlphaOptConfig()).encode())
-    digest.update(f"{agent.contract} {agent.max_log_rate}".encode())
+    digest.update(f"{agent.contract} {agent.max_log_rate} {agent.anytime_steps}".encode())
     for leaf in jax.tree.leaves(agent.params):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()[:12]

@@ -62,7 +62,9 @@ def test_a_silent_step_is_the_optimizers_own(num_steps):
 
     task = _FAMILY.task(start.instance)
     optimizer = alphaopt.alphaopt(
-        agent=alphaopt.Agent(agent, max_log_rate=CONFIG.max_log_rate),
+        agent=alphaopt.Agent(
+            agent, max_log_rate=CONFIG.max_log_rate, anytime_steps=CONFIG.anytime_steps
+        ),
         num_steps=num_steps or None,
         config=CONFIG.optimizer,
     )

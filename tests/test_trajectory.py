@@ -5,6 +5,7 @@ Whatever changes these numbers changes what users get. If that is meant, run thi
 """
 
 import json
+import math
 import pathlib
 
 import jax
@@ -22,6 +23,7 @@ _CONFIG = alphaopt.AlphaOptConfig(
     relative_step=0.03,
     minimum_scale=0.02,
     max_log_rate=2.0,
+    anytime_steps=math.inf,
     max_relative_step=0.05,
     gradient_decay=0.9,
     squared_gradient_decay=0.99,

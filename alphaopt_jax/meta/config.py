@@ -29,6 +29,8 @@ class MetaConfig:
       critic_hidden: Units in the critic that goes with the agent.
       leaf_critic_hidden: Units in each layer of the critic that only meta-training has.
       max_log_rate: Bound on the agent's log rates.
+      anytime_steps: Where an agent is not told the horizon, its rates fall with the square root of
+        time after about so many steps.
       groups: Tasks of a family that run at a time.
       copies: Copies of each of them, alike in all but their exploration noise; even.
       rollout_length: Intervals between two rounds of learning.
@@ -65,6 +67,7 @@ class MetaConfig:
     critic_hidden: int = 32
     leaf_critic_hidden: int = 64
     max_log_rate: float = 4.0
+    anytime_steps: float = 30.0
     groups: int = 4
     copies: int = 8
     rollout_length: int = 32
@@ -72,7 +75,7 @@ class MetaConfig:
     min_interval: int = 1
     min_horizon: int = 50
     max_horizon: int = 5000
-    unknown_horizon: float = 0.25
+    unknown_horizon: float = 0.4
     loss_floor: float = 1e-4
     num_explorers: int = 64
     leaf_exploration: float = 0.3

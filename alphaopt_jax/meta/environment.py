@@ -288,9 +288,9 @@ def _step(
     log_rates = log_rates.at[positions].add(noise.explorers)
 
     # Step.
-    remaining = observation.remaining(number, member.num_steps)
+    schedule = observation.schedule(number, member.num_steps, config.anytime_steps)
     rates = transform.rates_of_leaf(
-        log_rates, of_leaf.scale, jnp.ones(()), remaining, config.optimizer
+        log_rates, of_leaf.scale, jnp.ones(()), schedule, config.optimizer
     )
     change = -rates * normalized.momentum
     params = member.params + change

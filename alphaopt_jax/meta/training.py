@@ -49,11 +49,11 @@ class Schedule:
       validation_tasks: Tasks of each validation family.
     """
 
-    num_rounds: int = 1200
+    num_rounds: int = 800
     validate_every: int = 100
     checkpoint_every: int = 100
     validation_horizons: Sequence[int] = (200, 2000)
-    validation_tasks: int = 16
+    validation_tasks: int = 8
 
 
 class Progress(NamedTuple):
@@ -89,7 +89,8 @@ class MetaTrainingResult:
       last_agent: The agent after the last round.
       score: The best agent's score: mean log of final over initial loss on the validation tasks.
       history: One mapping for each validation: round, environment steps, seconds of rounds
-        (compilation left out), score, and the score of every family and horizon.
+        (compilation left out), score, and the score of every family and horizon
+        as `validation.Validation` names them.
     """
 
     agent: agent_lib.Agent
@@ -265,7 +266,8 @@ def _validate(
         "env_steps": float(progress.env_steps),
         "seconds": float(progress.seconds),
         "score": score,
-    } | {f"{name}/{horizon}": value for (name, horizon), value in scores.items()}
+    }
+    entry |= scores
     history.append(entry)
     store.append_history(entry)
     reporter.validated(entry, best=min(score, float(progress.best_score)))
@@ -298,7 +300,11 @@ def _card(
 
 
 def _as_agent(params: chex.ArrayTree, config: MetaConfig) -> agent_lib.Agent:
-    return agent_lib.Agent(jax.device_get(params), max_log_rate=config.max_log_rate)
+    return agent_lib.Agent(
+        jax.device_get(params),
+        max_log_rate=config.max_log_rate,
+        anytime_steps=config.anytime_steps,
+    )
 
 
 def _check(families: Mapping[str, Family], config: MetaConfig, mesh: jax.sharding.Mesh) -> None:

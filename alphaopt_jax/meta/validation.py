@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+import itertools
 from typing import Any
 
 import chex
@@ -21,7 +22,7 @@ _WORST = float(np.log(100.0))
 
 def make_final_loss(
     family: Family, config: MetaConfig
-) -> Callable[[chex.ArrayTree, Any, chex.PRNGKey, int], tuple[chex.Array, chex.Array]]:
+) -> Callable[..., tuple[chex.Array, chex.Array]]:
     """Returns a function that optimizes tasks of a family with a frozen agent.
 
     Args:
@@ -30,8 +31,9 @@ def make_final_loss(
 
     Returns:
       A jitted function from the agent's parameters, instances and keys, both with a leading axis
-      `[N]`, and the number of steps, which the agent is told, to the training losses before and
-      after, each a mean over 16 batches, `float32[N]`. It compiles once for all numbers of steps.
+      `[N]`, the number of steps, and whether the agent is told it, to the training losses before
+      and after, each a mean over 16 batches, `float32[N]`. It compiles once for all numbers of
+      steps.
     """
     network = ppo.make_network(config)
     model = environment.layout(family, config)
@@ -39,12 +41,16 @@ def make_final_loss(
     silent = environment.Noise(jnp.zeros(len(model.sizes)), jnp.zeros(num_explorers))
 
     def one_task(
-        agent: chex.ArrayTree, instance: Any, key: chex.PRNGKey, num_steps: chex.Array
+        agent: chex.ArrayTree,
+        instance: Any,
+        key: chex.PRNGKey,
+        num_steps: chex.Array,
+        is_told: chex.Array,
     ) -> tuple[chex.Array, chex.Array]:
         run_key, final_key = jax.random.split(key)
         task = family.task(instance)
         horizon = num_steps.astype(jnp.float32)
-        start = environment.reset(family, instance, run_key, horizon)
+        start = environment.reset(family, instance, run_key, jnp.where(is_told, horizon, 0.0))
         end, _ = environment.run_interval(
             family,
             network,
@@ -65,7 +71,7 @@ def make_final_loss(
 
         return loss(start.params), loss(end.params)
 
-    return jax.jit(jax.vmap(one_task, in_axes=(None, 0, 0, None)))
+    return jax.jit(jax.vmap(one_task, in_axes=(None, 0, 0, None, None)))
 
 
 class Validation:
@@ -94,11 +100,15 @@ class Validation:
         self._families = dict(families)
         self._instances: dict[str, Any] = {}
         self._horizons = tuple(horizons)
+        # Who is always told in training is not asked to do without here.
+        self._told = (True, False) if config.unknown_horizon else (True,)
         self._runs = {name: make_final_loss(family, config) for name, family in families.items()}
 
-    def __call__(self, agent: chex.ArrayTree) -> dict[tuple[str, int], float]:
-        """Mean log of the final loss over the initial one, by family and horizon.
+    def __call__(self, agent: chex.ArrayTree) -> dict[str, float]:
+        """Mean log of the final loss over the initial one, by family and number of steps.
 
+        "conv/200" is of 200 steps of which the agent is told, "conv/200 untold" of as many of which
+        it is not, as every agent is judged that was trained like this too.
         A task that diverged counts as one whose loss grew to a hundred times what it was.
         """
         agent = jax.device_get(agent)  # Every process validates by itself, on its own device.
@@ -109,10 +119,12 @@ class Validation:
                 draw = jax.jit(sample, compiler_options=devices.QUICK_TO_COMPILE)
                 self._instances[name] = draw(self._sample_keys)
             instances = self._instances[name]
-            for horizon in self._horizons:
-                initial, final = jax.device_get(run(agent, instances, self._run_keys, int(horizon)))
+            for horizon, is_told in itertools.product(self._horizons, self._told):
+                initial, final = jax.device_get(
+                    run(agent, instances, self._run_keys, int(horizon), is_told)
+                )
                 final = np.maximum(final, 0.0)  # Below zero is rounding.
                 ratio = np.log((final + _FLOOR * initial) / (initial * (1.0 + _FLOOR)))
                 ratio = np.minimum(np.nan_to_num(ratio, nan=_WORST), _WORST)
-                scores[name, horizon] = float(np.mean(ratio))
+                scores[f"{name}/{horizon}{'' if is_told else ' untold'}"] = float(np.mean(ratio))
         return scores
