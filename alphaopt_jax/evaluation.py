@@ -112,6 +112,7 @@ def train(
     checkpoints: Sequence[int] = (),
     num_batches: int = 32,
     evaluation_params: EvaluationParams | None = None,
+    together: bool = True,
     on_progress: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Trains with one optimizer from several seeds at once.
@@ -126,6 +127,9 @@ def train(
       num_batches: Training batches in the draw that training losses are measured on.
       evaluation_params: For optimizers, such as schedule-free ones, that train at other parameters
         than those that should be judged.
+      together: Whether all runs make each step at once (`vmap`), which is the quickest for most.
+        What an optimizer does only now and then (`cond`), such as an agent's learning, is then done
+        at every step: for those the runs had better come one after the other.
       on_progress: Called with the number of steps done, every hundred steps and at the end.
 
     Returns:
@@ -152,6 +156,7 @@ def train(
         checkpoints=checkpoints,
         num_batches=num_batches,
         evaluation_params=evaluation_params,
+        together=together,
         on_progress=on_progress,
     )
     return outcome._replace(
@@ -171,6 +176,7 @@ def train_rates(
     checkpoints: Sequence[int] = (),
     num_batches: int = 32,
     evaluation_params: EvaluationParams | None = None,
+    together: bool = True,
     on_progress: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Trains at several learning rates and from several seeds at once, in one compilation.
@@ -184,6 +190,7 @@ def train_rates(
       checkpoints: As for `train`.
       num_batches: As for `train`.
       evaluation_params: As for `train`.
+      together: As for `train`.
       on_progress: As for `train`.
 
     Returns:
@@ -205,7 +212,7 @@ def train_rates(
     initial, streams = _start(family, instance, _keys(seeds))
     measure = functools.partial(_measure_all, family, num_batches, instance)
     initial_losses, _ = measure(jax.tree.map(lambda leaf: leaf[:, None], initial))
-    init, advance = _program(family, make)
+    init, advance = _program(family, make, together)
     params, state = jax.jit(init)(rate_array, initial)
     compiled = (
         jax.jit(advance).lower(instance, rate_array, streams, params, state, 0, num_steps).compile()
@@ -333,7 +340,9 @@ def _start(family: Family, instance: Any, keys: chex.PRNGKey) -> tuple[Any, chex
     return jax.vmap(of_seed)(keys)
 
 
-def _program(family: Family, make: RateFactory) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _program(
+    family: Family, make: RateFactory, together: bool
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The optimizer's start and a stretch of training of all runs, as functions to compile.
 
     Parameters and states have the axes `[S, R]` for seeds and rates before their own; the start
@@ -364,23 +373,28 @@ def _program(family: Family, make: RateFactory) -> tuple[Callable[..., Any], Cal
     ) -> tuple[Any, Any, chex.Array]:
         task = family.task(instance)
 
-        def update(rate: Any, params: Any, state: Any, batch: Any) -> tuple[Any, Any, chex.Array]:
-            loss, grads = jax.value_and_grad(task.loss)(params, batch)
-            updates, state = optimizer(rate).update(grads, state, params, value=loss)
-            return optax.apply_updates(params, updates), state, loss
-
-        def step(index: chex.Array, carry: tuple[Any, Any, chex.Array]) -> tuple[Any, Any, Any]:
-            params, state, losses = carry
-
-            def of_seed(stream: Any, params: Any, state: Any) -> tuple[Any, Any, chex.Array]:
+        def of_run(
+            rate: chex.Array, stream: chex.PRNGKey, params: Any, state: Any
+        ) -> tuple[Any, Any, chex.Array]:
+            def step(index: chex.Array, carry: tuple[Any, Any, chex.Array]) -> Any:
+                params, state, losses = carry
                 batch = task.batch(jax.random.fold_in(stream, index))
-                return jax.vmap(update, in_axes=(0, 0, 0, None))(rates, params, state, batch)
+                loss, grads = jax.value_and_grad(task.loss)(params, batch)
+                updates, state = optimizer(rate).update(grads, state, params, value=loss)
+                params = optax.apply_updates(params, updates)
+                return params, state, losses.at[index - start].set(loss)
 
-            params, state, loss = jax.vmap(of_seed)(streams, params, state)
-            return params, state, losses.at[..., index - start].set(loss)
+            return jax.lax.fori_loop(start, stop, step, (params, state, jnp.zeros(_CHUNK)))
 
-        losses = jnp.zeros((len(streams), len(rates), _CHUNK))
-        return jax.lax.fori_loop(start, stop, step, (params, state, losses))
+        if together:  # Batches depend on the seed alone, and are drawn once for all of its rates.
+            of_seed = jax.vmap(of_run, in_axes=(0, None, 0, 0))
+            return jax.vmap(of_seed, in_axes=(None, 0, 0, 0))(rates, streams, params, state)
+
+        def one_seed(each: tuple[Any, Any, Any]) -> tuple[Any, Any, chex.Array]:
+            stream, params, state = each
+            return jax.lax.map(lambda run: of_run(run[0], stream, *run[1:]), (rates, params, state))
+
+        return jax.lax.map(one_seed, (streams, params, state))
 
     return init, advance
 

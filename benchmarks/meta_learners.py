@@ -52,7 +52,7 @@ class Arguments:
     """
 
     seeds: int = 3
-    rounds: int = 400
+    rounds: int = 300
     quick: bool = False
 
 

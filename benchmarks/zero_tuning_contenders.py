@@ -37,6 +37,7 @@ class Method:
       knows_horizon: Whether the number of steps matters to it. If not, one run gives its losses at
         several numbers of steps.
       evaluation_params: From state and parameters to those that are judged, if others.
+      learns: Whether it does more at some steps than at others, so that runs come one by one.
       agent: What the agent learned, in short, so that runs of another agent are not taken for it.
     """
 
@@ -45,6 +46,7 @@ class Method:
     make: Callable[[chex.Numeric, int], optax.GradientTransformation]
     knows_horizon: bool = False
     evaluation_params: evaluation.EvaluationParams | None = None
+    learns: bool = False
     agent: str | None = None
 
 
@@ -125,7 +127,14 @@ def _alphaopt(name: str, agent: Path | None, *, knows_horizon: bool, **arguments
     def make(rate: chex.Numeric, num_steps: int) -> optax.GradientTransformation:
         return alphaopt.alphaopt(num_steps=num_steps if knows_horizon else None, **arguments)
 
-    return Method(name, "candidate", make, knows_horizon, agent=_fingerprint(make(1.0, 100)))
+    return Method(
+        name,
+        "candidate",
+        make,
+        knows_horizon,
+        learns=arguments.get("learn", False),
+        agent=_fingerprint(make(1.0, 100)),
+    )
 
 
 def _fingerprint(optimizer: optax.GradientTransformation) -> str:

@@ -299,6 +299,7 @@ def _run_together(
         seeds,
         checkpoints=horizons,
         evaluation_params=method.evaluation_params,
+        together=not method.learns,
         on_progress=on_progress,
     )
     smoothed = evaluation.exponential_average(outcome.curves)

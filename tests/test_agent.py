@@ -1,6 +1,7 @@
 """Agents are saved and loaded unchanged, and what is not an agent is refused with the reason."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,28 @@ def test_a_path_can_be_given_to_alphaopt_and_is_frozen(tmp_path):
 
     assert state.learner is None
     jax.tree.map(np.testing.assert_array_equal, state.agent, dict(agent.params))
+
+
+def test_what_belongs_to_an_agent_comes_out_of_the_optimizer_with_it():
+    agent = dataclasses.replace(_agent(1), max_log_rate=3.5, anytime_steps=40.0)
+    tx = alphaopt.alphaopt(agent=agent, learn=True)
+
+    state = alphaopt.new_episode(tx.init(jnp.zeros(3)))
+
+    found = alphaopt.agent_from_state(state)
+    jax.tree.map(np.testing.assert_array_equal, dict(found.params), dict(agent.params))
+    assert dataclasses.replace(found, params=agent.params) == agent
+
+
+def test_an_agent_that_says_nothing_of_time_keeps_its_rates(tmp_path):
+    agent = dataclasses.replace(_agent(), anytime_steps=7.0)
+    alphaopt.save_agent(tmp_path / "a.safetensors", agent)
+    with safetensors.safe_open(tmp_path / "a.safetensors", framework="numpy") as file:
+        metadata = {name: text for name, text in file.metadata().items() if name != "anytime_steps"}
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    safetensors.numpy.save_file(arrays, tmp_path / "b.safetensors", metadata)
+
+    assert alphaopt.load_agent(tmp_path / "b.safetensors").anytime_steps == math.inf
 
 
 def test_a_missing_one_is_named():

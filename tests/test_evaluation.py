@@ -77,6 +77,26 @@ def test_many_rates_equal_separate_runs():
         np.testing.assert_allclose(together.initial_losses, alone.initial_losses, rtol=1e-6)
 
 
+def test_one_after_the_other_is_the_same_as_together_and_does_what_is_rare_rarely():
+    def update(updates, state, params=None):
+        def rare(state):
+            jax.debug.callback(lambda: calls.append(1))
+            return state
+
+        state = jax.lax.cond(state % 10 == 9, rare, lambda state: state, state)
+        return jax.tree.map(lambda leaf: -0.05 * leaf, updates), state + 1
+
+    calls = []
+    optimizer = optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
+    one_by_one = evaluation.train(_FAMILY, optimizer, 40, (0, 1), together=False)
+    jax.effects_barrier()
+    together = evaluation.train(_FAMILY, optax.sgd(0.05), 40, (0, 1))
+
+    assert len(calls) == 2 * 4
+    for found, expected in zip(one_by_one[:-1], together[:-1], strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_a_checkpoint_is_what_a_shorter_run_ends_with():
     seen = []
     optimizer = optax.adam(0.01)

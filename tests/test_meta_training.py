@@ -1,5 +1,6 @@
 """Meta-training learns, resumes bit for bit, and does not depend on the number of devices."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax.meta import MetaConfig, Schedule, devices, evolution, meta_train
+from alphaopt_jax import policy
+from alphaopt_jax.meta import MetaConfig, Schedule, devices, evolution, meta_train, ppo
 from alphaopt_jax.meta.validation import Validation
 from tests.meta_tasks import CONFIG, bowls
 
@@ -52,7 +54,16 @@ def test_the_history_tells_the_scores_and_the_best_agent_is_kept(uninterrupted):
     assert uninterrupted.score == pytest.approx(min(entry["score"] for entry in history))
     judge = Validation(_VALIDATION, (20,), 2, CONFIG)
     scores = judge(uninterrupted.agent.params)
+    assert list(scores) == ["held out/20", "held out/20 untold"]
+    assert scores["held out/20"] != scores["held out/20 untold"]
     assert np.mean(list(scores.values())) == pytest.approx(uninterrupted.score, rel=1e-5)
+
+
+def test_who_is_always_told_the_horizon_is_not_judged_without_it():
+    config = dataclasses.replace(CONFIG, unknown_horizon=0.0)
+    agent = policy.init_params(jax.random.key(0), ppo.make_network(config))
+
+    assert list(Validation(_VALIDATION, (20,), 2, config)(agent)) == ["held out/20"]
 
 
 def test_too_few_memory_maps_are_reported_before_the_compiler_fails(monkeypatch, tmp_path):
@@ -113,12 +124,8 @@ def test_no_families_are_refused():
 
 def test_what_breaks_is_reported_with_its_round():
     def broken(scale):
-        import dataclasses
-
         task = bowls().task(scale)
         return dataclasses.replace(task, loss=lambda params, batch: jax.numpy.nan * batch.sum())
-
-    import dataclasses
 
     family = dataclasses.replace(bowls("broken"), task=broken)
     with pytest.raises(FloatingPointError, match="Round 0, on 'broken'"):

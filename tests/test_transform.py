@@ -1,6 +1,8 @@
 """The transformation: what its updates are made of, what it refuses, and where it can be put."""
 
+import dataclasses
 import functools
+import math
 
 from flax import linen as nn
 from flax import nnx
@@ -326,6 +328,26 @@ def test_a_mask_that_does_not_fit_is_refused(mask):
     tx = alphaopt(learn=False, weight_decay=0.1, mask=mask)
     with pytest.raises(ValueError, match=r"`mask` must be a pytree of booleans like the param"):
         tx.update(_params(), tx.init(_params()), _params())
+
+
+def test_rates_fall_to_a_known_horizon_and_with_the_root_of_time_to_an_unknown_one():
+    silent = jax.tree.map(jnp.zeros_like, dict(alphaopt_jax.load_agent("base").params))
+    agent = alphaopt_jax.Agent(silent, anytime_steps=4.0)
+    params, grads = jnp.ones(3), jnp.array([1.0, -1.0, 2.0])
+
+    def rates(steps, **arguments):
+        tx = alphaopt(agent=agent, **arguments)
+        state, found = tx.init(params), []
+        for _ in range(steps):
+            _, state = tx.update(grads, state, params)
+            found.append(alphaopt_jax.learning_rates(state, params)[0])
+        return np.array(found) / found[0]
+
+    np.testing.assert_allclose(rates(5, num_steps=4), [1.0, 0.75, 0.5, 0.25, 0.25], rtol=1e-5)
+    expected = 1.0 / np.sqrt(1.0 + np.arange(6) / 4.0)
+    np.testing.assert_allclose(rates(6), expected, rtol=1e-5)
+    agent = dataclasses.replace(agent, anytime_steps=math.inf)
+    np.testing.assert_allclose(rates(6), np.ones(6), rtol=1e-6)
 
 
 @pytest.mark.parametrize("num_steps", [0, -3])
