@@ -68,7 +68,7 @@ class MetaTrain:
     """
 
     folder: Annotated[pathlib.Path, tyro.conf.Positional]
-    rounds: int = 800
+    rounds: int = 500
     seed: int = 0
     method: Literal["ppo", "openai_es", "persistent_es"] = "ppo"
     families: tuple[str, ...] = ()

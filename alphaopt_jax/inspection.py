@@ -124,6 +124,7 @@ def new_episode(state: optax.OptState) -> optax.OptState:
     if learner is not None:
         learner = blank.learner._replace(
             key_data=learner.key_data,
+            prior=learner.prior,
             agent_optimizer=learner.agent_optimizer,
             rounds=learner.rounds,
             losses=learner.losses,

@@ -29,6 +29,8 @@ def init(
     count = sum(explorers.allocate(leaf_sizes, config.num_explorers))
     return LearnerState(
         key_data=jax.random.key_data(key),
+        # Copied: a state that is to be donated must not hold an array in two places.
+        prior=jax.tree.map(jnp.array, agent) if config.prior_weight else None,
         agent_optimizer=learning.agent_optimizer(config).init(agent),
         explorers=jnp.zeros((count,), jnp.int32),
         rollout=learning.empty_rollout(config.rollout_length, count, observation.NUM_FEATURES),
@@ -192,7 +194,7 @@ def learn_when_full(
 
     def learn() -> tuple[chex.ArrayTree, LearnerState]:
         params, optimizer, losses = learning.learn(
-            agent, state.agent_optimizer, state.rollout, counts, network, config
+            agent, state.prior, state.agent_optimizer, state.rollout, counts, network, config
         )
         return params, state._replace(
             agent_optimizer=optimizer, losses=losses, rounds=state.rounds + 1

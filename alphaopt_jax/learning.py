@@ -121,8 +121,19 @@ def clipped_policy_loss(log_ratios: chex.Array, advantage: chex.Array, clip: flo
     return rlax.clipped_surrogate_pg_loss(jnp.exp(log_ratios), advantage, clip)
 
 
+def divergence(mean: chex.Array, prior_mean: chex.Array, deviation: float) -> chex.Array:
+    """Kullback-Leibler divergence of two Gaussians of one deviation, element by element.
+
+    Example:
+      >>> float(divergence(jnp.asarray(1.0), jnp.asarray(0.0), 0.5))
+      2.0
+    """
+    return 0.5 * jnp.square((mean - prior_mean) / deviation)
+
+
 def learn(
     params: chex.ArrayTree,
+    prior: chex.ArrayTree | None,
     optimizer_state: optax.OptState,
     rollout: Rollout,
     counts: Sequence[int],
@@ -133,6 +144,7 @@ def learn(
 
     Args:
       params: Parameters of `network`.
+      prior: Parameters of the policy that it is held to with `config.prior_weight`, or None.
       optimizer_state: State of `agent_optimizer(config)`.
       rollout: T steps of M explorers; the last step serves only as the bootstrap.
       counts: Number of explorers in each leaf, summing to M.
@@ -153,6 +165,7 @@ def learn(
     advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
     advantage = jnp.clip(advantage, -_MAX_ADVANTAGE, _MAX_ADVANTAGE)
     acted = Rollout(*(field[:-1] for field in rollout))
+    prior_mean, _ = (None, None) if prior is None else apply(prior, acted.observations)
     old_log_prob = policy.log_probability(acted.actions, acted.means, config.exploration)
 
     def loss(params: chex.ArrayTree) -> tuple[chex.Array, Losses]:
@@ -161,7 +174,10 @@ def learn(
         log_ratio = jnp.clip(log_ratio, -10.0, 10.0)
         policy_loss = clipped_policy_loss(log_ratio.ravel(), advantage.ravel(), config.clip)
         value_loss = optax.losses.huber_loss(value, returns).mean()
-        return policy_loss + config.value_cost * value_loss, Losses(policy_loss, value_loss)
+        total = policy_loss + config.value_cost * value_loss
+        if prior is not None:
+            total += config.prior_weight * divergence(mean, prior_mean, config.exploration).mean()
+        return total, Losses(policy_loss, value_loss)
 
     optimizer = agent_optimizer(config)
 

@@ -16,6 +16,7 @@ class LearnerState(NamedTuple):
 
     Attributes:
       key_data: `uint32[2]`, from which every random number is drawn.
+      prior: Parameters of the agent that it began with, or None where it is not held to them.
       agent_optimizer: State of the agent's own optimizer.
       explorers: `int32[M]`, the explorers' positions within their flattened leaves.
       rollout: What the explorers saw, did and got since they were drawn.
@@ -28,6 +29,7 @@ class LearnerState(NamedTuple):
     """
 
     key_data: chex.Array
+    prior: chex.ArrayTree | None
     agent_optimizer: optax.OptState
     explorers: chex.Array
     rollout: learning.Rollout

@@ -28,10 +28,8 @@ from alphaopt_jax import (
 )
 from alphaopt_jax import agent as agent_lib
 from alphaopt_jax import learner as learner_lib
-from alphaopt_jax.config import AlphaOptConfig
+from alphaopt_jax.config import AlphaOptConfig, adaptive_config
 from alphaopt_jax.state import AgentLimits, AlphaOptState
-
-_DEFAULT_CONFIG = AlphaOptConfig()
 
 
 def alphaopt(
@@ -43,7 +41,7 @@ def alphaopt(
     weight_decay: float = 0.0,
     mask: Any | Callable[[optax.Params], Any] | None = None,
     seed: int | chex.PRNGKey = 0,
-    config: AlphaOptConfig = _DEFAULT_CONFIG,
+    config: AlphaOptConfig | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer that is a reinforcement-learning agent.
 
@@ -66,7 +64,8 @@ def alphaopt(
       mask: Which leaves decay: a pytree of booleans like the parameters (or a prefix of it), or a
         function from parameters to one. By default all.
       seed: Seed or key of the fresh agent and of the exploration.
-      config: Constants for research.
+      config: Constants for research; by default `AlphaOptConfig()` for a fresh agent and
+        `config.adaptive_config()` for a given one.
 
     Returns:
       An optax transformation. Its `update` needs `params`, and takes the loss as `value`; without
@@ -106,7 +105,7 @@ def scale_by_alphaopt(
     learn: bool | None = None,
     num_steps: int | None = None,
     seed: int | chex.PRNGKey = 0,
-    config: AlphaOptConfig = _DEFAULT_CONFIG,
+    config: AlphaOptConfig | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """`alphaopt` without the sign, the multiplier and the weight decay, to build chains from.
 
@@ -342,7 +341,7 @@ def _design(
     learn: bool | None,
     num_steps: int | None,
     seed: int | chex.PRNGKey,
-    config: AlphaOptConfig,
+    config: AlphaOptConfig | None,
 ) -> _Design:
     if isinstance(agent, (str, os.PathLike)):
         agent = agent_lib.load_agent(agent)
@@ -353,6 +352,8 @@ def _design(
         )
     if isinstance(num_steps, int) and num_steps < 1:
         raise ValueError(f"`num_steps` is the planned number of updates, at least 1: {num_steps}.")
+    if config is None:
+        config = AlphaOptConfig() if agent is None else adaptive_config()
     if agent is None:
         network = policy.ActorCritic(config.actor_hidden, config.critic_hidden, config.max_log_rate)
         anytime_steps = config.anytime_steps

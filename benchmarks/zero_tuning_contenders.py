@@ -16,7 +16,7 @@ import optax
 from optax import contrib
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax import evaluation
+from alphaopt_jax import config, evaluation
 
 GRID = (*(factor * 10.0**power for power in range(-7, 0) for factor in (1, 3)), 1.0)
 GRID = tuple(float(f"{rate:.0e}") for rate in GRID)
@@ -127,20 +127,22 @@ def _alphaopt(name: str, agent: Path | None, *, knows_horizon: bool, **arguments
     def make(rate: chex.Numeric, num_steps: int) -> optax.GradientTransformation:
         return alphaopt.alphaopt(num_steps=num_steps if knows_horizon else None, **arguments)
 
+    learns = arguments.get("learn", False)
+    constants = config.adaptive_config() if learns else config.AlphaOptConfig()
     return Method(
         name,
         "candidate",
         make,
         knows_horizon,
-        learns=arguments.get("learn", False),
-        agent=_fingerprint(make(1.0, 100)),
+        learns=learns,
+        agent=_fingerprint(make(1.0, 100), constants),
     )
 
 
-def _fingerprint(optimizer: optax.GradientTransformation) -> str:
+def _fingerprint(optimizer: optax.GradientTransformation, constants: config.AlphaOptConfig) -> str:
     """Twelve characters that differ between agents and between constants of the optimizer."""
     agent = alphaopt.agent_from_state(optimizer.init(jnp.zeros(1)))
-    digest = hashlib.sha256(str(alphaopt.AlphaOptConfig()).encode())
+    digest = hashlib.sha256(str(constants).encode())
     digest.update(f"{agent.contract} {agent.max_log_rate} {agent.anytime_steps}".encode())
     for leaf in jax.tree.leaves(agent.params):
         digest.update(np.asarray(leaf).tobytes())

@@ -259,6 +259,9 @@ def method_rows(table: Table) -> list[dict[str, Any]]:
                 row[f"wins: {rival}"] = statistics.win_fraction(logs[entry], logs[rival])
                 interval = statistics.win_interval(logs[entry], logs[rival])
                 row[f"wins_interval: {rival}"] = interval
+        if entry == LEARNING and ALPHAOPT in logs:
+            row["ratio_to_frozen"] = statistics.loss_ratio(logs[entry], logs[ALPHAOPT])
+            row["ratio_to_frozen_interval"] = statistics.ratio_interval(logs[entry], logs[ALPHAOPT])
         if (faster := speed_up(table, entry)) is not None:
             row["speed_up"], row["speed_up_censored"] = faster
         rows.append(row)
@@ -331,6 +334,29 @@ def make_claims(table: Table, rows: Sequence[Mapping[str, Any]]) -> list[results
             "share of networks of over 600,000 parameters with a lower loss than Adam at 1e-3",
             float(np.mean(large_wins)),
             ">= 1",
+        ),
+        *_claims_of_learning(table),
+    ]
+
+
+def _claims_of_learning(table: Table) -> list[results_file.Claim]:
+    """What `learn=True` must not spoil, if it was run."""
+    if LEARNING not in table.entries:
+        return []
+    low, _ = statistics.ratio_interval(table.logs(LEARNING), table.logs(ALPHAOPT))
+    return [
+        results_file.Claim(
+            "zero_tuning.learning",
+            "lower end of the 95 % interval of the loss ratio of learn=True to frozen: at 1 or"
+            " below, learning is not measurably worse",
+            low,
+            "<= 1",
+        ),
+        results_file.Claim(
+            "zero_tuning.learning.diverged",
+            "runs with learn=True that end above the initial loss or not finite",
+            sum(result.diverged for key, result in table.results.items() if key[0] == LEARNING),
+            "== 0",
         ),
     ]
 

@@ -1,5 +1,7 @@
 """Advantages, PPO's loss and a round of learning, against numbers worked out by hand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +81,9 @@ def test_the_policy_moves_towards_the_arm_that_pays(sign):
     state = learning.agent_optimizer(_CONFIG).init(params)
 
     for _ in range(5):
-        params, state, losses = learning.learn(params, state, rollout, (64,), network, _CONFIG)
+        params, state, losses = learning.learn(
+            params, None, state, rollout, (64,), network, _CONFIG
+        )
 
     mean, _ = network.apply({"params": params}, rollout.observations[0])
     assert (sign * mean > 0.01).all()
@@ -92,10 +96,36 @@ def test_nothing_to_learn_from_changes_the_policy_little():
     params = policy.init_params(jax.random.key(2), network)
     state = learning.agent_optimizer(_CONFIG).init(params)
 
-    new_params, _, _ = learning.learn(params, state, rollout, (64,), network, _CONFIG)
+    new_params, _, _ = learning.learn(params, None, state, rollout, (64,), network, _CONFIG)
 
     mean, _ = network.apply({"params": new_params}, rollout.observations[0])
     np.testing.assert_allclose(mean, 0.0, atol=1e-6)
+
+
+def test_divergence_by_hand():
+    # log N(x; 1, .5) - log N(x; 0, .5), in the mean under the first: (1 - 0)^2 / (2 * .25) = 2.
+    divergence = learning.divergence(jnp.array([1.0, 0.0]), jnp.zeros(2), 0.5)
+
+    np.testing.assert_allclose(divergence, [2.0, 0.0])
+
+
+def test_a_policy_that_is_held_to_another_moves_less_from_it_and_comes_back():
+    rollout, network = _two_armed_rollout(1.0, jax.random.key(1))
+    prior = policy.init_params(jax.random.key(2), network)
+    config = dataclasses.replace(_CONFIG, prior_weight=100.0)
+
+    def moved(held_to, config, rollout):
+        params, state = prior, learning.agent_optimizer(config).init(prior)
+        for _ in range(20):
+            params, state, _ = learning.learn(
+                params, held_to, state, rollout, (64,), network, config
+            )
+        return network.apply({"params": params}, rollout.observations[0])[0].mean()
+
+    free, held = moved(None, _CONFIG, rollout), moved(prior, config, rollout)
+
+    assert free > 0.1
+    assert 0.0 < held < 0.5 * free
 
 
 def test_the_last_reward_is_never_read():
@@ -104,7 +134,7 @@ def test_the_last_reward_is_never_read():
     state = learning.agent_optimizer(_CONFIG).init(params)
     poisoned = rollout._replace(rewards=rollout.rewards.at[-1].set(jnp.nan))
 
-    learned = learning.learn(params, state, rollout, (64,), network, _CONFIG)
-    from_poisoned = learning.learn(params, state, poisoned, (64,), network, _CONFIG)
+    learned = learning.learn(params, None, state, rollout, (64,), network, _CONFIG)
+    from_poisoned = learning.learn(params, None, state, poisoned, (64,), network, _CONFIG)
 
     jax.tree.map(np.testing.assert_array_equal, learned, from_poisoned)

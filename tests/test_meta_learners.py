@@ -55,16 +55,16 @@ def test_the_best_setting_on_another_seed_is_chosen(monkeypatch, tmp_path):
 
     def train(contender, setting, seed, episodes, folder):
         asked.append((seed, episodes))
-        score = -abs(np.log(setting.learning_rate / 1e-3)) - 10 * setting.exploration
+        score = -abs(np.log(setting.learning_rate / 3e-3)) - 10 * setting.exploration
         return dataclasses.replace(_run("any", seed, (0.0, 0.0, -score)), setting=setting)
 
     monkeypatch.setattr(benchmark, "train", train)
 
-    chosen = benchmark.choose(benchmark.CONTENDERS[0], 50, tmp_path)
+    chosen = benchmark.choose(benchmark.CONTENDERS[-1], 50, tmp_path)
 
-    assert chosen == benchmark.Setting(1e-3, 0.15)
+    assert chosen == benchmark.Setting(3e-3, 0.02)
     assert set(asked) == {(100, 50)}
-    assert len(asked) == len(benchmark.CONTENDERS[0].settings)
+    assert len(asked) == len(benchmark.CONTENDERS[-1].settings)
 
 
 @pytest.mark.parametrize("contender", benchmark.CONTENDERS, ids=lambda each: each.slug)
@@ -75,7 +75,7 @@ def test_all_make_as_many_steps_in_an_episode(contender):
     assert intervals == MetaConfig().rollout_length
     assert config.rollouts_per_episode == contender.rounds_per_episode
     assert config.unknown_horizon == 0.0
-    assert len(contender.settings) == 6
+    assert len(contender.settings) >= 3
     assert method.name in ("ppo", "openai_es", "persistent_es")
     assert config.learning_rate == contender.settings[0].learning_rate
 

@@ -1,5 +1,6 @@
 """The bookkeeping of the benchmark "zero tuning", on hand-made losses."""
 
+import dataclasses
 import math
 
 import jax
@@ -260,7 +261,7 @@ def test_page_and_pictures_are_made_of_whatever_there_is(tmp_path):
     }
 
 
-def _full_table(ours, given_no_steps=0.5, longer=0.5, large=0.5):
+def _full_table(ours, given_no_steps=0.5, learning=0.5, longer=0.5, large=0.5):
     """A complete table in which each entry has one loss everywhere."""
 
     def result(loss):
@@ -269,6 +270,7 @@ def _full_table(ours, given_no_steps=0.5, longer=0.5, large=0.5):
     losses = {
         tables.ALPHAOPT: ours,
         tables.NOT_GIVEN: given_no_steps,
+        tables.LEARNING: learning,
         tables.ADAM_TUNED: 0.6,
         tables.COSINE_TUNED: 0.55,
         "SGD momentum, tuned": 0.7,
@@ -292,15 +294,29 @@ def _full_table(ours, given_no_steps=0.5, longer=0.5, large=0.5):
 
 
 def test_claims_hold_for_a_good_agent_and_fail_for_a_bad_one():
-    good, bad = _full_table(0.5), _full_table(3.0, given_no_steps=3.0, longer=0.6, large=2.0)
+    good = _full_table(0.5)
+    bad = _full_table(3.0, given_no_steps=3.0, learning=4.0, longer=3.5, large=2.0)
 
     kept = tables.make_claims(good, tables.method_rows(good))
     broken = tables.make_claims(bad, tables.method_rows(bad))
 
     assert tables.is_complete(good)
-    assert len(kept) == len({claim.name for claim in kept}) == 10
+    assert len(kept) == len({claim.name for claim in kept}) == 12
     assert [claim.name for claim in kept if not claim.holds] == []
     assert [claim.name for claim in broken if claim.holds] == []
+
+
+def test_without_runs_that_learn_nothing_is_claimed_of_them():
+    table = _full_table(0.5)
+    table = dataclasses.replace(
+        table,
+        results={key: each for key, each in table.results.items() if key[0] != tables.LEARNING},
+    )
+
+    names = [claim.name for claim in tables.make_claims(table, tables.method_rows(table))]
+
+    assert len(names) == 10
+    assert not any("learning" in name for name in names)
 
 
 def test_unknown_names_are_refused():

@@ -49,7 +49,7 @@ class Schedule:
       validation_tasks: Tasks of each validation family.
     """
 
-    num_rounds: int = 800
+    num_rounds: int = 500
     validate_every: int = 100
     checkpoint_every: int = 100
     validation_horizons: Sequence[int] = (200, 2000)

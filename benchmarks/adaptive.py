@@ -1,0 +1,231 @@
+"""Learning on: the shipped agent with `learn=True` beside the same one frozen, on unlike tasks.
+
+`python -m benchmarks.adaptive` runs both where the shipped agent has least to go by: on
+two-dimensional landscapes, when it was trained on networks and regressions, and on the suite's
+cheap tasks with a tenth of the rates that it asks for, as if they needed rates ten times higher
+than any it has seen. (On the suite as it is, `benchmarks.zero_tuning` compares the two.) It takes
+some minutes; `--quick` shows what comes out in one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import shlex
+import sys
+from typing import Any
+
+import numpy as np
+from rich import progress as rich_progress
+import tyro
+
+import alphaopt_jax as alphaopt
+from alphaopt_jax import evaluation
+from alphaopt_jax.tasks import suite
+from alphaopt_jax.tasks.landscapes import LANDSCAPES, Landscape
+from alphaopt_jax.tasks.task import Family, Task
+from benchmarks import results_file
+from benchmarks import zero_tuning_statistics as statistics
+
+HORIZONS = (200, 2000)
+_TOO_SMALL = 0.1
+_QUICK = ("bowl", "diabetes")
+GROUPS = {"landscapes": "landscapes", "too_small": "rates ten times too small"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """How much to run.
+
+    Attributes:
+      seeds: Runs of each.
+      quick: One landscape, one task, two seeds.
+    """
+
+    seeds: int = 5
+    quick: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A task that is unlike those that the shipped agent was trained on.
+
+    Attributes:
+      group: A key of `GROUPS`.
+      name: Its name in the table.
+      task: What is trained.
+      multiplier: Of the rates that the agent chooses.
+    """
+
+    group: str
+    name: str
+    task: Task | Family
+    multiplier: float = 1.0
+
+
+def cases() -> list[Case]:
+    """The landscapes that a local optimizer can solve, and the suite's cheap tasks."""
+    landscapes = [each for each in LANDSCAPES.values() if each.kind != "multimodal"]
+    cheap = [each for each in suite.SUITE.values() if each.cheap]
+    return [
+        *(Case("landscapes", each.name, _descent(each)) for each in landscapes),
+        *(Case("too_small", each.name, each.family, _TOO_SMALL) for each in cheap),
+    ]
+
+
+def _descent(landscape: Landscape) -> Task:
+    """A landscape as a task: its loss is the height above the minimum."""
+
+    def loss(point: Any, batch: Any = None) -> Any:
+        del batch
+        return landscape(point) - landscape.minimum
+
+    return Task(landscape.name, lambda key: landscape.initial_point(), lambda key: None, loss, loss)
+
+
+def run(case: Case, learn: bool, seeds: Sequence[int]) -> evaluation.Outcome:
+    """Trains on one case, with the agent frozen or learning, not told the number of steps."""
+    optimizer = alphaopt.alphaopt(case.multiplier, learn=learn)
+    return evaluation.train(
+        case.task,
+        optimizer,
+        HORIZONS[-1],
+        seeds,
+        checkpoints=HORIZONS[:-1],
+        num_batches=1 if case.group == "landscapes" else 32,
+        together=not learn,
+    )
+
+
+def logs(outcome: evaluation.Outcome) -> np.ndarray:
+    """Bounded logarithms of the losses, `float[H, S]`."""
+    return np.array(
+        [
+            [
+                statistics.log_loss(*pair)
+                for pair in zip(losses, outcome.initial_losses, strict=True)
+            ]
+            for losses in outcome.train_losses.T
+        ]
+    )
+
+
+def case_rows(case: Case, frozen: np.ndarray, learning: np.ndarray) -> list[dict[str, Any]]:
+    """One row for each number of steps; both arrays are `float[H, S]` logarithms."""
+    return [
+        {
+            "kind": "case",
+            "group": case.group,
+            "task": case.name,
+            "steps": horizon,
+            "frozen": float(np.exp(frozen[index].mean())),
+            "learning": float(np.exp(learning[index].mean())),
+            "ratio": float(np.exp((learning - frozen)[index].mean())),
+            "log_frozen": frozen[index],
+            "log_learning": learning[index],
+        }
+        for index, horizon in enumerate(HORIZONS)
+    ]
+
+
+def group_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each group: geometric mean of the ratios, and how often learning is better."""
+    summary = []
+    for group in dict.fromkeys(row["group"] for row in rows):
+        mine = [row for row in rows if row["group"] == group]
+        frozen, learning = (
+            np.array([row[key] for row in mine]).reshape(-1, len(HORIZONS), len(mine[0][key]))
+            for key in ("log_frozen", "log_learning")
+        )
+        summary.append(
+            {
+                "kind": "group",
+                "group": group,
+                "ratio": statistics.loss_ratio(learning, frozen),
+                "ratio_interval": statistics.ratio_interval(learning, frozen),
+                "better": statistics.win_fraction(learning, frozen),
+            }
+        )
+    return summary
+
+
+def make_claims(summary: Sequence[dict[str, Any]]) -> list[results_file.Claim]:
+    """What learning on is good for."""
+    return [
+        results_file.Claim(
+            f"adaptive.{row['group']}",
+            f"{GROUPS[row['group']]}: geometric mean of the ratio of the loss with learn=True to"
+            " that of the same agent frozen",
+            row["ratio"],
+            "< 1",
+        )
+        for row in summary
+    ]
+
+
+def markdown(
+    rows: Sequence[dict[str, Any]], summary: Sequence[dict[str, Any]], command: str
+) -> str:
+    """The page beside the JSON file."""
+    shown = [
+        {
+            "group": GROUPS[row["group"]],
+            "ratio": row["ratio"],
+            "interval": " to ".join(results_file.cell(each) for each in row["ratio_interval"]),
+            "better": f"{100 * row['better']:.0f} %",
+        }
+        for row in summary
+    ]
+    means = results_file.markdown_table(
+        shown,
+        {
+            "group": "tasks",
+            "ratio": "loss ratio, learning to frozen",
+            "interval": "95 % interval",
+            "better": "learning is better on",
+        },
+    )
+    columns = ("group", "task", "steps", "frozen", "learning", "ratio")
+    table = results_file.markdown_table(
+        [row | {"group": GROUPS[row["group"]]} for row in rows], {key: key for key in columns}
+    )
+    return (
+        f"# Learning on\n\nMade by `{command}`.\n\nThe shipped agent with `learn=True` beside the"
+        " same agent frozen, on tasks unlike those that it was trained on: two-dimensional"
+        " landscapes (loss above the minimum), and the test suite's cheap tasks with"
+        f" `learning_rate={_TOO_SMALL}`. Neither is told the number of steps. Geometric means over"
+        f" {len(rows[0]['log_learning'])} seeds; a loss counts as at least"
+        f" {statistics.FLOOR:g} times the initial one; intervals by a bootstrap over tasks and"
+        f" seeds.\n\n{means}\n{table}"
+    )
+
+
+def main(arguments: Arguments) -> int:
+    """Runs everything, prints the table, writes the files; returns 0 if the claims hold."""
+    seeds = range(2 if arguments.quick else arguments.seeds)
+    chosen = [case for case in cases() if not arguments.quick or case.name in _QUICK]
+    rows: list[dict[str, Any]] = []
+    for case in rich_progress.track(chosen, "Learning on"):
+        frozen, learning = (logs(run(case, learn, seeds)) for learn in (False, True))
+        rows += case_rows(case, frozen, learning)
+        print(f"{case.name}: " + ", ".join(f"{row['ratio']:.3g}" for row in rows[-2:]), flush=True)
+    summary = group_rows(rows)
+    command = shlex.join(["python", "-m", "benchmarks.adaptive", *sys.argv[1:]])
+    page = markdown(rows, summary, command)
+    print(page)
+    claims = [] if arguments.quick else make_claims(summary)
+    folder = results_file.RESULTS / ("quick" if arguments.quick else "")
+    results_file.write(
+        "adaptive",
+        rows=[*summary, *rows],
+        claims=claims,
+        seeds=list(seeds),
+        command=command,
+        folder=folder,
+    )
+    (folder / "adaptive.md").write_text(page)
+    return 0 if all(claim.holds for claim in claims) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Arguments)))
