@@ -15,12 +15,14 @@ import shlex
 import sys
 from typing import Any
 
+from matplotlib.figure import Figure
 import numpy as np
 from rich import progress as rich_progress
 import tyro
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax import evaluation
+from alphaopt_jax.plotting import style
 from alphaopt_jax.tasks import suite
 from alphaopt_jax.tasks.landscapes import LANDSCAPES, Landscape
 from alphaopt_jax.tasks.task import Family, Task
@@ -31,6 +33,7 @@ HORIZONS = (200, 2000)
 _TOO_SMALL = 0.1
 _QUICK = ("bowl", "diabetes")
 GROUPS = {"landscapes": "landscapes", "too_small": "rates ten times too small"}
+_GROUP_COLORS = (style.COLORS["Adam"], style.COLORS["AlphaOpt"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,10 +166,8 @@ def make_claims(summary: Sequence[dict[str, Any]]) -> list[results_file.Claim]:
     ]
 
 
-def markdown(
-    rows: Sequence[dict[str, Any]], summary: Sequence[dict[str, Any]], command: str
-) -> str:
-    """The page beside the JSON file."""
+def group_table(summary: Sequence[dict[str, Any]]) -> str:
+    """The groups as a table in Markdown."""
     shown = [
         {
             "group": GROUPS[row["group"]],
@@ -176,15 +177,19 @@ def markdown(
         }
         for row in summary
     ]
-    means = results_file.markdown_table(
-        shown,
-        {
-            "group": "tasks",
-            "ratio": "loss ratio, learning to frozen",
-            "interval": "95 % interval",
-            "better": "learning is better on",
-        },
-    )
+    columns = {
+        "group": "tasks",
+        "ratio": "loss ratio, learning to frozen",
+        "interval": "95 % interval",
+        "better": "learning is better on",
+    }
+    return results_file.markdown_table(shown, columns)
+
+
+def markdown(
+    rows: Sequence[dict[str, Any]], summary: Sequence[dict[str, Any]], command: str
+) -> str:
+    """The page beside the JSON file."""
     columns = ("group", "task", "steps", "frozen", "learning", "ratio")
     table = results_file.markdown_table(
         [row | {"group": GROUPS[row["group"]]} for row in rows], {key: key for key in columns}
@@ -196,8 +201,35 @@ def markdown(
         f" `learning_rate={_TOO_SMALL}`. Neither is told the number of steps. Geometric means over"
         f" {len(rows[0]['log_learning'])} seeds; a loss counts as at least"
         f" {statistics.FLOOR:g} times the initial one; intervals by a bootstrap over tasks and"
-        f" seeds.\n\n{means}\n{table}"
+        f" seeds.\n\n{group_table(summary)}\n![Ratios](adaptive.png)\n\n{table}"
     )
+
+
+@style.styled
+def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
+    """How much lower or higher learning makes the loss of each task: dots, and bars over seeds."""
+    names = list(dict.fromkeys(row["task"] for row in rows if row["steps"] == HORIZONS[0]))
+    title = "Loss of the agent that learns on, as a multiple of the frozen one's"
+    size = (4.2 * len(HORIZONS) + 1.6, 0.27 * len(rows) / len(HORIZONS) + 1.6)
+    figure = style.new_figure(size, title)
+    panels = figure.subplots(1, len(HORIZONS), sharey=True, squeeze=False)[0]
+    for panel, horizon in zip(panels, HORIZONS, strict=True):
+        panel.axvline(1.0, color=style.FAINT, lw=1.2)
+        for color, (group, label) in zip(_GROUP_COLORS, GROUPS.items(), strict=True):
+            mine = [row for row in rows if row["group"] == group and row["steps"] == horizon]
+            places = [names.index(row["task"]) for row in mine]
+            ratios = np.array([np.exp(row["log_learning"] - row["log_frozen"]) for row in mine])
+            if mine:
+                low, high = ratios.min(axis=1), ratios.max(axis=1)
+                panel.hlines(places, low, high, color=color, lw=1.6, alpha=0.45)
+                panel.plot([row["ratio"] for row in mine], places, "o", color=color, label=label)
+        panel.set(xscale="log", title=f"{horizon:,} steps")
+        panel.set_yticks(range(len(names)), names)
+        panel.set_ylim(len(names) - 0.4, -0.6)
+        panel.tick_params(axis="y", length=0)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
 
 
 def main(arguments: Arguments) -> int:
@@ -224,6 +256,7 @@ def main(arguments: Arguments) -> int:
         folder=folder,
     )
     (folder / "adaptive.md").write_text(page)
+    style.save_png(ratios_figure(rows), folder / "adaptive.png")
     return 0 if all(claim.holds for claim in claims) else 1
 
 

@@ -9,7 +9,7 @@ import re
 import sys
 from typing import Any
 
-from benchmarks import mnist, overhead, results_file, zero_tuning
+from benchmarks import adaptive, meta_learners, mnist, overhead, results_file, zero_tuning
 
 README = results_file.RESULTS.parents[1] / "README.md"
 _SECTION = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -70,6 +70,20 @@ def _zero_tuning(folder: Path) -> str:
     return results_file.markdown_table(zero_tuning.displayed(methods), columns)
 
 
+def _adaptive(folder: Path) -> str:
+    groups = [row for row in _rows(folder, "adaptive") if row["kind"] == "group"]
+    return adaptive.group_table(groups)
+
+
+def _meta_learners(folder: Path) -> str:
+    columns = {
+        key: heading
+        for key, heading in meta_learners.COLUMNS.items()
+        if key not in ("setting", "start")
+    }
+    return results_file.markdown_table(_rows(folder, "meta_learners"), columns)
+
+
 def _claims(folder: Path) -> str:
     rows = [
         claim | {"holds": "yes" if claim["holds"] else "**no**"}
@@ -84,6 +98,8 @@ _SECTIONS: dict[str, Callable[[Path], str]] = {
     "mnist": _mnist,
     "overhead": _overhead,
     "zero_tuning": _zero_tuning,
+    "adaptive": _adaptive,
+    "meta_learners": _meta_learners,
     "claims": _claims,
 }
 

@@ -36,6 +36,8 @@ def test_rows_and_claims_by_hand():
     assert better["ratio"] == pytest.approx(0.5**0.5)
     assert (better["better"], worse["better"]) == (0.5, 0.0)
     assert [claim.holds for claim in adaptive.make_claims([better, worse])] == [True, False]
+    panels = adaptive.ratios_figure(rows).axes
+    assert [len(panel.lines) for panel in panels] == [3, 3]  # The middle, and dots of each group.
     assert "| landscapes | bowl | 200 | 2 | 1 | 0.5 |" in adaptive.markdown(
         rows, [better, worse], "python -m benchmarks.adaptive"
     )

@@ -98,6 +98,7 @@ def test_a_folder_that_holds_another_run_is_refused(tmp_path):
         _train(folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_sharded_over_eight_devices_the_numbers_are_the_same(uninterrupted):
     sharded = _train(mesh=devices.all_devices_mesh())
 
@@ -132,6 +133,7 @@ def test_what_breaks_is_reported_with_its_round():
         meta_train({"broken": family}, validation=_VALIDATION, schedule=_SCHEDULE, config=CONFIG)
 
 
+@pytest.mark.slow
 def test_training_improves_on_its_start_on_tasks_not_trained_on():
     schedule = Schedule(
         num_rounds=150, validate_every=150, validation_horizons=(20, 60), validation_tasks=8
@@ -142,6 +144,7 @@ def test_training_improves_on_its_start_on_tasks_not_trained_on():
     assert end < start - 0.25  # In nats: the final loss is a fifth lower.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["openai_es", "persistent_es"])
 def test_evolution_improves_too(strategy):
     schedule = Schedule(
@@ -182,6 +185,7 @@ def _start(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(uninterrupted, tmp_path):
     port = str(20000 + os.getpid() % 20000)
     processes = [_start(tmp_path, str(rank), port) for rank in range(2)]
@@ -193,6 +197,7 @@ def test_two_processes_give_the_numbers_of_one(uninterrupted, tmp_path):
     _assert_same(together, uninterrupted.last_agent, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_with_the_same_bits(uninterrupted, tmp_path):
     process = _start(tmp_path)
     checkpoints = tmp_path / "checkpoints"

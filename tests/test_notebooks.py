@@ -19,6 +19,7 @@ def test_there_are_notebooks():
 @pytest.mark.parametrize("path", _NOTEBOOKS, ids=lambda path: path.stem)
 # The kernel is another process with its own settings; what the client's libraries deprecate among
 # themselves is not ours to mend.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     monkeypatch.setenv("ALPHAOPT_NOTEBOOK_QUICK", "1")

@@ -109,6 +109,7 @@ AliasTest = _suite(
     _OPTIMIZERS_UNDER_TEST=_FOR_ALIAS,
     _get_opt=lambda test, opt_name: getattr(_ENTRIES, opt_name),
 )
+AliasTest = pytest.mark.slow(AliasTest)
 
 ShardingTest = _suite(
     "optax._src.sharding_test",

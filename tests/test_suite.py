@@ -25,6 +25,7 @@ def _instance(name):
     return suite_data.Split(*map(jnp.asarray, (images[:30], labels[:30], images[30:], labels[30:])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", suite.SUITE)
 def test_first_losses_and_gradients_are_finite(name):
     family = suite.SUITE[name].family

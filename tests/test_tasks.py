@@ -57,6 +57,7 @@ def test_names_are_unique_and_nothing_trained_on_validates():
         assert family.name == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _UNAUGMENTED)
 def test_population_has_finite_positive_losses_gradients_everywhere_and_differs(name):
     first_steps = _jit(jax.vmap(functools.partial(_first_step, _UNAUGMENTED[name])))
@@ -79,6 +80,7 @@ def test_population_has_finite_positive_losses_gradients_everywhere_and_differs(
         assert all(jnp.any(each != 0.0) for each in leaf)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["quadratic", "conv_strided", "running_sum_recurrent", "markov_attention"]
 )
