@@ -4,7 +4,7 @@
 which any agent was trained on, with AlphaOpt and its peers, and writes tables, pictures and claims.
 It takes hours on one core; finished runs are kept, so that it goes on where it was stopped.
 `--quick` is a look at what comes out; `--agent FILE` tests another agent against the kept runs of
-the peers.
+the peers, and writes `zero_tuning_retrained.json` and `.md`, without claims.
 """
 
 from __future__ import annotations
@@ -157,7 +157,9 @@ def loss_table(table: tables.Table, figure: str) -> str:
     return results_file.markdown_table(lines, {key: key for key in ("task", "steps", *columns)})
 
 
-def markdown(table: tables.Table, rows: Sequence[Mapping[str, Any]], command: str) -> str:
+def markdown(
+    table: tables.Table, rows: Sequence[Mapping[str, Any]], command: str, name: str = "zero_tuning"
+) -> str:
     """The page beside the JSON file."""
     settings = table.settings
     horizons = " and ".join(f"{each:,}" for each in settings.horizons)
@@ -179,8 +181,8 @@ def markdown(table: tables.Table, rows: Sequence[Mapping[str, Any]], command: st
         " reaches the same smoothed training loss, divided by the method's own steps; > means that"
         " on some tasks Adam was not run long enough to reach it, and counts with the steps it was"
         f" run.\n\n{summary}\n"
-        "![Ratios](zero_tuning/ratios.png)\n\n![Profile](zero_tuning/profile.png)\n\n"
-        "![Curves](zero_tuning/curves.png)\n\n"
+        f"![Ratios]({name}/ratios.png)\n\n![Profile]({name}/profile.png)\n\n"
+        f"![Curves]({name}/curves.png)\n\n"
         "## Training losses\n\nMeans over the seeds; in brackets the rate, or which one. – is not"
         f" finite.\n\n{loss_table(table, 'train')}\n"
         f"## Evaluation losses\n\nOf the same runs.\n\n{loss_table(table, 'evaluation')}"
@@ -228,20 +230,22 @@ def main(arguments: Arguments) -> int:
     rows = tables.method_rows(table)
     print_table(rows)
     complete = not arguments.quick and tables.is_complete(table)
-    claims = tables.make_claims(table, rows) if complete else []
+    ships = arguments.agent is None
+    name = "zero_tuning" if ships else "zero_tuning_retrained"
+    claims = tables.make_claims(table, rows) if complete and ships else []
     folder = results_file.RESULTS if complete else quick_folder
     command = shlex.join(["python", "-m", "benchmarks.zero_tuning", *sys.argv[1:]])
     results_file.write(
-        "zero_tuning",
+        name,
         rows=[*rows, *tables.pair_rows(table)],
         claims=claims,
         seeds=settings.seeds,
         command=command,
         folder=folder,
     )
-    (folder / "zero_tuning.md").write_text(markdown(table, rows, command))
-    zero_tuning_pictures.write(table, folder / "zero_tuning")
-    print(f"Wrote {folder}/zero_tuning.json, .md and pictures.")
+    (folder / f"{name}.md").write_text(markdown(table, rows, command, name))
+    zero_tuning_pictures.write(table, folder / name)
+    print(f"Wrote {folder}/{name}.json, .md and pictures.")
     return 0 if all(claim.holds for claim in claims) else 1
 
 

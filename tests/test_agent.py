@@ -80,6 +80,16 @@ def test_what_is_not_safetensors_is_refused(tmp_path):
         alphaopt.load_agent(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("kept", [0, 5, 200, -1], ids="{} bytes".format)
+def test_what_is_cut_off_is_refused(kept, tmp_path):
+    alphaopt.save_agent(tmp_path / "whole.safetensors", _agent())
+    whole = (tmp_path / "whole.safetensors").read_bytes()
+    (tmp_path / "a.safetensors").write_bytes(whole[:kept])
+
+    with pytest.raises(ValueError, match=r"a\.safetensors' is not a safetensors file"):
+        alphaopt.load_agent(tmp_path / "a.safetensors")
+
+
 def test_foreign_safetensors_are_refused(tmp_path):
     safetensors.numpy.save_file({"w": np.zeros(3, np.float32)}, tmp_path / "a.safetensors")
 
