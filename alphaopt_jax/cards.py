@@ -28,6 +28,7 @@ class AgentCard:
       hardware: What it was trained on.
       versions: Packages that it was trained with.
       score: Mean log of final over initial loss on the families of `selected_on`.
+      results: What was measured on tasks that neither training nor selection saw, by what it is.
       weaknesses: What it is known to be bad at, a sentence each.
     """
 
@@ -43,6 +44,7 @@ class AgentCard:
     hardware: str
     versions: Mapping[str, str]
     score: float
+    results: Mapping[str, float]
     weaknesses: Sequence[str]
 
 

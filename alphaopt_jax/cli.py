@@ -152,7 +152,7 @@ def _agents(command: Agents) -> None:
     table = rich_table.Table("", command.name, show_lines=True)
     for field, value in dataclasses.asdict(cards.load_card(command.name)).items():
         if isinstance(value, Mapping):
-            value = ", ".join(f"{name} {version}" for name, version in value.items())
+            value = "\n".join(f"{name} {each}" for name, each in value.items())
         elif isinstance(value, list | tuple):
             value = "\n".join(value)
         table.add_row(field.replace("_", " "), str(value))

@@ -28,6 +28,7 @@ def test_every_shipped_agent_loads_is_small_and_has_a_card(name):
     assert path.stat().st_size < 1_000_000
     assert card.name == name
     assert card.weaknesses
+    assert card.results
     assert not set(card.trained_on) & set(card.selected_on)
     for family in (*card.trained_on, *card.selected_on):
         assert "mnist" not in family

@@ -295,6 +295,7 @@ def _card(
         hardware=f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} cores",
         versions={name: metadata.version(name) for name in ("jax", "flax", "optax", "rlax")},
         score=round(result.score, 3),
+        results={},
         weaknesses=(),
     )
 
