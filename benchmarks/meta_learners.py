@@ -224,7 +224,7 @@ def summarize(runs: Sequence[Run]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "method": name,
-                "setting": f"{mine[0].setting.learning_rate:g}, {mine[0].setting.exploration:g}",
+                "setting": _described(mine[0].setting),
                 "start": float(np.mean([run.scores[0] for run in mine])),
                 "score": float(at_steps.mean()),
                 "interval": _interval(at_steps),
@@ -244,6 +244,11 @@ def summarize(runs: Sequence[Run]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _described(setting: Setting) -> str:
+    at_edge = setting.learning_rate in (min(_RATES), max(_RATES))
+    return f"{setting.learning_rate:g}{' (edge)' if at_edge else ''}, {setting.exploration:g}"
 
 
 def _interval(values: np.ndarray) -> float | None:
@@ -308,7 +313,8 @@ def markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
         " OpenAI-ES learns when episodes end, persistent ES after each quarter of"
         f" one. Each method has the best of {len(_RATES)} learning rates of the agent's Adam, and"
         " evolution also of two deviations of the noise on the agent's parameters, chosen on"
-        " another seed with half of the rounds by the same validation."
+        " another seed with half of the rounds by the same validation; (edge) marks a rate at the"
+        " edge of what was tried."
         f"\n\n{results_file.markdown_table(rows, COLUMNS)}\n"
         "![By steps](meta_learners_env_steps.png)\n\n![By time](meta_learners_seconds.png)\n"
     )

@@ -8,7 +8,7 @@ import pytest
 from alphaopt_jax.meta import MetaConfig
 from benchmarks import meta_learners as benchmark
 
-_SETTING = benchmark.Setting(1e-3, 0.3)
+_SETTING = benchmark.Setting(1e-2, 0.3)
 
 
 def _run(method, seed, scores, seconds=(0.0, 10.0, 20.0)):
@@ -30,6 +30,7 @@ def test_rows_hold_the_score_at_the_end_and_at_the_time_that_the_quickest_takes(
     assert slow["interval"] == pytest.approx(12.7062, rel=1e-4)  # Student, one degree of freedom.
     assert (quick["score"], quick["score_at_equal_time"], quick["interval"]) == (-3.0, -3.0, 0.0)
     assert slow["seconds"] == 40.0
+    assert slow["setting"] == "0.01 (edge), 0.3"
     assert [curve["seed"] for curve in quick["curves"]] == [0, 1]
 
 
