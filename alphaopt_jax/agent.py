@@ -51,6 +51,11 @@ class Agent:
                 f" contract {observation.CONTRACT_VERSION}. Train it again, or install the"
                 " version of alphaopt_jax that it was trained with."
             )
+        if not self.anytime_steps > 0:
+            raise ValueError(
+                "`anytime_steps`, after which an agent's rates begin to fall, must be above zero,"
+                f" or infinite for rates that do not fall; got {self.anytime_steps}."
+            )
         found = {path: jnp.shape(leaf) for path, leaf in _flatten(self.params).items()}
         try:
             network = self.network

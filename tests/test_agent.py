@@ -59,6 +59,12 @@ def test_an_agent_that_says_nothing_of_time_keeps_its_rates(tmp_path):
     assert alphaopt.load_agent(tmp_path / "b.safetensors").anytime_steps == math.inf
 
 
+@pytest.mark.parametrize("steps", [0.0, -1.0, math.nan])
+def test_rates_that_begin_to_fall_before_the_start_are_refused(steps):
+    with pytest.raises(ValueError, match=r"`anytime_steps`.*must be above zero"):
+        dataclasses.replace(_agent(), anytime_steps=steps)
+
+
 def test_a_missing_one_is_named():
     with pytest.raises(FileNotFoundError, match=r"No agent 'nobody'.*agent=None"):
         alphaopt.load_agent("nobody")
