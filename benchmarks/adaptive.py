@@ -208,7 +208,7 @@ def markdown(
 @style.styled
 def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
     """How much lower or higher learning makes the loss of each task: dots, and bars over seeds."""
-    names = list(dict.fromkeys(row["task"] for row in rows if row["steps"] == HORIZONS[0]))
+    cases = list(dict.fromkeys((row["group"], row["task"]) for row in rows))
     title = "Loss of the agent that learns on, as a multiple of the frozen one's"
     size = (4.2 * len(HORIZONS) + 1.6, 0.27 * len(rows) / len(HORIZONS) + 1.6)
     figure = style.new_figure(size, title)
@@ -217,15 +217,15 @@ def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
         panel.axvline(1.0, color=style.FAINT, lw=1.2)
         for color, (group, label) in zip(_GROUP_COLORS, GROUPS.items(), strict=True):
             mine = [row for row in rows if row["group"] == group and row["steps"] == horizon]
-            places = [names.index(row["task"]) for row in mine]
+            places = [cases.index((group, row["task"])) for row in mine]
             ratios = np.array([np.exp(row["log_learning"] - row["log_frozen"]) for row in mine])
             if mine:
                 low, high = ratios.min(axis=1), ratios.max(axis=1)
                 panel.hlines(places, low, high, color=color, lw=1.6, alpha=0.45)
                 panel.plot([row["ratio"] for row in mine], places, "o", color=color, label=label)
         panel.set(xscale="log", title=f"{horizon:,} steps")
-        panel.set_yticks(range(len(names)), names)
-        panel.set_ylim(len(names) - 0.4, -0.6)
+        panel.set_yticks(range(len(cases)), [task for _, task in cases])
+        panel.set_ylim(len(cases) - 0.4, -0.6)
         panel.tick_params(axis="y", length=0)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
