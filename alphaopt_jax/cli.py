@@ -68,7 +68,7 @@ class MetaTrain:
     """
 
     folder: Annotated[pathlib.Path, tyro.conf.Positional]
-    rounds: int = 500
+    rounds: int = 300
     seed: int = 0
     method: Literal["ppo", "openai_es", "persistent_es"] = "ppo"
     families: tuple[str, ...] = ()
@@ -212,6 +212,9 @@ def _meta_train(command: MetaTrain) -> None:
         method = ppo.ppo(config)
     else:
         method = evolution.evolution(config, command.method)
+    if jax.config.jax_compilation_cache_dir is None:
+        # What is compiled outlasts the process, so that a run that is begun again goes on at once.
+        jax.config.update("jax_compilation_cache_dir", str(command.folder / "compiled"))
     result = meta.meta_train(
         {name: families[name] for name in command.families or families},
         schedule=meta.Schedule(num_rounds=command.rounds),

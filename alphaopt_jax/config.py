@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal
 
 import optax
@@ -23,8 +22,8 @@ class AlphaOptConfig:
       max_log_rate: The agent may change `relative_step` by a factor of `exp(-max_log_rate)` to
         `exp(max_log_rate)`.
       anytime_steps: A fresh agent's rates fall with the square root of time after about so many
-        steps, where the horizon is not known. An agent that learns online needs no such help, so
-        that by default they do not.
+        steps, where the horizon is not known. Without (`math.inf`), what it explores and learns
+        long after it has arrived can throw it out again.
       max_relative_step: Bound on `relative_step` times the user's `learning_rate`, so that one much
         too large cannot destroy the parameters before the agent has learned.
       gradient_decay: Decay of the first moment of the gradients.
@@ -57,7 +56,7 @@ class AlphaOptConfig:
     relative_step: float = 0.03
     minimum_scale: float = 0.02
     max_log_rate: float = 2.0
-    anytime_steps: float = math.inf
+    anytime_steps: float = 1000.0
     max_relative_step: float = 0.05
     gradient_decay: float = 0.9
     squared_gradient_decay: float = 0.99

@@ -63,6 +63,7 @@ NUM_COORDINATE_FEATURES = len(COORDINATE_FEATURES)
 NUM_DIRECT_FEATURES = NUM_COORDINATE_FEATURES + len(CONTEXT_FEATURES)
 NUM_FEATURES = NUM_DIRECT_FEATURES + len(MEMORY_FEATURES)
 
+_LONG_RUN = 1000.0  # Steps; with a known horizon too, rates fall with the root of time after them.
 _TINY = 1e-30  # Smaller than the square of any gradient that float32 can tell from zero.
 
 
@@ -202,9 +203,10 @@ def schedule(
     The environment's own schedule: what is left for the agent is how high the rates are, not that
     they must fall. Where the horizon is known they fall linearly to its end, which is close to the
     best one on most tasks (Defazio et al. 2023, "When, why and how much? Adaptive learning rate
-    scheduling by refinement"). Where it is not, they fall with the square root of time, which
-    loses little whenever the training ends (Zinkevich 2003, "Online convex programming and
-    generalized infinitesimal gradient ascent").
+    scheduling by refinement"); and, since a longer training bears lower rates, with the square root
+    of time after a thousand steps. Where it is not known, they fall with the square root of time
+    alone, which loses little whenever the training ends (Zinkevich 2003, "Online convex programming
+    and generalized infinitesimal gradient ascent").
 
     Args:
       step: This update's number, from 1, `float32[]`.
@@ -212,18 +214,21 @@ def schedule(
       anytime_steps: As in `agent.Agent`.
 
     Returns:
-      `float32[]`, `1 - (step - 1) / num_steps` where the horizon is known; past it it stays what it
-      was at the last step. Else `1 / sqrt(1 + (step - 1) / anytime_steps)`.
+      `float32[]`, `(1 - (step - 1) / num_steps) / sqrt(1 + (step - 1) / 1000)` where the horizon is
+      known; past it it stays what it was at the last step. Else
+      `1 / sqrt(1 + (step - 1) / anytime_steps)`.
 
     Example:
-      >>> float(schedule(jnp.asarray(51.0), 100, 30.0))
-      0.5
+      >>> float(schedule(jnp.asarray(3001.0), 6000, 30.0))
+      0.25
       >>> float(schedule(jnp.asarray(91.0), None, 30.0))
       0.5
     """
     known, horizon = _horizon(num_steps)
-    falling = jnp.maximum(1.0 - (step - 1.0) / horizon, 1.0 / horizon)
-    anytime = 1.0 / jnp.sqrt(1.0 + (step - 1.0) / anytime_steps)
+    elapsed = step - 1.0
+    planned = jnp.minimum(elapsed, horizon - 1.0)
+    falling = (1.0 - planned / horizon) / jnp.sqrt(1.0 + planned / _LONG_RUN)
+    anytime = 1.0 / jnp.sqrt(1.0 + elapsed / anytime_steps)
     return jnp.where(known > 0, falling, anytime)
 
 

@@ -343,7 +343,9 @@ def test_rates_fall_to_a_known_horizon_and_with_the_root_of_time_to_an_unknown_o
             found.append(alphaopt_jax.learning_rates(state, params)[0])
         return np.array(found) / found[0]
 
-    np.testing.assert_allclose(rates(5, num_steps=4), [1.0, 0.75, 0.5, 0.25, 0.25], rtol=1e-5)
+    planned = np.array([0, 1, 2, 3, 3])
+    expected = (1.0 - planned / 4.0) / np.sqrt(1.0 + planned / 1000.0)
+    np.testing.assert_allclose(rates(5, num_steps=4), expected, rtol=1e-5)
     expected = 1.0 / np.sqrt(1.0 + np.arange(6) / 4.0)
     np.testing.assert_allclose(rates(6), expected, rtol=1e-5)
     agent = dataclasses.replace(agent, anytime_steps=math.inf)

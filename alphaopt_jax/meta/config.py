@@ -76,7 +76,7 @@ class MetaConfig:
     min_horizon: int = 50
     max_horizon: int = 5000
     unknown_horizon: float = 0.4
-    loss_floor: float = 1e-4
+    loss_floor: float = 1e-5
     num_explorers: int = 64
     leaf_exploration: float = 0.3
     exploration: float = 0.3

@@ -115,6 +115,7 @@ NUM_LEAF_OBSERVATIONS = observation.NUM_FEATURES - observation.NUM_COORDINATE_FE
 """Context and memory of a leaf, and what only the critic may see: the truth about time and loss."""
 
 _MAX_REWARD = 5.0
+_TINY = 1e-30  # Keeps the logarithm of a loss finite that was zero from the start.
 
 
 def layout(family: Family, config: MetaConfig) -> Layout:
@@ -307,7 +308,7 @@ def _step(
     observations = jax.lax.cond(is_observed, observe, lambda: outcome.observations)
     leaf_observations = jax.lax.cond(
         is_first,
-        lambda: _leaf_observations(member, of_leaves, history.fast, horizon),
+        lambda: _leaf_observations(member, of_leaves, history.fast, horizon, config),
         lambda: outcome.leaf_observations,
     )
     new = Member(
@@ -372,8 +373,9 @@ def _rewards(
     from, so that noise flatters no rate. What the end-point rule misses is shared by the leaves
     equally, so that their parts add up to the decrease.
     """
-    floor = config.loss_floor * member.first_loss
-    before, after = member.measure.loss + floor, measure.loss + floor
+    before, after = (
+        floored(loss, member.first_loss, config) for loss in (member.measure.loss, measure.loss)
+    )
     decrease = jnp.log(before) - jnp.log(after)
     num_leaves = len(model.sizes)
     if config.credit == "shared":
@@ -389,18 +391,32 @@ def _rewards(
     return leaf_parts + config.team_share * others, parts[positions]
 
 
+def floored(loss: chex.Array, first_loss: chex.Array, config: MetaConfig) -> chex.Array:
+    """A loss whose logarithm can be taken, by a share of the first one above what it was.
+
+    Rounding can put a cross-entropy that is as good as zero below it, which counts as zero.
+    """
+    return jnp.maximum(loss, 0.0) + config.loss_floor * first_loss + _TINY
+
+
 def _leaf_observations(
-    member: Member, of_leaves: chex.Array, recent_loss: chex.Array, horizon: chex.Array
+    member: Member,
+    of_leaves: chex.Array,
+    recent_loss: chex.Array,
+    horizon: chex.Array,
+    config: MetaConfig,
 ) -> chex.Array:
     """What the leaves' critic sees: all that the actor does, and the truth about time and loss."""
-    floor = 1e-6 * member.first_loss + 1e-30
-    # Rounding can put a cross-entropy that is as good as zero below it.
-    losses = jnp.maximum(jnp.stack([recent_loss, member.measure.loss]), 0.0)
+    before, recent, now = (
+        jnp.log(floored(loss, member.first_loss, config))
+        for loss in (member.first_loss, recent_loss, member.measure.loss)
+    )
     truth = jnp.stack(
         [
             2.0 * member.step / horizon - 1.0,
             0.5 * jnp.log(horizon) - 3.0,
-            *(0.3 * jnp.log((losses + floor) / (member.first_loss + floor))),
+            0.3 * (recent - before),
+            0.3 * (now - before),
         ]
     )
     truth = jnp.broadcast_to(jnp.clip(truth, -5.0, 5.0), (of_leaves.shape[0], truth.size))

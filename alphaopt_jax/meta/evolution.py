@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 from alphaopt_jax import policy
-from alphaopt_jax.meta import method, population, ppo
+from alphaopt_jax.meta import environment, method, population, ppo
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family
 
@@ -209,4 +209,4 @@ def _tell(
 def _log_loss(episodes: population.Population, config: MetaConfig) -> chex.Array:
     """Log of every member's loss, `float32[B]`, with the floor that PPO's rewards have too."""
     members = episodes.members
-    return jnp.log(members.measure.loss + config.loss_floor * members.first_loss)
+    return jnp.log(environment.floored(members.measure.loss, members.first_loss, config))

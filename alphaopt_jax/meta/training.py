@@ -49,8 +49,8 @@ class Schedule:
       validation_tasks: Tasks of each validation family.
     """
 
-    num_rounds: int = 500
-    validate_every: int = 100
+    num_rounds: int = 300
+    validate_every: int = 50
     checkpoint_every: int = 100
     validation_horizons: Sequence[int] = (200, 2000)
     validation_tasks: int = 8

@@ -127,4 +127,7 @@ class Validation:
                 ratio = np.log((final + _FLOOR * initial) / (initial * (1.0 + _FLOOR)))
                 ratio = np.minimum(np.nan_to_num(ratio, nan=_WORST), _WORST)
                 scores[f"{name}/{horizon}{'' if is_told else ' untold'}"] = float(np.mean(ratio))
+            if jax.config.jax_compilation_cache_dir is not None:
+                # Compiled programs take memory maps, which run out; this one comes back from there.
+                run.clear_cache()
         return scores

@@ -52,7 +52,12 @@ def training_mlps() -> list[Family]:
             "mixture_zero_last", mlp((24, 24), 8, nn.swish, zeros), mixture(20, 8), batch_size=64
         ),
         classifier("spirals_tanh", mlp((16,) * 4, 2, nn.tanh), synthetic.spirals(), batch_size=128),
-        classifier("narrow_mixture_gelu", mlp((8,), 3, nn.gelu), mixture(13, 3), batch_size=8),
+        classifier(
+            "raw_mixture_relu",
+            mlp((24,), 3),
+            synthetic.in_raw_units(mixture(13, 3)),
+            batch_size=16,
+        ),
         classifier("wide_mixture_tanh", mlp((96,), 6, nn.tanh), mixture(24, 6), batch_size=48),
         classifier("deep_mixture_relu", mlp((16,) * 5, 4), mixture(12, 4), batch_size=32),
         student(
@@ -98,6 +103,12 @@ def validation_networks() -> list[Family]:
             "deep_mixture_tanh",
             mlp((12,) * 6, 4, nn.tanh),
             synthetic.gaussian_mixture(10, 4),
+            batch_size=32,
+        ),
+        classifier(
+            "deep_raw_mixture_relu",
+            mlp((20, 12), 4),
+            synthetic.in_raw_units(synthetic.gaussian_mixture(8, 4)),
             batch_size=32,
         ),
         classifier(

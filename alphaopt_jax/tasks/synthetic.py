@@ -1,8 +1,8 @@
 """Data that is generated as it is drawn: mixtures, spirals, linear functions, teacher networks.
 
 Inputs of a data set are multiplied by one factor between 0.3 and 3.3, since what a user feeds a
-network is not always standardised. Held-out examples come from the same distribution, with its
-noise.
+network is not always standardised; `in_raw_units` goes further. Held-out examples come from the
+same distribution, with its noise.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 from alphaopt_jax.tasks.supervised import HELD_OUT_EXAMPLES, Batch, Source, log_uniform
 
 _INPUT_SCALES = (np.exp(-1.2), np.exp(1.2))
+_OFFSETS = (1.0, 10.0)
+_UNITS = (0.1, 200.0)
 _HIGHEST_LABEL_NOISE = 0.1
 _COMPONENTS_PER_CLASS = 4
 
@@ -121,6 +123,49 @@ def gaussian_mixture(features: int, classes: int) -> Source:
         return Batch((parameters.centres[components] + noise) @ parameters.mixing, labels)
 
     return generated(jax.ShapeDtypeStruct((features,), jnp.float32), sample, draw)
+
+
+class RawUnits(NamedTuple):
+    """A data set whose features were never standardised.
+
+    Attributes:
+      data: The data set as it would be.
+      offsets: Added to the features first, `float32[features]`.
+      units: What they are multiplied by then, `float32[features]`.
+    """
+
+    data: Any
+    offsets: chex.Array
+    units: chex.Array
+
+
+def in_raw_units(source: Source) -> Source:
+    """Returns data sets of `source` as if each feature was measured in a unit of its own.
+
+    Features lie up to ten away from zero, all on one side, and their units span more than three
+    decades, as in tables that come from instruments.
+
+    Args:
+      source: Of inputs `float32[features]`.
+    """
+
+    def convert(raw: RawUnits, batch: Batch) -> Batch:
+        return batch._replace(inputs=(batch.inputs + raw.offsets) * raw.units)
+
+    def sample(key: chex.PRNGKey) -> RawUnits:
+        data_key, offset_key, unit_key = jax.random.split(key, 3)
+        return RawUnits(
+            data=source.sample(data_key),
+            offsets=log_uniform(offset_key, *_OFFSETS, source.example.shape),
+            units=log_uniform(unit_key, *_UNITS, source.example.shape),
+        )
+
+    return Source(
+        example=source.example,
+        sample=sample,
+        draw=lambda raw, key, size: convert(raw, source.draw(raw.data, key, size)),
+        held_out=lambda raw: convert(raw, source.held_out(raw.data)),
+    )
 
 
 class SpiralParameters(NamedTuple):
