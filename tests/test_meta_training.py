@@ -48,6 +48,7 @@ def uninterrupted():
     return _train()
 
 
+@pytest.mark.slow
 def test_the_history_tells_the_scores_and_the_best_agent_is_kept(uninterrupted):
     history = uninterrupted.history
     assert [entry["round"] for entry in history] == [0, 4, 8, 12]
@@ -123,6 +124,7 @@ def test_no_families_are_refused():
         meta_train({}, validation=_VALIDATION)
 
 
+@pytest.mark.slow
 def test_what_breaks_is_reported_with_its_round():
     def broken(scale):
         task = bowls().task(scale)
