@@ -1,4 +1,9 @@
-"""What the agent sees of a whole model, and the log rates it chooses: one step without exploration.
+"""What the agent sees of a whole model, and what it decides: one step without exploration.
+
+The agent decides on two levels. What concerns a leaf as a whole (its statistics, the loss, the
+time) it sees in a sample of the leaf, and decides anew at every step. By how much the rate of each
+parameter differs from its leaf's is decided at every `AlphaOptConfig.decision_interval`-th step,
+and held in between: it changes slowly, and looking at every parameter costs more than moving it.
 
 Here leaves keep their shapes, and with them their sharding. Meta-training, whose models are tiny
 and many, does the same on flat vectors: `meta/environment.py`.
@@ -6,37 +11,42 @@ and many, does the same on flat vectors: `meta/environment.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import chex
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from alphaopt_jax import memory as memory_lib
-from alphaopt_jax import observation, policy
+from alphaopt_jax import observation, policy, samples
 from alphaopt_jax.config import AlphaOptConfig
 
 
 class Sight(NamedTuple):
-    """What the agent sees of a model at one step.
+    """What the agent sees of a model of L leaves at one step, by a sample of P parameters of each.
 
     Attributes:
-      views: What it sees of every leaf now.
+      sample: The sampled parameters, gradients and moments, each `float32[L, P]`.
+      normalized: Their gradients and momenta in units of their own root mean square.
+      statistics: Of every leaf, each `float32[L]`.
+      context: `float32[L, C]`, the features named in `observation.CONTEXT_FEATURES`.
       memory: What every leaf remembers, this step included.
-      memory_features: `float32[leaves, K]`, those named in `observation.MEMORY_FEATURES`.
+      memory_features: `float32[L, K]`, those named in `observation.MEMORY_FEATURES`.
       history: Moving averages of the loss, this step included.
     """
 
-    views: Sequence[observation.LeafView]
+    sample: observation.Coordinates
+    normalized: observation.Normalized
+    statistics: observation.LeafStatistics
+    context: chex.Array
     memory: memory_lib.LeafMemory
     memory_features: chex.Array
     history: memory_lib.LossHistory
 
 
 def see(
-    leaves: Sequence[observation.Coordinates],
+    sample: observation.Coordinates,
+    sampling: samples.Sampling,
     loss: chex.Array | None,
     memory: memory_lib.LeafMemory,
     history: memory_lib.LossHistory,
@@ -44,10 +54,11 @@ def see(
     num_steps: chex.Numeric | None,
     config: AlphaOptConfig,
 ) -> Sight:
-    """Observes every leaf.
+    """Observes all leaves.
 
     Args:
-      leaves: Parameters, gradients and moments of every leaf, this step's gradient included.
+      sample: Sampled parameters, gradients and moments, this step's gradient included.
+      sampling: What was sampled, of at least one leaf.
       loss: The loss, `float32[]`, or None.
       memory: What every leaf remembers.
       history: Moving averages of the loss.
@@ -61,51 +72,101 @@ def see(
     """
     if loss is not None:
         history = memory_lib.append_loss(history, loss)
-    views = [observation.observe(leaf, history, step, num_steps, config) for leaf in leaves]
-    if not views:
-        no_features = jnp.zeros((0, len(observation.MEMORY_FEATURES)), jnp.float32)
-        return Sight(views, memory, no_features, history)
-    statistics = [view.statistics for view in views]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *statistics)
+    normalized = observation.normalize(sample, step, config)
+    means = [
+        samples.means(each, sampling)
+        for each in observation.averaged_for_statistics(sample.param, normalized)
+    ]
+    statistics = observation.statistics_of_means(means, step, config)
     memory = memory_lib.remember(
         memory,
-        stacked.persistence,
-        stacked.consistency,
-        stacked.second_moment,
-        stacked.scale,
+        statistics.persistence,
+        statistics.consistency,
+        statistics.second_moment,
+        statistics.scale,
         step,
     )
-    fan_ins = np.array([observation.fan_in(leaf.param.shape) for leaf in leaves], np.float32)
-    features = observation.memory_features(memory, stacked, fan_ins, history, num_steps, config)
-    return Sight(views, memory, features, history)
+    is_matrix = np.array([len(shape) > 1 for shape in sampling.shapes], np.float32)
+    fan_ins = np.array([observation.fan_in(shape) for shape in sampling.shapes], np.float32)
+    return Sight(
+        sample=sample,
+        normalized=normalized,
+        statistics=statistics,
+        context=observation.context_features(statistics, is_matrix, history, step, num_steps),
+        memory=memory,
+        memory_features=observation.memory_features(
+            memory, statistics, fan_ins, history, num_steps, config
+        ),
+        history=history,
+    )
 
 
-def act(
-    agent: chex.ArrayTree, network: policy.ActorCritic, sight: Sight
-) -> tuple[list[chex.Array], chex.Array]:
-    """Chooses the mean log rate of every parameter.
+def relative_rates(
+    agent: chex.ArrayTree,
+    network: policy.ActorCritic,
+    leaf: observation.Coordinates,
+    statistics: observation.LeafStatistics,
+    decision: policy.LeafDecision,
+    momentum_scale: chex.Array,
+    second_moment_scale: chex.Array,
+    config: AlphaOptConfig,
+) -> chex.Array:
+    """By which factor the rate of each parameter differs from its leaf's own.
 
     Args:
       agent: Parameters of `network`.
       network: The actor-critic.
-      sight: What it sees.
+      leaf: Parameters, gradients and moments of one leaf, or of several of one shape, stacked.
+      statistics: Of this leaf, each `float32[]`, or a shape that broadcasts against the leaf's.
+      decision: What was decided for the leaf as a whole: `activation` with the hidden units on the
+        leading axis, `log_rate`; each unit's shape as in `statistics`.
+      momentum_scale: Corrects the first moments for their start, `float32[]`.
+      second_moment_scale: Corrects the second moments.
+      config: The constants.
 
     Returns:
-      The mean log rates, one array of every leaf's shape, and the leaves' own parts of them,
-      `float32[leaves]`.
+      `float16` factors of the leaf's shape.
     """
-    if not sight.views:
-        return [], jnp.zeros((0,), jnp.float32)
-    context = jnp.stack([view.context for view in sight.views])
-    decisions = policy.decide_leaves(agent, context, sight.memory_features, network)
-    log_rates = [
-        policy.mean_log_rate(
-            agent,
-            view.features,
-            decisions.activation[index],
-            decisions.log_rate[index],
-            network.max_log_rate,
-        )
-        for index, view in enumerate(sight.views)
-    ]
-    return log_rates, policy.bound(decisions.log_rate, network.max_log_rate)
+    normalized = observation.normalize_with(leaf, momentum_scale, second_moment_scale, config)
+    log_rate = policy.mean_log_rate(
+        agent,
+        observation.coordinate_features(leaf.param, normalized, statistics),
+        decision.activation,
+        decision.log_rate,
+        network.max_log_rate,
+    )
+    return relative(log_rate, policy.bound(decision.log_rate, network.max_log_rate))
+
+
+def learning_rates(
+    log_rates: chex.Array,
+    scales: chex.Array,
+    multiplier: chex.Numeric,
+    schedule: chex.Array,
+    config: AlphaOptConfig,
+) -> chex.Array:
+    """From actions to learning rates.
+
+    Args:
+      log_rates: The actions, `float32`, any shape.
+      scales: Scale of the leaf that each belongs to, the same shape.
+      multiplier: The user's `learning_rate`, positive, `float32[]`.
+      schedule: The factor of `observation.schedule`, `float32[]`.
+      config: The constants.
+
+    Returns:
+      Positive `float32` rates of the actions' shape.
+    """
+    base = jnp.minimum(multiplier * config.relative_step, config.max_relative_step)
+    return scales * schedule * base * jnp.exp(log_rates)
+
+
+def relative(log_rate: chex.Array, leaf_log_rate: chex.Array) -> chex.Array:
+    """The factor between a parameter's rate and its leaf's, as it is kept: `float16`."""
+    return jnp.exp(log_rate - leaf_log_rate).astype(jnp.float16)
+
+
+def looks(updates_made: chex.Array, config: AlphaOptConfig) -> chex.Array:
+    """Whether every parameter is looked at now, `bool`: at first always, then at intervals."""
+    interval = config.decision_interval
+    return (updates_made < interval) | (updates_made % interval == 0)

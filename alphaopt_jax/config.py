@@ -29,6 +29,10 @@ class AlphaOptConfig:
       gradient_decay: Decay of the first moment of the gradients.
       squared_gradient_decay: Decay of their second moment.
       epsilon: Added to the root of the second moment where it divides.
+      moment_dtype: Type in which both moments are kept. `"bfloat16"` halves them; what it cannot
+        hold is rounded up or down at random, so that small changes are not lost.
+      decision_interval: Steps between two looks at every parameter. What concerns leaves as a whole
+        is decided at every step.
       direction: What the rates multiply. None means the first moment over the root of the second
         one, which is computed anyway; `optax.identity()` is the raw gradient.
       actor_hidden: Units in the actor's hidden layer. Every one costs time for every parameter.
@@ -46,7 +50,7 @@ class AlphaOptConfig:
       discount: Discount of future rewards, per step.
       gae_decay: Lambda of generalised advantage estimation.
       clip: Bound on the probability ratio in PPO's loss.
-      epochs: Passes over a rollout.
+      epochs: Passes over a rollout; each over its own share of the explorers where they are many.
       agent_learning_rate: Adam's learning rate for the agent.
       value_cost: Weight of the critic's loss.
       prior_weight: Weight, in the policy loss, of the divergence from the policy that the agent
@@ -61,6 +65,8 @@ class AlphaOptConfig:
     gradient_decay: float = 0.9
     squared_gradient_decay: float = 0.99
     epsilon: float = 1e-12
+    moment_dtype: Literal["float32", "bfloat16"] = "float32"
+    decision_interval: int = 8
     direction: optax.GradientTransformation | None = None
     actor_hidden: int = 8
     critic_hidden: int = 32
@@ -82,11 +88,18 @@ class AlphaOptConfig:
 def adaptive_config() -> AlphaOptConfig:
     """Returns the constants of an agent that has learned before and learns on.
 
-    It learns from fewer explorers and in one pass over a rollout, which costs a thirtieth, and
-    stays near to what it knows unless rewards speak clearly for something else.
+    It looks at every parameter less often, learns from fewer explorers and in one pass over a
+    rollout, which costs a thirtieth, and stays near to what it knows unless rewards speak clearly
+    for something else.
 
     Example:
       >>> adaptive_config().prior_weight > AlphaOptConfig().prior_weight
       True
     """
-    return AlphaOptConfig(num_explorers=1024, epochs=1, agent_learning_rate=1e-3, prior_weight=0.03)
+    return AlphaOptConfig(
+        decision_interval=16,
+        num_explorers=1024,
+        epochs=1,
+        agent_learning_rate=1e-3,
+        prior_weight=0.03,
+    )

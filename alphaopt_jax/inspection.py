@@ -10,22 +10,18 @@ import jax.numpy as jnp
 import optax
 
 from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import complex_numbers, memory, transform
+from alphaopt_jax import complex_numbers, memory
 from alphaopt_jax import state as state_lib
-from alphaopt_jax.config import AlphaOptConfig
 
-_DEFAULT_CONFIG = AlphaOptConfig()
+_SMALLEST = 6e-8  # Of the positive numbers of float16.
 
 
-def learning_rates(
-    state: optax.OptState, params: optax.Params, config: AlphaOptConfig = _DEFAULT_CONFIG
-) -> optax.Params:
+def learning_rates(state: optax.OptState, params: optax.Params) -> optax.Params:
     """The learning rate of every parameter at the last step.
 
     Args:
       state: State of `alphaopt`, or of a chain with it.
       params: The parameters, for their structure.
-      config: The config of `alphaopt`, if it was given one.
 
     Returns:
       `float32` rates, positive, in a pytree like the parameters (complex parameters have a rate for
@@ -40,24 +36,14 @@ def learning_rates(
     """
     state = state_lib.find(state)
     structure = jax.tree.structure(complex_numbers.split(params))
-    log_rates = jax.tree.leaves(state.log_rates)
-    rates = [
-        transform.rates_of_leaf(
-            leaf, state.leaf_scales[index], jnp.abs(state.multiplier), state.schedule, config
-        )
-        for index, leaf in enumerate(log_rates)
-    ]
-    return complex_numbers.merge(jax.tree.unflatten(structure, rates))
+    return complex_numbers.merge(jax.tree.unflatten(structure, _rates(state)))
 
 
-def metrics(
-    state: optax.OptState, config: AlphaOptConfig = _DEFAULT_CONFIG
-) -> dict[str, chex.Array]:
+def metrics(state: optax.OptState) -> dict[str, chex.Array]:
     """Scalars to log.
 
     Args:
       state: State of `alphaopt`, or of a chain with it.
-      config: The config of `alphaopt`, if it was given one.
 
     Returns:
       A flat dict of `float32[]`: `mean_learning_rate` over all parameters, `mean_log_rate` (mean
@@ -66,17 +52,17 @@ def metrics(
       `rounds` of learning.
     """
     state = state_lib.find(state)
-    log_rates = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(state.log_rates)]
-    count = max(sum(leaf.size for leaf in log_rates), 1)
-    rates = [
-        transform.rates_of_leaf(
-            leaf, state.leaf_scales[index], jnp.abs(state.multiplier), state.schedule, config
-        )
-        for index, leaf in enumerate(log_rates)
+    rates = _rates(state)
+    count = max(sum(rate.size for rate in rates), 1)
+    log_rates = [
+        leaf.size * state.leaf_log_rates[index]
+        + jnp.sum(jnp.log(jnp.maximum(leaf.astype(jnp.float32), _SMALLEST)))
+        for index, leaf in enumerate(jax.tree.leaves(state.relative_rates))
     ]
+    decided = jnp.asarray(state.updates_made) > 0
     figures = {
         "mean_learning_rate": sum((rate.sum() for rate in rates), start=jnp.zeros(())) / count,
-        "mean_log_rate": sum((leaf.sum() for leaf in log_rates), start=jnp.zeros(())) / count,
+        "mean_log_rate": jnp.where(decided, sum(log_rates, start=jnp.zeros(())) / count, 0.0),
         "updates_made": state.updates_made,
         "updates_skipped": state.updates_skipped,
     }
@@ -89,6 +75,14 @@ def metrics(
             "rounds": learner.rounds,
         }
     return {name: jnp.asarray(figure, jnp.float32) for name, figure in figures.items()}
+
+
+def _rates(state: state_lib.AlphaOptState) -> list[chex.Array]:
+    """The rates of every leaf."""
+    return [
+        state.leaf_rates[index] * leaf.astype(jnp.float32)
+        for index, leaf in enumerate(jax.tree.leaves(state.relative_rates))
+    ]
 
 
 def agent_from_state(state: optax.OptState) -> agent_lib.Agent:
@@ -133,7 +127,6 @@ def new_episode(state: optax.OptState) -> optax.OptState:
     direction = None if old.direction is None else blank.direction
     new = blank._replace(
         agent=old.agent,
-        schedule=jnp.ones_like(old.schedule),
         limits=old.limits,
         loss_history=memory.empty_loss_history(),
         direction=direction,

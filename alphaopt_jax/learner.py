@@ -1,38 +1,40 @@
 """The part of the agent that learns: explorers act with noise, are credited, and teach.
 
 A rollout lasts `rollout_length` steps with the same explorers. The reward of a step is known
-one step later, when the gradient at its end is; that of the rollout's last step is never used.
+one step later, when the gradient at its end is; that of the rollout's last step would only be known
+when others explore. Nobody explores at that step, so that everyone's rate is left as the agent
+means it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-import functools
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alphaopt_jax import acting, credit, explorers, learning, observation, policy
+from alphaopt_jax import acting, credit, explorers, learning, observation, policy, samples
 from alphaopt_jax.config import AlphaOptConfig
 from alphaopt_jax.state import LearnerState
 
 
 def init(
     agent: chex.ArrayTree,
-    leaf_sizes: Sequence[int],
+    sampling: samples.Sampling,
     key: chex.PRNGKey,
     config: AlphaOptConfig,
 ) -> LearnerState:
     """Returns the state of an agent that has not begun to learn. Consumes `key`."""
-    count = sum(explorers.allocate(leaf_sizes, config.num_explorers))
+    count = sum(count_explorers(sampling, config))
     return LearnerState(
         key_data=jax.random.key_data(key),
         # Copied: a state that is to be donated must not hold an array in two places.
         prior=jax.tree.map(jnp.array, agent) if config.prior_weight else None,
         agent_optimizer=learning.agent_optimizer(config).init(agent),
         explorers=jnp.zeros((count,), jnp.int32),
+        explorer_rates=jnp.zeros((count,), jnp.float16),
         rollout=learning.empty_rollout(config.rollout_length, count, observation.NUM_FEATURES),
         explorer_steps=jnp.zeros((count,), jnp.float32),
         explorer_gradients=jnp.zeros((count,), jnp.float32),
@@ -43,9 +45,15 @@ def init(
     )
 
 
+def count_explorers(sampling: samples.Sampling, config: AlphaOptConfig) -> tuple[int, ...]:
+    """Number of explorers in each leaf."""
+    return explorers.allocate(sampling.sizes, sampling.counts, config.num_explorers)
+
+
 def reward(
     state: LearnerState,
-    grads: Sequence[chex.Array],
+    grads: chex.Array,
+    sampling: samples.Sampling,
     loss: chex.Array | None,
     slot: chex.Array,
     config: AlphaOptConfig,
@@ -54,7 +62,8 @@ def reward(
 
     Args:
       state: The learner.
-      grads: Gradients of every leaf after that step.
+      grads: Gradients of the sampled parameters after that step, `float32[L, P]`.
+      sampling: What was sampled.
       loss: The loss after that step, `float32[]`, if it is known.
       slot: Position of the present step in the rollout, `int32[]`; at 0 there is nobody to credit.
       config: The constants.
@@ -62,15 +71,16 @@ def reward(
     Returns:
       The learner with the rewards noted.
     """
-    sizes = [leaf.size for leaf in grads]
-    counts = explorers.allocate(sizes, config.num_explorers)
-    grad = explorers.gather(grads, state.explorers, counts)
+    counts, sizes = count_explorers(sampling, config), np.array(sampling.sizes)
     parts = credit.divided(
-        state.explorer_gradients, grad, state.explorer_steps, config.previous_gradient_weight
+        state.explorer_gradients,
+        explorers.take(grads, state.explorers, counts),
+        state.explorer_steps,
+        config.previous_gradient_weight,
     )
-    represented = np.repeat(np.array(sizes) / np.maximum(counts, 1), counts).astype(np.float32)
+    represented = (sizes / np.maximum(counts, 1))[explorers.leaf_of(counts)].astype(np.float32)
     total = jnp.sum(parts * represented)
-    team = min(config.team_share / max(sum(sizes), 1), 1.0)
+    team = min(config.team_share / max(sum(sampling.sizes), 1), 1.0)
     parts = (1.0 - team) * parts + team * total
     if config.credit == "shared":
         known = loss is not None
@@ -90,91 +100,108 @@ def explore(
     state: LearnerState,
     agent: chex.ArrayTree,
     network: policy.ActorCritic,
-    leaves: Sequence[observation.Coordinates],
     sight: acting.Sight,
-    step: chex.Array,
+    sampling: samples.Sampling,
+    leaf_log_rates: chex.Array,
     slot: chex.Array,
     config: AlphaOptConfig,
-) -> tuple[LearnerState, chex.Array]:
+) -> LearnerState:
     """Draws new explorers where a rollout begins, and lets them act with noise.
 
     Args:
       state: The learner.
       agent: Parameters of `network`.
       network: The actor-critic.
-      leaves: Parameters, gradients and moments of every leaf.
       sight: What the agent sees.
-      step: This update's number, from 1, `float32[]`.
+      sampling: What it sees this by.
+      leaf_log_rates: The leaves' own log rates, `float32[L]`.
       slot: Position of this step in the rollout, `int32[]`.
       config: The constants.
 
     Returns:
-      The learner with what the explorers saw and did noted, and the noise to be added to their log
-      rates, `float32[M]`.
+      The learner with what the explorers saw and did noted.
     """
-    sizes = [leaf.param.size for leaf in leaves]
-    counts = explorers.allocate(sizes, config.num_explorers)
-    key, sample_key, noise_key = jax.random.split(jax.random.wrap_key_data(state.key_data), 3)
-    positions = jnp.where(slot == 0, explorers.sample(sample_key, sizes, counts), state.explorers)
-    gathered, features = _explorers_see(leaves, sight, positions, counts, step, config)
+    counts = count_explorers(sampling, config)
+    key, draw_key, noise_key = jax.random.split(jax.random.wrap_key_data(state.key_data), 3)
+    drawn = explorers.draw(draw_key, sampling.counts, counts)
+    positions = jnp.where(slot == 0, drawn, state.explorers)
+    features = _explorers_see(sight, positions, counts)
     mean, _ = network.apply({"params": agent}, features)
-    noise = config.exploration * jax.random.normal(noise_key, mean.shape, jnp.float32)
+    deviation = jnp.where(slot == config.rollout_length - 1, 0.0, config.exploration)
+    actions = mean + deviation * jax.random.normal(noise_key, mean.shape, jnp.float32)
     rollout = state.rollout._replace(
         observations=state.rollout.observations.at[slot].set(features),
-        actions=state.rollout.actions.at[slot].set(mean + noise),
+        actions=state.rollout.actions.at[slot].set(actions),
         means=state.rollout.means.at[slot].set(mean),
     )
-    state = state._replace(
+    return state._replace(
         key_data=jax.random.key_data(key),
         explorers=positions,
+        explorer_rates=acting.relative(actions, leaf_log_rates[explorers.leaf_of(counts)]),
         rollout=rollout,
-        explorer_gradients=gathered.grad,
+        explorer_gradients=explorers.take(sight.sample.grad, positions, counts),
     )
-    return state, noise
 
 
-def _explorers_see(
-    leaves: Sequence[observation.Coordinates],
-    sight: acting.Sight,
-    positions: chex.Array,
-    counts: Sequence[int],
-    step: chex.Array,
+def note_steps(
+    state: LearnerState,
+    leaf_rates: chex.Array,
+    directions: chex.Array,
+    sampling: samples.Sampling,
     config: AlphaOptConfig,
-) -> tuple[observation.Coordinates, chex.Array]:
-    """The observations of some parameters.
+) -> LearnerState:
+    """Notes by how much the explorers' parameters are about to change.
 
     Args:
-      leaves: Parameters, gradients and moments of every leaf.
-      sight: What the agent sees of them.
-      positions: `int32[M]`, the explorers' positions within their flattened leaves.
-      counts: Number of explorers in each leaf.
-      step: This update's number, from 1, `float32[]`.
+      state: The learner.
+      leaf_rates: The leaves' own rates, positive, `float32[L]`.
+      directions: What the rates of the sampled parameters multiply, `float32[L, P]`. What is made
+        of an ascent step further down the chain is a descent.
+      sampling: What is sampled.
       config: The constants.
 
     Returns:
-      The explorers' parameters, gradients and moments, and `float32[M, NUM_FEATURES]`.
+      The learner with the steps noted.
     """
-    gathered = observation.Coordinates(
-        *(explorers.gather(field, positions, counts) for field in zip(*leaves, strict=True))
-    )
-    normalized = observation.normalize(gathered, step, config)
-    leaf_of = np.repeat(np.arange(len(counts)), counts)
-    of_leaf = jax.tree.map(
-        lambda *values: jnp.stack(values)[leaf_of], *(view.statistics for view in sight.views)
-    )
-    coordinate = observation.coordinate_features(gathered.param, normalized, of_leaf)
-    context = jnp.stack([view.context for view in sight.views])
-    features = (jnp.stack(coordinate, axis=-1), context[leaf_of], sight.memory_features[leaf_of])
-    return gathered, jnp.concatenate(features, axis=-1)
+    counts = count_explorers(sampling, config)
+    rates = leaf_rates[explorers.leaf_of(counts)] * state.explorer_rates.astype(jnp.float32)
+    direction = explorers.take(directions, state.explorers, counts)
+    return state._replace(explorer_steps=-rates * direction)
 
 
-# Jitted for those who call `update` outside of `jit`, where `cond` would compile at every call.
-@functools.partial(jax.jit, static_argnames=("network", "counts", "config"))
+def write_rates(
+    state: LearnerState,
+    relative_rates: Sequence[chex.Array],
+    sampling: samples.Sampling,
+    config: AlphaOptConfig,
+) -> list[chex.Array]:
+    """Puts the explorers' rates in their places among those of every leaf."""
+    counts = count_explorers(sampling, config)
+    return samples.write(relative_rates, state.explorers, state.explorer_rates, counts, sampling)
+
+
+def _explorers_see(sight: acting.Sight, positions: chex.Array, counts: Sequence[int]) -> chex.Array:
+    """The explorers' observations, `float32[M, NUM_FEATURES]`."""
+    leaf_of = explorers.leaf_of(counts)
+    param = explorers.take(sight.sample.param, positions, counts)
+    normalized = observation.Normalized(
+        *(explorers.take(each, positions, counts) for each in sight.normalized)
+    )
+    of_leaf = jax.tree.map(lambda values: values[leaf_of], sight.statistics)
+    coordinate = observation.coordinate_features(param, normalized, of_leaf)
+    features = (
+        jnp.stack(coordinate, axis=-1),
+        sight.context[leaf_of],
+        sight.memory_features[leaf_of],
+    )
+    return jnp.concatenate(features, axis=-1)
+
+
 def learn_when_full(
     state: LearnerState,
     agent: chex.ArrayTree,
     network: policy.ActorCritic,
-    counts: Sequence[int],
+    sampling: samples.Sampling,
     slot: chex.Array,
     config: AlphaOptConfig,
 ) -> tuple[chex.ArrayTree, LearnerState]:
@@ -184,13 +211,14 @@ def learn_when_full(
       state: The learner.
       agent: Parameters of `network`.
       network: The actor-critic.
-      counts: Number of explorers in each leaf.
+      sampling: What is sampled.
       slot: Position of this step in the rollout, `int32[]`.
       config: The constants.
 
     Returns:
       The agent's parameters and the learner.
     """
+    counts = count_explorers(sampling, config)
 
     def learn() -> tuple[chex.ArrayTree, LearnerState]:
         params, optimizer, losses = learning.learn(

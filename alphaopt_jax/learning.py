@@ -21,6 +21,7 @@ with warnings.catch_warnings():  # rlax's own imports warn of deprecations that 
 
 _MAX_ADVANTAGE = 4.0
 _MAX_REWARD = 5.0
+_ENOUGH_EXPLORERS = 1024  # For one pass to learn from.
 _TINY = 1e-30
 
 
@@ -140,7 +141,7 @@ def learn(
     network: policy.ActorCritic,
     config: AlphaOptConfig,
 ) -> tuple[chex.ArrayTree, optax.OptState, Losses]:
-    """Improves the agent on one rollout.
+    """Improves the agent on one rollout, in passes that share its explorers if they are many.
 
     Args:
       params: Parameters of `network`.
@@ -165,29 +166,50 @@ def learn(
     advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
     advantage = jnp.clip(advantage, -_MAX_ADVANTAGE, _MAX_ADVANTAGE)
     acted = Rollout(*(field[:-1] for field in rollout))
-    prior_mean, _ = (None, None) if prior is None else apply(prior, acted.observations)
-    old_log_prob = policy.log_probability(acted.actions, acted.means, config.exploration)
+    parts = _parts((acted, advantage, returns), config.epochs)
 
-    def loss(params: chex.ArrayTree) -> tuple[chex.Array, Losses]:
+    def loss(params: chex.ArrayTree, part: Any) -> tuple[chex.Array, Losses]:
+        acted, advantage, returns = part
         mean, value = apply(params, acted.observations)
-        log_ratio = policy.log_probability(acted.actions, mean, config.exploration) - old_log_prob
+        log_ratio = policy.log_probability(
+            acted.actions, mean, config.exploration
+        ) - policy.log_probability(acted.actions, acted.means, config.exploration)
         log_ratio = jnp.clip(log_ratio, -10.0, 10.0)
         policy_loss = clipped_policy_loss(log_ratio.ravel(), advantage.ravel(), config.clip)
         value_loss = optax.losses.huber_loss(value, returns).mean()
         total = policy_loss + config.value_cost * value_loss
         if prior is not None:
+            prior_mean, _ = apply(prior, acted.observations)
             total += config.prior_weight * divergence(mean, prior_mean, config.exploration).mean()
         return total, Losses(policy_loss, value_loss)
 
     optimizer = agent_optimizer(config)
 
-    def one_pass(carry: Any, _: None) -> tuple[Any, Losses]:
+    def one_pass(carry: Any, number: chex.Array) -> tuple[Any, Losses]:
         params, state = carry
-        grads, losses = jax.grad(loss, has_aux=True)(params)
+        part = jax.tree.map(lambda each: each[number % each.shape[0]], parts)
+        grads, losses = jax.grad(loss, has_aux=True)(params, part)
         updates, state = optimizer.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), losses
 
     (params, optimizer_state), losses = jax.lax.scan(
-        one_pass, (params, optimizer_state), length=config.epochs
+        one_pass, (params, optimizer_state), jnp.arange(config.epochs)
     )
     return params, optimizer_state, jax.tree.map(lambda values: values[-1], losses)
+
+
+def _parts(tree: chex.ArrayTree, passes: int) -> chex.ArrayTree:
+    """What each pass learns from: a part of the explorers each, or all where they are few.
+
+    From `[T, M, ...]` to `[parts, T, M / parts, ...]`. Every leaf's explorers lie side by side, so
+    that each part has its share of them.
+    """
+    count = jax.tree.leaves(tree)[0].shape[1]
+    parts = passes if count >= passes * _ENOUGH_EXPLORERS else 1
+
+    def cut(values: chex.Array) -> chex.Array:
+        length, rest = values.shape[0], values.shape[2:]
+        whole = values[:, : count // parts * parts]
+        return jnp.moveaxis(whole.reshape(length, count // parts, parts, *rest), 2, 0)
+
+    return jax.tree.map(cut, tree)

@@ -1,11 +1,10 @@
 """What one parameter sees: itself, its gradient and their history, its leaf, the loss, the time.
 
 An observation has three parts. The *coordinate features* differ from parameter to parameter and are
-computed for every one of them at every step, so there are few and they need only the accumulators
-that Adam has. The *context* is the same for all parameters of a leaf. The *memory* is what each
-leaf remembers of earlier steps, and what is known of the horizon. None of them changes when
-the loss or a leaf is multiplied by a constant, nor (but for the few features of `Context`) when
-the loss is shifted.
+computed for every one of them, so there are few and they need only the accumulators that Adam has.
+The *context* is the same for all parameters of a leaf. The *memory* is what each leaf remembers of
+earlier steps, and what is known of the horizon. None of them changes when the loss or a leaf is
+multiplied by a constant, nor (but for the few features of `Context`) when the loss is shifted.
 
 The meaning and order of the features is the *observation contract*: an agent is only good for the
 contract that it was trained with. Change a feature, and raise `CONTRACT_VERSION`.
@@ -115,22 +114,6 @@ class LeafStatistics(NamedTuple):
     consistency: chex.Array
     agreement: chex.Array
     persistence: chex.Array
-
-
-class LeafView(NamedTuple):
-    """What the agent sees of one leaf.
-
-    Attributes:
-      normalized: Gradient and momentum in units of their own root mean square.
-      statistics: Means over the leaf.
-      features: One array of the leaf's shape for each of `COORDINATE_FEATURES`.
-      context: `float32[len(CONTEXT_FEATURES)]`.
-    """
-
-    normalized: Normalized
-    statistics: LeafStatistics
-    features: tuple[chex.Array, ...]
-    context: chex.Array
 
 
 def memory_features(
@@ -266,61 +249,28 @@ def normalize(coordinates: Coordinates, step: chex.Array, config: AlphaOptConfig
     Returns:
       `Normalized` arrays of the coordinates' shape.
     """
-    second = coordinates.second_moment / (1.0 - config.squared_gradient_decay**step)
-    inverse_root = 1.0 / (jnp.sqrt(second) + config.epsilon)
-    momentum = coordinates.first_moment * inverse_root / (1.0 - config.gradient_decay**step)
-    return Normalized(coordinates.grad * inverse_root, momentum, second)
+    return normalize_with(coordinates, *start_corrections(step, config), config)
 
 
-def observe(
-    leaf: Coordinates,
-    history: LossHistory,
-    step: chex.Array,
-    num_steps: chex.Numeric | None,
+def start_corrections(step: chex.Array, config: AlphaOptConfig) -> tuple[chex.Array, chex.Array]:
+    """What first and second moments are multiplied by since they began at zero; `float32[]`."""
+    return (
+        1.0 / (1.0 - config.gradient_decay**step),
+        1.0 / (1.0 - config.squared_gradient_decay**step),
+    )
+
+
+def normalize_with(
+    coordinates: Coordinates,
+    momentum_scale: chex.Array,
+    second_moment_scale: chex.Array,
     config: AlphaOptConfig,
-) -> LeafView:
-    """Computes what the agent sees of one leaf.
-
-    Args:
-      leaf: Parameters, gradients and their moving averages.
-      history: The losses seen.
-      step: This update's number, from 1, `float32[]`.
-      num_steps: Planned number of updates, if known.
-      config: The constants.
-
-    Returns:
-      The leaf's `LeafView`.
-    """
-    normalized = normalize(leaf, step, config)
-    statistics = leaf_statistics(leaf.param, normalized, step, config)
-    return LeafView(
-        normalized,
-        statistics,
-        coordinate_features(leaf.param, normalized, statistics),
-        context_features(statistics, leaf.param.ndim > 1, history, step, num_steps),
-    )
-
-
-def leaf_statistics(
-    param: chex.Array, normalized: Normalized, step: chex.Array, config: AlphaOptConfig
-) -> LeafStatistics:
-    """Summarises one leaf. Empty leaves give finite numbers.
-
-    Args:
-      param: The leaf's parameters.
-      normalized: Gradient and momentum of the same shape.
-      step: Number of gradients averaged, `float32[]`, at least 1.
-      config: The constants.
-
-    Returns:
-      The statistics, each `float32[]`.
-    """
-    count = max(param.size, 1)
-    return statistics_of_means(
-        [jnp.sum(each) / count for each in averaged_for_statistics(param, normalized)],
-        step,
-        config,
-    )
+) -> Normalized:
+    """`normalize`, where what `start_corrections` gives was computed before."""
+    second = coordinates.second_moment * second_moment_scale
+    inverse_root = 1.0 / (jnp.sqrt(second) + config.epsilon)
+    momentum = coordinates.first_moment * (inverse_root * momentum_scale)
+    return Normalized(coordinates.grad * inverse_root, momentum, second)
 
 
 def averaged_for_statistics(param: chex.Array, normalized: Normalized) -> tuple[chex.Array, ...]:
@@ -365,39 +315,37 @@ def coordinate_features(
 
 
 def context_features(
-    leaf: LeafStatistics,
-    is_matrix: bool,
+    leaves: LeafStatistics,
+    is_matrix: np.ndarray,
     history: LossHistory,
     step: chex.Array,
     num_steps: chex.Numeric | None,
 ) -> chex.Array:
-    """The features named in `CONTEXT_FEATURES`.
+    """The features named in `CONTEXT_FEATURES`, of every leaf.
 
     Args:
-      leaf: Statistics of the leaf.
-      is_matrix: Whether the leaf has two or more axes.
+      leaves: Statistics of the leaves, each `float32[leaves]`.
+      is_matrix: 1 for leaves of two or more axes, else 0; `float32[leaves]`.
       history: The losses seen.
       step: This update's number, from 1, `float32[]`.
       num_steps: As in `memory_features`; the last two features are zero without it.
 
     Returns:
-      `float32[len(CONTEXT_FEATURES)]`.
+      `float32[leaves, len(CONTEXT_FEATURES)]`.
     """
     trend = (history.fast - history.slow) / (jnp.sqrt(history.spread) + _TINY)
     known, horizon = _horizon(num_steps)
     progress = jnp.minimum(step / horizon, 1.0)
     to_go, end = known * (2.0 * progress - 1.0), known * jnp.exp(-8.0 * (1.0 - progress))
+    of_all = (jnp.clip(trend, -2.0, 2.0), jnp.tanh(jnp.log(step) / 3.0 - 1.0), to_go, end)
     features = (
-        3.0 * leaf.consistency,
-        3.0 * leaf.agreement,
+        3.0 * leaves.consistency,
+        3.0 * leaves.agreement,
         jnp.asarray(is_matrix, jnp.float32),
-        0.2 * jnp.log(leaf.scale),
-        jnp.clip(trend, -2.0, 2.0),
-        jnp.tanh(jnp.log(step) / 3.0 - 1.0),
-        to_go,
-        end,
+        0.2 * jnp.log(leaves.scale),
+        *(jnp.full_like(leaves.scale, each) for each in of_all),
     )
-    return jnp.stack([_squash(feature) for feature in features])
+    return _squash(jnp.stack(features, axis=-1))
 
 
 def _squash(feature: chex.Array) -> chex.Array:

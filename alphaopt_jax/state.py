@@ -18,7 +18,8 @@ class LearnerState(NamedTuple):
       key_data: `uint32[2]`, from which every random number is drawn.
       prior: Parameters of the agent that it began with, or None where it is not held to them.
       agent_optimizer: State of the agent's own optimizer.
-      explorers: `int32[M]`, the explorers' positions within their flattened leaves.
+      explorers: `int32[M]`, which of the sampled parameters of their leaves the explorers are.
+      explorer_rates: `float16[M]`, by which factor their rates differ from their leaves'.
       rollout: What the explorers saw, did and got since they were drawn.
       explorer_steps: `float32[M]`, the last change of their parameters.
       explorer_gradients: `float32[M]`, their gradients when that change was made.
@@ -32,6 +33,7 @@ class LearnerState(NamedTuple):
     prior: chex.ArrayTree | None
     agent_optimizer: optax.OptState
     explorers: chex.Array
+    explorer_rates: chex.Array
     rollout: learning.Rollout
     explorer_steps: chex.Array
     explorer_gradients: chex.Array
@@ -55,12 +57,14 @@ class AlphaOptState(NamedTuple):
       updates_made: `int32[]`, steps that changed the parameters.
       updates_skipped: `int32[]`, steps skipped because a gradient or the loss was not finite.
       agent: Parameters of the actor-critic, a nested dict of `float32` arrays.
-      gradient_average: First moments; a tree like the parameters, `float32`.
-      squared_gradient_average: Second moments; a tree like the parameters, `float32`.
-      log_rates: The last actions; a tree like the parameters, `float16`.
-      leaf_scales: `float32[leaves]`, scale of each leaf's parameters at the last step.
-      multiplier: `float32[]`, the user's `learning_rate` at the last step.
-      schedule: `float32[]`, the factor by which time scaled the last rates.
+      gradient_average: First moments; a tree like the parameters, of
+        `AlphaOptConfig.moment_dtype`.
+      squared_gradient_average: Second moments; likewise.
+      relative_rates: By which factor the rate of each parameter differs from its leaf's; a tree
+        like the parameters, `float16`.
+      leaf_rates: `float32[leaves]`, the rate of each leaf at the last step, positive.
+      leaf_log_rates: `float32[leaves]`, the action behind it.
+      sampled_moments: Both moments of the sampled parameters, `float32[2, leaves, P]`.
       limits: What the agent was made for.
       leaf_memory: What every leaf remembers of earlier steps.
       loss_history: Moving averages of the loss.
@@ -73,10 +77,10 @@ class AlphaOptState(NamedTuple):
     agent: chex.ArrayTree
     gradient_average: optax.Updates
     squared_gradient_average: optax.Updates
-    log_rates: optax.Updates
-    leaf_scales: chex.Array
-    multiplier: chex.Array
-    schedule: chex.Array
+    relative_rates: optax.Updates
+    leaf_rates: chex.Array
+    leaf_log_rates: chex.Array
+    sampled_moments: chex.Array
     limits: AgentLimits
     leaf_memory: memory.LeafMemory
     loss_history: memory.LossHistory

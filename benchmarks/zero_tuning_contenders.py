@@ -128,7 +128,7 @@ def _alphaopt(name: str, agent: Path | None, *, knows_horizon: bool, **arguments
         return alphaopt.alphaopt(num_steps=num_steps if knows_horizon else None, **arguments)
 
     learns = arguments.get("learn", False)
-    constants = config.adaptive_config() if learns else config.AlphaOptConfig()
+    constants = config.adaptive_config()
     return Method(
         name,
         "candidate",

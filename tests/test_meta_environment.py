@@ -81,8 +81,9 @@ def test_a_silent_step_is_the_optimizers_own(num_steps):
         key, batch_key = jax.random.split(key)
 
     # What is compared is the way that was gone: the optimizer keeps its actions in half precision.
+    # A rate is off by at most 2⁻¹¹ of itself, and some parameters went to and fro.
     ways = end.params - start.params, jax.flatten_util.ravel_pytree(params)[0] - start.params
-    np.testing.assert_allclose(*ways, rtol=2e-4, atol=1e-5)
+    np.testing.assert_allclose(*ways, rtol=2e-4, atol=5e-5)
     np.testing.assert_allclose(end.step, 12.0)
 
 

@@ -1,15 +1,24 @@
 """What an agent sees equals numbers computed by hand, and no constant of the task shows in it."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alphaopt_jax import AlphaOptConfig, memory, observation
+from alphaopt_jax import AlphaOptConfig, acting, memory, observation, samples
 
 _CONFIG = AlphaOptConfig(
     gradient_decay=0.5, squared_gradient_decay=0.5, epsilon=1e-12, minimum_scale=0.02
 )
+
+
+class _View(NamedTuple):
+    normalized: observation.Normalized
+    statistics: observation.LeafStatistics
+    features: tuple[jax.Array, ...]
+    context: jax.Array
 
 
 def _accumulated(param, grads, config=_CONFIG):
@@ -23,16 +32,27 @@ def _accumulated(param, grads, config=_CONFIG):
 
 
 def _observe(param, grads, losses=(), num_steps=None, config=_CONFIG):
+    """What is seen of one leaf, all of whose parameters are sampled."""
     history = memory.empty_loss_history()
     for loss in losses:
         history = memory.append_loss(history, jnp.asarray(loss, jnp.float32))
-    return observation.observe(
-        _accumulated(param, grads, config),
+    leaf = _accumulated(param, grads, config)
+    sampling = samples.of_shapes([leaf.param.shape])
+    sight = acting.see(
+        observation.Coordinates(*(samples.read([each], sampling) for each in leaf)),
+        sampling,
+        None,
+        memory.empty_leaf_memory(1),
         history,
         jnp.asarray(len(grads), jnp.float32),
         num_steps,
         config,
     )
+    normalized, statistics, context = jax.tree.map(
+        lambda each: each[0], (sight.normalized, sight.statistics, sight.context)
+    )
+    features = observation.coordinate_features(sight.sample.param[0], normalized, statistics)
+    return _View(normalized, statistics, features, context)
 
 
 def test_moments_are_corrected_for_their_start():

@@ -30,7 +30,7 @@ def _shardings(mesh):
 
 
 def _parameter_shaped(state):
-    return (state.gradient_average, state.squared_gradient_average, state.log_rates)
+    return (state.gradient_average, state.squared_gradient_average, state.relative_rates)
 
 
 def _loss(params, number):

@@ -28,6 +28,8 @@ _CONFIG = alphaopt.AlphaOptConfig(
     gradient_decay=0.9,
     squared_gradient_decay=0.99,
     epsilon=1e-12,
+    moment_dtype="float32",
+    decision_interval=8,
     direction=None,
     actor_hidden=8,
     critic_hidden=32,
@@ -54,7 +56,7 @@ def _record(learn):
     record = {"loss": [], "mean_rate": [], "reward": [], "parameter_norm": []}
     for number in range(_STEPS):
         params, state, loss = step(params, state, training.batch(number))
-        figures = alphaopt.metrics(state, _CONFIG)
+        figures = alphaopt.metrics(state)
         record["loss"].append(float(loss))
         record["mean_rate"].append(float(figures["mean_learning_rate"]))
         record["reward"].append(float(figures.get("reward", 0.0)))

@@ -19,7 +19,7 @@ from alphaopt_jax import AlphaOptConfig
 alphaopt = functools.partial(alphaopt_jax.alphaopt, agent=None)
 
 _CONFIG = AlphaOptConfig()
-_FLOAT16_LOG_RATES = 4e-3  # The relative error that keeping log rates in float16 may cause.
+_FLOAT16_RATES = 2e-3  # The relative error that keeping relative rates in float16 may cause.
 
 
 def _params():
@@ -117,7 +117,7 @@ def test_direction_may_be_the_raw_gradient():
 
     updates, state = tx.update(grads, tx.init(params), params)
 
-    rates = alphaopt_jax.learning_rates(state, params, config)
+    rates = alphaopt_jax.learning_rates(state, params)
     _assert_close(updates, jax.tree.map(lambda rate, grad: -rate * grad, rates, grads), rtol=1e-5)
 
 
@@ -162,7 +162,6 @@ def test_schedule_gives_the_learning_rate_of_each_step():
         grads = jax.grad(_loss)(params)
         expected, _ = alphaopt(schedule(number), learn=False).update(grads, state, params)
         updates, state = scheduled.update(grads, state, params)
-        np.testing.assert_allclose(state.multiplier, -schedule(number), rtol=1e-6)
         _assert_close(updates, expected, rtol=1e-6)
         params = optax.apply_updates(params, updates)
 
@@ -197,7 +196,7 @@ def test_new_episode_keeps_what_was_learned_and_forgets_the_training(learning_up
     _assert_equal(new.learner.key_data, state.learner.key_data)
     assert new.updates_made == 0
     fresh = init(params)
-    forgotten = ("gradient_average", "squared_gradient_average", "log_rates", "loss_history")
+    forgotten = ("gradient_average", "squared_gradient_average", "relative_rates", "loss_history")
     for name in forgotten:
         _assert_equal(getattr(new, name), getattr(fresh, name))
     _assert_equal(new.learner.rollout, fresh.learner.rollout)
@@ -216,7 +215,7 @@ def test_order_of_the_coordinates_does_not_matter(decided_agent):
     permuted, _ = _run(tx, 5, params[order], lambda x: jnp.sum(slopes[order] * jnp.square(x - 1.0)))
 
     np.testing.assert_allclose(
-        permuted - params[order], (found - params)[order], rtol=_FLOAT16_LOG_RATES, atol=1e-6
+        permuted - params[order], (found - params)[order], rtol=_FLOAT16_RATES, atol=1e-6
     )
 
 
@@ -235,7 +234,7 @@ def test_scale_of_the_loss_does_not_matter(decided_agent, scale):
             params, state = step(params, state, factor)
         ends.append(jax.tree.map(lambda end, start: end - start, params, _params()))
 
-    _assert_close(ends[1], ends[0], rtol=_FLOAT16_LOG_RATES, atol=1e-6)
+    _assert_close(ends[1], ends[0], rtol=_FLOAT16_RATES, atol=1e-6)
 
 
 def test_a_step_without_a_loss_learns_too_and_the_loss_is_only_observed():
@@ -403,9 +402,9 @@ def test_training_under_scan_and_vmap_over_seeds_equals_steps_of_each_seed():
     params, rates = jax.jit(jax.vmap(train))(jnp.arange(3))
 
     expected, state = _run(alphaopt(seed=1, config=config), 5, start, loss)
-    np.testing.assert_allclose(params[1], expected, rtol=_FLOAT16_LOG_RATES)
+    np.testing.assert_allclose(params[1], expected, rtol=_FLOAT16_RATES)
     np.testing.assert_allclose(
-        rates[1], alphaopt_jax.learning_rates(state, expected), rtol=_FLOAT16_LOG_RATES
+        rates[1], alphaopt_jax.learning_rates(state, expected), rtol=_FLOAT16_RATES
     )
     assert not np.allclose(rates[0], rates[2], rtol=1e-3)
 
@@ -462,7 +461,7 @@ def test_multi_steps_gives_it_the_mean_gradient(decided_agent):
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(first))
     mean = jax.tree.map(lambda x: 2.0 * x, grads)
     expected, _ = inner.update(mean, inner.init(params), params, value=1.0)
-    _assert_close(second, expected, rtol=_FLOAT16_LOG_RATES)
+    _assert_close(second, expected, rtol=_FLOAT16_RATES)
 
 
 def test_masked_it_changes_only_what_it_may(decided_agent):

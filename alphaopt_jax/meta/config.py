@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from alphaopt_jax.config import AlphaOptConfig
+from alphaopt_jax.config import AlphaOptConfig, adaptive_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class MetaConfig:
         linearly to a twentieth.
     """
 
-    optimizer: AlphaOptConfig = dataclasses.field(default_factory=AlphaOptConfig)
+    optimizer: AlphaOptConfig = dataclasses.field(default_factory=adaptive_config)
     actor_hidden: int = 8
     leaf_hidden: int = 32
     critic_hidden: int = 32

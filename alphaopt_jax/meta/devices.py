@@ -42,9 +42,9 @@ def check_memory_maps() -> None:
     if taken > 0.95 * limit:
         raise MemoryError(
             f"The compiled rounds of the families so far take {taken} memory maps, of which Linux"
-            f" allows this process {limit}. Run the same again to go on from the last checkpoint with"
-            " what is compiled already, which takes fewer; else allow more with `sudo sysctl -w"
-            " vm.max_map_count=262144`, or train on fewer families."
+            f" allows this process {limit}. Run the same again to go on from the last checkpoint"
+            " with what is compiled already, which takes fewer; else allow more with"
+            " `sudo sysctl -w vm.max_map_count=262144`, or train on fewer families."
         )
 
 

@@ -15,7 +15,7 @@ from jax import flatten_util
 import jax.numpy as jnp
 import numpy as np
 
-from alphaopt_jax import credit, explorers, memory, observation, policy, transform
+from alphaopt_jax import acting, credit, explorers, memory, observation, policy
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family, Task
 
@@ -41,6 +41,8 @@ class Member(NamedTuple):
       params: `float32[N]`, its parameters, one leaf after the other.
       gradient_average: `float32[N]`, first moments of the gradients.
       squared_gradient_average: `float32[N]`, second moments.
+      relative_log_rates: `float32[N]`, by how much the log rate of each parameter differed from
+        its leaf's when they were last looked at.
       leaf_memory: What every leaf remembers.
       loss_history: Moving averages of the loss.
       step: `float32[]`, steps made.
@@ -55,6 +57,7 @@ class Member(NamedTuple):
     params: chex.Array
     gradient_average: chex.Array
     squared_gradient_average: chex.Array
+    relative_log_rates: chex.Array
     leaf_memory: memory.LeafMemory
     loss_history: memory.LossHistory
     step: chex.Array
@@ -130,7 +133,7 @@ def layout(family: Family, config: MetaConfig) -> Layout:
         is_matrix=np.array([leaf.ndim > 1 for leaf in leaves], np.float32),
         fan_in=np.array([observation.fan_in(leaf.shape) for leaf in leaves], np.float32),
         membership=np.eye(len(sizes), dtype=np.float32)[leaf_of],
-        explorers=explorers.allocate(sizes, config.num_explorers),
+        explorers=explorers.allocate(sizes, sizes, config.num_explorers),
     )
 
 
@@ -157,6 +160,7 @@ def reset(family: Family, instance: Any, key: chex.PRNGKey, num_steps: chex.Arra
         params=flat,
         gradient_average=jnp.zeros_like(flat),
         squared_gradient_average=jnp.zeros_like(flat),
+        relative_log_rates=jnp.zeros_like(flat),
         leaf_memory=memory.empty_leaf_memory(len(jax.tree.leaves(params))),
         loss_history=memory.empty_loss_history(),
         step=jnp.zeros((), jnp.float32),
@@ -267,30 +271,33 @@ def _step(
         statistics.scale,
         number,
     )
-    context = jax.vmap(
-        lambda leaf, is_matrix: observation.context_features(
-            leaf, is_matrix, history, number, member.num_steps
-        )
-    )(statistics, model.is_matrix)
+    context = observation.context_features(
+        statistics, model.is_matrix, history, number, member.num_steps
+    )
     memory_features = observation.memory_features(
         leaf_memory, statistics, model.fan_in, history, member.num_steps, config.optimizer
     )
 
     # Act.
     decisions = policy.decide_leaves(agent, context, memory_features, network)
-    log_rates = policy.mean_log_rate(
+    leaf_log_rates = policy.bound(decisions.log_rate, network.max_log_rate)
+    own_log_rates = policy.mean_log_rate(
         agent,
         features,
         _spread(decisions.activation.T, model),
         _spread(decisions.log_rate, model),
         network.max_log_rate,
     )
-    log_rates = log_rates + _spread(noise.leaves, model)
-    log_rates = log_rates.at[positions].add(noise.explorers)
+    # Explorers are looked at at every step, the others now and then.
+    relative_log_rates = own_log_rates - _spread(leaf_log_rates, model)
+    looks = acting.looks(member.step, config.optimizer)
+    held = jnp.where(looks, relative_log_rates, member.relative_log_rates)
+    explored = relative_log_rates[positions] + noise.explorers
+    log_rates = _spread(leaf_log_rates + noise.leaves, model) + held.at[positions].set(explored)
 
     # Step.
     schedule = observation.schedule(number, member.num_steps, config.anytime_steps)
-    rates = transform.rates_of_leaf(
+    rates = acting.learning_rates(
         log_rates, of_leaf.scale, jnp.ones(()), schedule, config.optimizer
     )
     change = -rates * normalized.momentum
@@ -317,10 +324,8 @@ def _step(
         params=params,
         gradient_average=coordinates.first_moment,
         squared_gradient_average=coordinates.second_moment,
-        leaf_memory=memory.remember_rates(
-            leaf_memory,
-            policy.bound(decisions.log_rate, network.max_log_rate) + noise.leaves,
-        ),
+        relative_log_rates=held,
+        leaf_memory=memory.remember_rates(leaf_memory, leaf_log_rates + noise.leaves),
         loss_history=history,
         step=number,
         num_steps=member.num_steps,
@@ -353,7 +358,7 @@ def _leaf_statistics(
     model: Layout,
     config: MetaConfig,
 ) -> observation.LeafStatistics:
-    """`observation.leaf_statistics` of all leaves at once; every field is `float32[leaves]`."""
+    """Statistics of all leaves at once; every field is `float32[leaves]`."""
     averaged = jnp.stack(observation.averaged_for_statistics(params, normalized))
     means = averaged @ (model.membership / np.array(model.sizes, np.float32))
     return observation.statistics_of_means(means, step, config.optimizer)

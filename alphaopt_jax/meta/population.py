@@ -102,7 +102,7 @@ def run_rollout(
     positions_key, noise_key, observed_key = jax.random.split(key, 3)
     model = environment.layout(family, config)
     starts = np.repeat(np.cumsum((0, *model.sizes[:-1])), model.explorers)
-    positions = jax.vmap(lambda key: explorers.sample(key, model.sizes, model.explorers) + starts)(
+    positions = jax.vmap(lambda key: explorers.draw(key, model.sizes, model.explorers) + starts)(
         jax.random.split(positions_key, config.groups)
     )
     positions = _copied(positions, config.copies)

@@ -1,0 +1,368 @@
+"""One step of the optimizer: observe, decide, move; then credit and learn.
+
+What is small (the sample, the leaves' decisions, all that concerns learning) is computed in one
+conditional, which a step with a non-finite gradient skips. That is also what makes a step cheap:
+compilers copy the computation of a scalar into every loop over parameters that uses it, but not
+what comes out of a conditional. What is left for every parameter is Adam's work, a multiplication,
+and, now and then, a look at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import functools
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from alphaopt_jax import acting, complex_numbers, memory, observation, policy, rounding, samples
+from alphaopt_jax import learner as learner_lib
+from alphaopt_jax.config import AlphaOptConfig
+from alphaopt_jax.state import AlphaOptState
+
+
+class Design(NamedTuple):
+    """What a step is made with; everything here is constant.
+
+    Attributes:
+      network: The actor-critic.
+      anytime_steps: As in `agent.Agent`.
+      num_steps: As in `transform.alphaopt`.
+      config: The constants.
+    """
+
+    network: policy.ActorCritic
+    anytime_steps: float
+    num_steps: chex.Numeric | None
+    config: AlphaOptConfig
+
+
+class _Pace(NamedTuple):
+    """The scalars that every parameter's arithmetic needs, so that a skipped step is none.
+
+    Attributes:
+      usable: Whether the gradients and the loss are finite, `bool[]`.
+      looks: Whether every parameter is looked at, `bool[]`.
+      first_decay: What is kept of the first moments, `float32[]` as all others.
+      first_weight: What is added of the gradients.
+      second_decay: What is kept of the second moments.
+      second_weight: What is added of the squared gradients.
+      momentum_scale: Corrects the first moments for their start.
+      second_moment_scale: Corrects the second moments.
+    """
+
+    usable: chex.Array
+    looks: chex.Array
+    first_decay: chex.Array
+    first_weight: chex.Array
+    second_decay: chex.Array
+    second_weight: chex.Array
+    momentum_scale: chex.Array
+    second_moment_scale: chex.Array
+
+
+class _Plan(NamedTuple):
+    """What is decided for L leaves.
+
+    Attributes:
+      pace: The scalars.
+      rates: Of the leaves, signed like the user's `learning_rate`, `float32[L]`.
+      decays: The leaves' weight decay, `float32[L]`, or None.
+      decision: `[L, H]` and `[L]`, what the leaves' parameters need of it.
+      statistics: Each `float32[L]`.
+      state: The new state, without what is shaped like the parameters.
+    """
+
+    pace: _Pace
+    rates: chex.Array
+    decays: chex.Array | None
+    decision: policy.LeafDecision
+    statistics: observation.LeafStatistics
+    state: AlphaOptState
+
+
+def step(
+    design: Design,
+    updates: optax.Updates,
+    state: AlphaOptState,
+    params: optax.Params,
+    value: chex.Numeric | None,
+    multiplier: chex.Numeric,
+    decays: Sequence[chex.Numeric] | None,
+) -> tuple[optax.Updates, AlphaOptState]:
+    """One step of the environment and of the agent.
+
+    Args:
+      design: Constants.
+      updates: Gradients.
+      state: The state.
+      params: Parameters, shaped like the gradients.
+      value: The loss, a scalar, or None.
+      multiplier: What the agent's rates are multiplied by, a scalar; negative to descend.
+      decays: Weight decay of every leaf, or None.
+
+    Returns:
+      The updates, shaped and typed like the gradients, and the new state.
+    """
+    config = design.config
+    split_updates, split_params = complex_numbers.split(updates), complex_numbers.split(params)
+    grads, structure = jax.tree.flatten(split_updates)
+    if not grads:
+        return updates, state._replace(updates_made=state.updates_made + 1)
+    param_leaves = jax.tree.leaves(split_params)
+    loss = None if value is None else jnp.asarray(value).astype(jnp.float32).reshape(())
+    directions = direction_state = None
+    if config.direction is not None:
+        moved, direction_state = config.direction.update(
+            split_updates, state.direction, split_params
+        )
+        directions = jax.tree.leaves(moved)
+
+    sampling = samples.of_shapes([leaf.shape for leaf in grads])
+    plan = jax.lax.cond(
+        _all_finite(grads, loss),
+        lambda: _decide(
+            design, sampling, grads, param_leaves, directions, state, loss, multiplier, decays
+        ),
+        lambda: _stand_still(design, sampling, state, decays),
+    )
+    pace = plan.pace
+
+    # Each leaf's moments.
+    averages = jax.tree.leaves(state.gradient_average)
+    squares = jax.tree.leaves(state.squared_gradient_average)
+    seed = state.updates_made.astype(jnp.uint32)
+    moments = [
+        _accumulate(pace, *leaf, seed) for leaf in zip(grads, averages, squares, strict=True)
+    ]
+    leaves = [
+        observation.Coordinates(param, grad, first, second)
+        for param, grad, (first, second) in zip(param_leaves, grads, moments, strict=True)
+    ]
+
+    # Each parameter's rate relative to its leaf's, looked at or held.
+    relative = jax.tree.leaves(state.relative_rates)
+    relative = jax.lax.cond(
+        pace.looks, lambda: _look(design, state.agent, leaves, plan), lambda: relative
+    )
+    if plan.state.learner is not None:
+        relative = learner_lib.write_rates(plan.state.learner, relative, sampling, config)
+
+    # The step.
+    steps = []
+    for index, (leaf, factor) in enumerate(zip(leaves, relative, strict=True)):
+        if directions is None:
+            direction = observation.normalize_with(
+                _float32(leaf), pace.momentum_scale, pace.second_moment_scale, config
+            ).momentum
+        else:
+            direction = jnp.where(pace.usable, directions[index].astype(jnp.float32), 0.0)
+        if plan.decays is not None:
+            direction = direction + plan.decays[index] * leaf.param.astype(jnp.float32)
+        rate = plan.rates[index] * factor.astype(jnp.float32)
+        steps.append((rate * direction).astype(leaf.grad.dtype))
+
+    def like_state(leaves: Sequence[chex.Array]) -> chex.ArrayTree:
+        return jax.tree.unflatten(jax.tree.structure(state.gradient_average), leaves)
+
+    new_state = plan.state._replace(
+        gradient_average=like_state([leaf.first_moment for leaf in leaves]),
+        squared_gradient_average=like_state([leaf.second_moment for leaf in leaves]),
+        relative_rates=like_state(relative),
+        direction=jax.tree.map(
+            lambda new, old: jnp.where(pace.usable, new, old), direction_state, state.direction
+        ),
+    )
+    return complex_numbers.merge(jax.tree.unflatten(structure, steps)), new_state
+
+
+def _decide(
+    design: Design,
+    sampling: samples.Sampling,
+    grads: Sequence[chex.Array],
+    params: Sequence[chex.Array],
+    directions: Sequence[chex.Array] | None,
+    state: AlphaOptState,
+    loss: chex.Array | None,
+    multiplier: chex.Numeric,
+    decays: Sequence[chex.Numeric] | None,
+) -> _Plan:
+    """All that is decided at a step but for looking at every parameter."""
+    config, network = design.config, design.network
+    multiplier = jnp.asarray(multiplier).astype(jnp.float32)
+    number = (state.updates_made + 1).astype(jnp.float32)
+    momentum_scale, second_moment_scale = observation.start_corrections(number, config)
+
+    # Observe.
+    sample = observation.accumulate(
+        samples.read(params, sampling),
+        samples.read(grads, sampling),
+        state.sampled_moments[0],
+        state.sampled_moments[1],
+        config,
+    )
+    sight = acting.see(
+        sample,
+        sampling,
+        loss,
+        state.leaf_memory,
+        state.loss_history,
+        number,
+        design.num_steps,
+        config,
+    )
+
+    # Act.
+    decision = policy.decide_leaves(state.agent, sight.context, sight.memory_features, network)
+    leaf_log_rates = policy.bound(decision.log_rate, network.max_log_rate)
+    schedule = observation.schedule(number, design.num_steps, design.anytime_steps)
+    leaf_rates = acting.learning_rates(
+        leaf_log_rates, sight.statistics.scale, jnp.abs(multiplier), schedule, config
+    )
+
+    # Learn, from the steps before this one.
+    learner, agent = state.learner, state.agent
+    if learner is not None and any(sampling.counts):
+        slot = state.updates_made % config.rollout_length
+        moved = sight.normalized.momentum
+        if directions is not None:
+            moved = samples.read(directions, sampling)
+        learner = learner_lib.reward(learner, sample.grad, sampling, loss, slot, config)
+        learner = learner_lib.explore(
+            learner, agent, network, sight, sampling, leaf_log_rates, slot, config
+        )
+        learner = learner_lib.note_steps(learner, leaf_rates, moved, sampling, config)
+        agent, learner = learner_lib.learn_when_full(
+            learner, agent, network, sampling, slot, config
+        )
+
+    pace = _Pace(
+        usable=jnp.asarray(True),
+        looks=acting.looks(state.updates_made, config),
+        first_decay=jnp.asarray(config.gradient_decay, jnp.float32),
+        first_weight=jnp.asarray(1.0 - config.gradient_decay, jnp.float32),
+        second_decay=jnp.asarray(config.squared_gradient_decay, jnp.float32),
+        second_weight=jnp.asarray(1.0 - config.squared_gradient_decay, jnp.float32),
+        momentum_scale=momentum_scale,
+        second_moment_scale=second_moment_scale,
+    )
+    new_state = _small(state)._replace(
+        updates_made=state.updates_made + 1,
+        agent=agent,
+        leaf_rates=leaf_rates,
+        leaf_log_rates=leaf_log_rates,
+        sampled_moments=jnp.stack([sample.first_moment, sample.second_moment]),
+        leaf_memory=memory.remember_rates(sight.memory, leaf_log_rates),
+        loss_history=sight.history,
+        learner=learner,
+    )
+    rates = jnp.sign(multiplier) * leaf_rates
+    return _Plan(pace, rates, _stack(decays), decision, sight.statistics, new_state)
+
+
+def _stand_still(
+    design: Design,
+    sampling: samples.Sampling,
+    state: AlphaOptState,
+    decays: Sequence[chex.Numeric] | None,
+) -> _Plan:
+    """Changes nothing but the count of skipped steps."""
+    zero, one = jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)
+    none = jnp.zeros((len(sampling.shapes),), jnp.float32)
+    return _Plan(
+        pace=_Pace(jnp.asarray(False), jnp.asarray(False), one, zero, one, zero, zero, one),
+        rates=none,
+        decays=_stack(decays),
+        decision=policy.LeafDecision(
+            jnp.zeros((*none.shape, design.network.actor_hidden), jnp.float32), none
+        ),
+        statistics=observation.LeafStatistics(*(none for _ in observation.LeafStatistics._fields)),
+        state=_small(state)._replace(updates_skipped=state.updates_skipped + 1),
+    )
+
+
+def _small(state: AlphaOptState) -> AlphaOptState:
+    """The state without what is shaped like the parameters."""
+    return state._replace(
+        gradient_average=(), squared_gradient_average=(), relative_rates=(), direction=None
+    )
+
+
+def _accumulate(
+    pace: _Pace, grad: chex.Array, first: chex.Array, second: chex.Array, seed: chex.Array
+) -> tuple[chex.Array, chex.Array]:
+    """Both moments of one leaf, in the type in which they are kept."""
+    grad = jnp.where(pace.usable, grad.astype(jnp.float32), 0.0)
+    new_first = pace.first_decay * first + pace.first_weight * grad
+    new_second = pace.second_decay * second + pace.second_weight * jnp.square(grad)
+    return (
+        rounding.to_dtype(new_first, first.dtype, 2 * seed),
+        rounding.to_dtype(new_second, second.dtype, 2 * seed + 1),
+    )
+
+
+def _look(
+    design: Design,
+    agent: chex.ArrayTree,
+    leaves: Sequence[observation.Coordinates],
+    plan: _Plan,
+) -> list[chex.Array]:
+    """The relative rates of all leaves.
+
+    Leaves that are alike are stacked, so that a model of many layers compiles no longer than one of
+    few.
+    """
+    alike: dict[Any, list[int]] = {}
+    for index, leaf in enumerate(leaves):
+        alike.setdefault(jax.tree.map(jax.typeof, leaf), []).append(index)
+    order = np.array([index for members in alike.values() for index in members])
+    # Sorted once for all, so that what belongs to a group is a slice.
+    statistics = jax.tree.map(lambda each: each[order], plan.statistics)
+    activation, log_rates = plan.decision.activation.T[:, order], plan.decision.log_rate[order]
+    relative: dict[int, chex.Array] = {}
+    for members in alike.values():
+        group = slice(len(relative), len(relative) + len(members))
+        stacked = jax.tree.map(lambda *each: jnp.stack(each), *(leaves[i] for i in members))
+
+        along = functools.partial(_along, group=group, ndim=stacked.param.ndim)
+
+        found = acting.relative_rates(
+            agent,
+            design.network,
+            _float32(stacked),
+            jax.tree.map(along, statistics),
+            policy.LeafDecision(along(activation), along(log_rates)),
+            plan.pace.momentum_scale,
+            plan.pace.second_moment_scale,
+            design.config,
+        )
+        relative |= {member: found[at] for at, member in enumerate(members)}
+    return [relative[index] for index in range(len(leaves))]
+
+
+def _along(values: chex.Array, group: slice, ndim: int) -> chex.Array:
+    """A group's part of `[..., L]`, to be broadcast against its stacked leaves of `ndim` axes."""
+    found = values[..., group]
+    return found.reshape(*found.shape, *(1,) * (ndim - 1))
+
+
+def _all_finite(grads: Sequence[chex.Array], loss: chex.Array | None) -> chex.Array:
+    # A sum is finite only where all its terms are, and cheaper than asking each one.
+    finite = [jnp.isfinite(jnp.sum(leaf.astype(jnp.float32))) for leaf in grads]
+    if loss is not None:
+        finite.append(jnp.isfinite(loss))
+    return functools.reduce(jnp.logical_and, finite)
+
+
+def _float32(leaf: observation.Coordinates) -> observation.Coordinates:
+    return observation.Coordinates(*(each.astype(jnp.float32) for each in leaf))
+
+
+def _stack(values: Sequence[chex.Numeric] | None) -> chex.Array | None:
+    if values is None:
+        return None
+    return jnp.stack([jnp.asarray(value).astype(jnp.float32) for value in values])
