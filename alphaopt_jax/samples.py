@@ -153,17 +153,18 @@ def _read(leaf: chex.Array, positions: np.ndarray, count: int) -> chex.Array:
     return at.get(**_SAFE, **_replicated(leaf)).astype(jnp.float32)
 
 
-def _is_explicit(leaf: chex.Array) -> bool:
+def is_explicit(leaf: chex.Array) -> bool:
+    """Whether a leaf's type says how it is sharded."""
     return jax.sharding.AxisType.Explicit in jax.typeof(leaf).sharding.mesh.axis_types
 
 
 def _replicated(leaf: chex.Array) -> dict[str, jax.sharding.NamedSharding]:
     """Indexing an explicitly sharded array must say how its result is sharded."""
-    if not _is_explicit(leaf):
+    if not is_explicit(leaf):
         return {}
     mesh = jax.typeof(leaf).sharding.mesh
     return {"out_sharding": jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())}
 
 
 def _like(leaf: chex.Array) -> dict[str, jax.sharding.NamedSharding]:
-    return {"out_sharding": jax.typeof(leaf).sharding} if _is_explicit(leaf) else {}
+    return {"out_sharding": jax.typeof(leaf).sharding} if is_explicit(leaf) else {}

@@ -314,11 +314,14 @@ def _look(
     """The relative rates of all leaves.
 
     Leaves that are alike are stacked, so that a model of many layers compiles no longer than one of
-    few.
+    few. Where the compiler may have sharded them differently, stacking would send them from device
+    to device, and each is looked at alone.
     """
     alike: dict[Any, list[int]] = {}
     for index, leaf in enumerate(leaves):
-        alike.setdefault(jax.tree.map(jax.typeof, leaf), []).append(index)
+        known = jax.device_count() == 1 or samples.is_explicit(leaf.param)
+        key = jax.tree.map(jax.typeof, leaf) if known else index
+        alike.setdefault(key, []).append(index)
     order = np.array([index for members in alike.values() for index in members])
     # Sorted once for all, so that what belongs to a group is a slice.
     statistics = jax.tree.map(lambda each: each[order], plan.statistics)
