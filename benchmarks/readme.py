@@ -9,7 +9,7 @@ import re
 import sys
 from typing import Any
 
-from benchmarks import adaptive, meta_learners, mnist, overhead, results_file, zero_tuning
+from benchmarks import adaptive, cost_page, meta_learners, mnist, results_file, zero_tuning
 
 README = results_file.RESULTS.parents[1] / "README.md"
 _SECTION = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -56,8 +56,8 @@ def _mnist(folder: Path) -> str:
     return results_file.markdown_table(shown, {key: key for key in shown[0]})
 
 
-def _overhead(folder: Path) -> str:
-    return results_file.markdown_table(_rows(folder, "overhead"), overhead.COLUMNS)
+def _cost(folder: Path) -> str:
+    return cost_page.summary(_rows(folder, "cost"))
 
 
 def _zero_tuning(folder: Path) -> str:
@@ -96,7 +96,7 @@ def _claims(folder: Path) -> str:
 _SECTIONS: dict[str, Callable[[Path], str]] = {
     "landscapes": _landscapes,
     "mnist": _mnist,
-    "overhead": _overhead,
+    "cost": _cost,
     "zero_tuning": _zero_tuning,
     "adaptive": _adaptive,
     "meta_learners": _meta_learners,

@@ -31,9 +31,9 @@ def _start(num_steps: float, seed: int = 0):
     return environment.reset(_FAMILY, instance, jax.random.key(seed + 1), jnp.float32(num_steps))
 
 
-def _run(member, agent, length, config=CONFIG, noise_scale=0.0, observed=0):
+def _run(member, agent, length, config=CONFIG, noise_scale=0.0, observed=0, explores=True):
     model = environment.layout(_FAMILY, config)
-    num_explorers = sum(model.explorers)
+    num_explorers = sum(model.explorers) if explores else 0
     leaf_key, explorer_key = jax.random.split(jax.random.key(9))
     noise = environment.Noise(
         noise_scale * jax.random.normal(leaf_key, (len(model.sizes),)),
@@ -44,10 +44,11 @@ def _run(member, agent, length, config=CONFIG, noise_scale=0.0, observed=0):
         ppo.make_network(config),
         agent,
         member,
-        jnp.arange(num_explorers),
+        jnp.arange(num_explorers) if explores else None,
         noise,
         jnp.int32(length),
         jnp.int32(observed),
+        member.step.astype(jnp.int32),
         jnp.float32(20.0),
         config,
     )
@@ -58,7 +59,9 @@ def test_a_silent_step_is_the_optimizers_own(num_steps):
     agent = _agent(scale=0.15)
     start = _start(num_steps)
 
-    end, _ = jax.jit(lambda member: _run(member, agent, 12))(start)
+    looking = dataclasses.replace(CONFIG.optimizer, decision_interval=4)
+    config = dataclasses.replace(CONFIG, optimizer=looking)
+    end, _ = jax.jit(lambda member: _run(member, agent, 12, config, explores=False))(start)
 
     task = _FAMILY.task(start.instance)
     optimizer = alphaopt.alphaopt(
@@ -66,7 +69,7 @@ def test_a_silent_step_is_the_optimizers_own(num_steps):
             agent, max_log_rate=CONFIG.max_log_rate, anytime_steps=CONFIG.anytime_steps
         ),
         num_steps=num_steps or None,
-        config=CONFIG.optimizer,
+        config=looking,
     )
     params = environment.unflatten(task, start.params)
     state = optimizer.init(params)

@@ -84,5 +84,5 @@ def _everywhere(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
 def _of_population(mesh: jax.sharding.Mesh) -> Any:
     members = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(mesh.axis_names[0]))
     everywhere = _everywhere(mesh)
-    placed: Any = (members, everywhere, everywhere, everywhere)
+    placed: Any = (members, *(everywhere for _ in population.Population._fields[1:]))
     return population.Population(*placed)

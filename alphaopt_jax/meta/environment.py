@@ -175,10 +175,11 @@ def run_interval(
     network: policy.ActorCritic,
     agent: chex.ArrayTree,
     member: Member,
-    positions: chex.Array,
+    positions: chex.Array | None,
     noise: Noise,
     length: chex.Array,
     observed: chex.Array,
+    first_step: chex.Array,
     horizon: chex.Array,
     config: MetaConfig,
 ) -> tuple[Member, Outcome]:
@@ -189,10 +190,12 @@ def run_interval(
       network: The actor-critic.
       agent: Its parameters.
       member: The task being optimised.
-      positions: `int32[M]`, the explorers' positions within their flattened leaves.
+      positions: `int32[M]`, where the explorers lie in the flat parameters; None if there are none.
       noise: The exploration.
       length: `int32[]`, steps to make.
       observed: `int32[]`, the one of these steps, from 0, whose observations are noted.
+      first_step: `int32[]`, steps made before, as in `member`; given apart since it is the same for
+        a whole population, so that where none of it looks at every parameter nobody computes it.
       horizon: `float32[]`, the true length of the episode.
       config: The constants.
 
@@ -200,6 +203,9 @@ def run_interval(
       The member after these steps, and what happened.
     """
     model = layout(family, config)
+    if positions is None:
+        model = model._replace(explorers=(0,) * len(model.sizes))
+        positions = jnp.zeros((0,), jnp.int32)
     outcome = Outcome(
         observations=jnp.zeros((positions.size, observation.NUM_FEATURES), jnp.float32),
         leaf_observations=jnp.zeros((len(model.sizes), NUM_LEAF_OBSERVATIONS), jnp.float32),
@@ -220,6 +226,7 @@ def run_interval(
             noise,
             index == 0,
             index == observed,
+            acting.looks(first_step + index, config.optimizer),
             horizon,
             model,
             config,
@@ -241,6 +248,7 @@ def _step(
     noise: Noise,
     is_first: chex.Array,
     is_observed: chex.Array,
+    looks: chex.Array,
     horizon: chex.Array,
     model: Layout,
     config: MetaConfig,
@@ -261,7 +269,6 @@ def _step(
     normalized = observation.normalize(coordinates, number, config.optimizer)
     statistics = _leaf_statistics(member.params, normalized, number, model, config)
     of_leaf = jax.tree.map(lambda values: _spread(values, model), statistics)
-    features = observation.coordinate_features(member.params, normalized, of_leaf)
     history = memory.append_loss(member.loss_history, loss)
     leaf_memory = memory.remember(
         member.leaf_memory,
@@ -281,19 +288,33 @@ def _step(
     # Act.
     decisions = policy.decide_leaves(agent, context, memory_features, network)
     leaf_log_rates = policy.bound(decisions.log_rate, network.max_log_rate)
+
+    def look() -> chex.Array:
+        """By how much each parameter's log rate differs from its leaf's."""
+        own = policy.mean_log_rate(
+            agent,
+            observation.coordinate_features(member.params, normalized, of_leaf),
+            _spread(decisions.activation.T, model),
+            _spread(decisions.log_rate, model),
+            network.max_log_rate,
+        )
+        return own - _spread(leaf_log_rates, model)
+
+    relative = jax.lax.cond(looks, look, lambda: member.relative_log_rates)
+    # Explorers are looked at at every step.
+    at_explorers = (member.params, normalized, of_leaf)
+    param, own_normalized, own_leaf = jax.tree.map(lambda each: each[positions], at_explorers)
+    features = observation.coordinate_features(param, own_normalized, own_leaf)
+    explorers_leaf = np.repeat(np.arange(len(model.sizes)), model.explorers)
     own_log_rates = policy.mean_log_rate(
         agent,
         features,
-        _spread(decisions.activation.T, model),
-        _spread(decisions.log_rate, model),
+        decisions.activation[explorers_leaf].T,
+        decisions.log_rate[explorers_leaf],
         network.max_log_rate,
     )
-    # Explorers are looked at at every step, the others now and then.
-    relative_log_rates = own_log_rates - _spread(leaf_log_rates, model)
-    looks = acting.looks(member.step, config.optimizer)
-    held = jnp.where(looks, relative_log_rates, member.relative_log_rates)
-    explored = relative_log_rates[positions] + noise.explorers
-    log_rates = _spread(leaf_log_rates + noise.leaves, model) + held.at[positions].set(explored)
+    explored = own_log_rates - leaf_log_rates[explorers_leaf] + noise.explorers
+    log_rates = _spread(leaf_log_rates + noise.leaves, model) + relative.at[positions].set(explored)
 
     # Step.
     schedule = observation.schedule(number, member.num_steps, config.anytime_steps)
@@ -308,8 +329,7 @@ def _step(
     of_leaves = jnp.concatenate([context, memory_features], axis=-1)
 
     def observe() -> chex.Array:
-        coordinate = jnp.stack(features, axis=-1)[positions]
-        explorers_leaf = np.repeat(np.arange(len(model.sizes)), model.explorers)
+        coordinate = jnp.stack(features, axis=-1)
         return jnp.concatenate([coordinate, of_leaves[explorers_leaf]], axis=-1)
 
     observations = jax.lax.cond(is_observed, observe, lambda: outcome.observations)
@@ -324,7 +344,7 @@ def _step(
         params=params,
         gradient_average=coordinates.first_moment,
         squared_gradient_average=coordinates.second_moment,
-        relative_log_rates=held,
+        relative_log_rates=relative,
         leaf_memory=memory.remember_rates(leaf_memory, leaf_log_rates + noise.leaves),
         loss_history=history,
         step=number,

@@ -22,12 +22,14 @@ class Population(NamedTuple):
       members: `environment.Member` with a leading axis `[B]`; the copies of a group are adjacent.
       horizon: `float32[]`, length of these episodes.
       interval: `int32[]`, steps in an interval.
+      step: `int32[]`, steps made.
       rollouts_left: `int32[]`, rollouts until the episodes end.
     """
 
     members: environment.Member
     horizon: chex.Array
     interval: chex.Array
+    step: chex.Array
     rollouts_left: chex.Array
 
 
@@ -71,6 +73,7 @@ def start(family: Family, key: chex.PRNGKey, config: MetaConfig) -> Population:
         members=_copied(groups, config.copies),
         horizon=horizon,
         interval=interval.astype(jnp.int32),
+        step=jnp.zeros((), jnp.int32),
         rollouts_left=rollouts.astype(jnp.int32),
     )
 
@@ -109,9 +112,9 @@ def run_rollout(
 
     def interval(
         members: environment.Member,
-        drawn: tuple[environment.Noise, chex.Array, chex.Array],
+        drawn: tuple[environment.Noise, chex.Array, chex.Array, chex.Array],
     ) -> tuple[environment.Member, environment.Outcome]:
-        noise, observed, is_last = drawn
+        noise, observed, first_step, is_last = drawn
         length = jnp.where(is_last, 1, population.interval)
 
         def one(
@@ -130,6 +133,7 @@ def run_rollout(
                 noise,
                 length,
                 observed,
+                first_step,
                 population.horizon,
                 config,
             )
@@ -149,7 +153,8 @@ def run_rollout(
     # The noise acts at all steps of an interval, so what the actor learns from may be any of them.
     moments = jax.random.uniform(observed_key, (intervals,))
     observed = jnp.floor(moments * population.interval).astype(jnp.int32)
-    drawn = (extended, jnp.where(is_last, 0, observed), is_last)
+    first_steps = population.step + population.interval * jnp.arange(intervals)
+    drawn = (extended, jnp.where(is_last, 0, observed), first_steps, is_last)
     # Instances can hold whole data sets: they stay outside of what the loop carries.
     instances, light = population.members.instance, population.members._replace(instance=())
     members, seen = jax.lax.scan(interval, light, drawn)
@@ -157,8 +162,11 @@ def run_rollout(
         jax.tree.map(lambda each, part=part: each[part], seen) for part in (slice(-1), -1)
     )
     left = population.rollouts_left - 1
-    members = members._replace(instance=instances)
-    population = population._replace(members=members, rollouts_left=left)
+    population = population._replace(
+        members=members._replace(instance=instances),
+        step=population.step + population.interval * config.rollout_length,
+        rollouts_left=left,
+    )
     return population, Rollout(outcomes, noise, last, left == 0)
 
 

@@ -37,8 +37,7 @@ def make_final_loss(
     """
     network = ppo.make_network(config)
     model = environment.layout(family, config)
-    num_explorers = sum(model.explorers)
-    silent = environment.Noise(jnp.zeros(len(model.sizes)), jnp.zeros(num_explorers))
+    silent = environment.Noise(jnp.zeros(len(model.sizes)), jnp.zeros(0))
 
     def one_task(
         agent: chex.ArrayTree,
@@ -56,9 +55,10 @@ def make_final_loss(
             network,
             agent,
             start,
-            jnp.arange(num_explorers),
+            None,
             silent,
             num_steps,
+            jnp.zeros((), jnp.int32),
             jnp.zeros((), jnp.int32),
             horizon,
             config,
