@@ -64,7 +64,8 @@ class MetaTrain:
       method: How to train.
       families: Names of the families to train on; by default all.
       max_horizon: Longest episode, in steps; horizons are drawn log-uniformly from 50 to this.
-      all_devices: Share the population among all devices; by default it runs on one.
+      one_device: Run on one device; by default the population is shared among all, and on a CPU
+        among its cores.
     """
 
     folder: Annotated[pathlib.Path, tyro.conf.Positional]
@@ -73,7 +74,7 @@ class MetaTrain:
     method: Literal["ppo", "openai_es", "persistent_es"] = "ppo"
     families: tuple[str, ...] = ()
     max_horizon: int = 5000
-    all_devices: bool = False
+    one_device: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -199,13 +200,16 @@ def _meta_train(command: MetaTrain) -> None:
     from alphaopt_jax.meta import devices, evolution, ppo
     from alphaopt_jax.tasks import distribution
 
+    config = meta.MetaConfig(max_horizon=command.max_horizon)
+    members = config.groups * config.copies
+    if not command.one_device:
+        devices.split_processor(members)
     families = distribution.training_families()
     unknown = sorted(set(command.families) - families.keys())
     if unknown:
         raise ValueError(
             f"No family has the name {', '.join(unknown)}; there are {sorted(families)}."
         )
-    config = meta.MetaConfig(max_horizon=command.max_horizon)
     if command.method == "persistent_es":  # Of whole episodes it would learn as OpenAI-ES does.
         config = dataclasses.replace(config, rollout_length=8, rollouts_per_episode=4)
     if command.method == "ppo":
@@ -222,7 +226,7 @@ def _meta_train(command: MetaTrain) -> None:
         method=method,
         seed=command.seed,
         folder=command.folder,
-        mesh=devices.all_devices_mesh() if command.all_devices else None,
+        mesh=None if command.one_device else devices.all_devices_mesh(members),
     )
     if jax.process_index() == 0:
         _CONSOLE.print(

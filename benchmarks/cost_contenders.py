@@ -26,7 +26,7 @@ class Contender(NamedTuple):
 
     Attributes:
       make: Makes it.
-      largest: Most parameters that it is run on; what it needs beyond does not fit or takes minutes.
+      largest: Most parameters that it is run on; beyond, it does not fit or takes minutes.
     """
 
     make: Callable[[], optax.GradientTransformation]
@@ -34,7 +34,7 @@ class Contender(NamedTuple):
 
 
 def coordinatewise_lstm(hidden: int = 20, layers: int = 2) -> optax.GradientTransformation:
-    """The optimizer of Andrychowicz et al. 2016, with random weights: what it costs, not what it does.
+    """The optimizer of Andrychowicz et al. 2016 with random weights, for what it costs.
 
     Every parameter has the carries of an LSTM of its own, 80 numbers.
     """

@@ -124,24 +124,24 @@ def _on_paper(rows: Sequence[Mapping[str, Any]]) -> str:
     on_cpu = " and ".join(f"{name} {value:.2f} ns" for name, value in measured.items())
     return f"""## How it scales
 
-**What a step moves.** A step is bound by memory, as Adam's is. Of a frozen agent, float32, once the
-compiler has fused what can be fused, in bytes a parameter:
+**What a step moves.** A step is bound by memory, as Adam's is. Of a frozen agent, float32, once
+the compiler has fused what can be fused, in bytes a parameter:
 
 | what | bytes |
 | --- | --- |
 {lines}
 | **in all** | **{moved:.3g}** |
-| Adam, the same way: {", ".join(f"{what} {size}" for what, size in adam.items())} | {adam_moved} |
+| Adam: {", ".join(f"{what} {size}" for what, size in adam.items())} | {adam_moved} |
 
-So the ratio to Adam that memory allows is {moved:.3g} / {adam_moved} = {moved / adam_moved:.2f}. With
-`moment_dtype="bfloat16"` the moments move 8 bytes in place of 16, and the state is 6 bytes a
-parameter in place of 10 (two moments, and a factor in float16).
+So the ratio to Adam that memory allows is {moved:.3g} / {adam_moved} =
+{moved / adam_moved:.2f}. With `moment_dtype="bfloat16"` the moments move 8 bytes in place of 16,
+and the state is 6 bytes a parameter in place of 10 (two moments, and a factor in float16).
 
 **What a step computes.** About 30 floating-point operations a parameter for the moments, the
-direction and the step, and about 150 for a look, in {interval} steps: {flops:.0f} a step. Everything
-else does not grow with the model: at most {sampled:,} sampled parameters of a model of up to 128
-leaves (128 a leaf beyond), a network of 22 x 32 x 32 for every leaf, and, where the agent learns,
-some 1,000 (adaptive) or 8,000 (online) explorers.
+direction and the step, and about 150 for a look, in {interval} steps: {flops:.0f} a step.
+Everything else does not grow with the model: at most {sampled:,} sampled parameters of a model of
+up to 128 leaves (128 a leaf beyond), a network of 22 x 32 x 32 for every leaf, and, where the agent
+learns, some 1,000 (adaptive) or up to 8,000 (online) explorers.
 
 **Measured here**, for ten million parameters: {on_cpu} a parameter.
 
@@ -152,17 +152,18 @@ meanwhile, and hides behind the memory. The sample adds two gathers of {sampled:
 microseconds. A look takes {34e9 / h100_bytes * 1e3:.0f} ms, once in {interval} steps; nothing else
 differs from step to step.
 
-**On paper, a pod** of {chips} such chips, 70 billion parameters, everything sharded {chips} ways: each
-chip holds 70·10⁹ / {chips} = {share / 1e6:.0f} million parameters and {10 * share / 1e9:.1f} GB of
-optimizer state (6 bytes: {6 * share / 1e9:.1f} GB; Adam: {8 * share / 1e9:.1f} GB), and steps in
-{1e3 * share * moved / h100_bytes:.1f} ms (Adam: {1e3 * share * adam_moved / h100_bytes:.1f} ms). Between
-chips go only the samples of parameters and gradients, 2 x 4 B x {sampled:,} = {message / 1024:.0f} KiB
-in one sum over all chips, and one number a leaf to see whether all is finite: at 50 GB/s
-{2 * message / network * 1e6:.0f} µs, plus the latency of two sums. That no leaf is ever gathered is
-asserted on the compiled program (`tests/test_sharding.py`). Leaves keep their layout; explorers are
-written where they lie.
+**On paper, a pod** of {chips} such chips, 70 billion parameters, everything sharded {chips} ways:
+each chip holds 70·10⁹ / {chips} = {share / 1e6:.0f} million parameters and
+{10 * share / 1e9:.1f} GB of optimizer state (6 bytes: {6 * share / 1e9:.1f} GB; Adam:
+{8 * share / 1e9:.1f} GB), and steps in {1e3 * share * moved / h100_bytes:.1f} ms (Adam:
+{1e3 * share * adam_moved / h100_bytes:.1f} ms). Between chips go only the samples of parameters and
+gradients, 2 x 4 B x {sampled:,} = {message / 1024:.0f} KiB in one sum over all chips, and one
+number a leaf to see whether all is finite: at 50 GB/s {2 * message / network * 1e6:.0f} µs, plus
+the latency of two sums. That no leaf is ever gathered is asserted on the compiled program
+(`tests/test_sharding.py`). Leaves keep their layout; explorers are written where they lie.
 
-**What does grow.** A trace takes longer with more leaves (a gather of the parameter, one of the
-gradient, a sum, three loops each). Leaves of one shape are looked at together on one device or
-under explicit sharding; where the compiler chooses the sharding, each alone, which compiles longer.
+**What does grow.** A step of many leaves takes longer to trace and compile (for each a gather of
+the parameter, one of the gradient, a sum, and three loops). Leaves of one shape are looked at
+together on one device or under explicit sharding; where the compiler chooses the sharding, each alone, which
+compiles longer.
 """

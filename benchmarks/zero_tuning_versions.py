@@ -1,7 +1,8 @@
 """The shipped agent before and after a change of the optimizer, on the zero-tuning suite.
 
-`python -m benchmarks.zero_tuning_versions` compares, of each mode of AlphaOpt, the two versions whose
-runs were stored last by `benchmarks.zero_tuning`, run by run: the same tasks, seeds and batches.
+`python -m benchmarks.zero_tuning_versions` compares, of each mode of AlphaOpt, the two versions
+whose runs were stored last by `benchmarks.zero_tuning`, run by run: the same tasks, seeds and
+batches.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def tuned_adam(store: runs.Store, tasks: Sequence[str]) -> np.ndarray:
 
 def versions(store: runs.Store, method: str) -> list[str]:
     """Short names of what learned or of its constants, in the order in which they were run."""
-    return list(dict.fromkeys(key.agent for key in store.keys() if key.method == method))
+    return list(dict.fromkeys(key.agent for key in list(store.keys()) if key.method == method))
 
 
 _SUMMARY = {

@@ -138,3 +138,15 @@ def test_the_last_reward_is_never_read():
     from_poisoned = learning.learn(params, None, state, poisoned, (64,), network, _CONFIG)
 
     jax.tree.map(np.testing.assert_array_equal, learned, from_poisoned)
+
+
+def test_passes_share_many_explorers_and_each_learn_from_few():
+    many, few = jnp.arange(2 * 4096.0).reshape(2, 4096), jnp.arange(2 * 100.0).reshape(2, 100)
+
+    (shared,), (whole,) = (learning._parts((each,), passes=4) for each in (many, few))
+
+    assert shared.shape == (4, 2, 1024)
+    # Each pass has every fourth, so that it has some of every leaf.
+    np.testing.assert_array_equal(shared[1, 0], np.arange(1, 4096, 4))
+    np.testing.assert_array_equal(np.sort(shared[:, 1].ravel()), many[1])
+    np.testing.assert_array_equal(whole, few[None])

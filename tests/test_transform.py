@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 
 from flax import linen as nn
@@ -200,6 +201,73 @@ def test_new_episode_keeps_what_was_learned_and_forgets_the_training(learning_up
     for name in forgotten:
         _assert_equal(getattr(new, name), getattr(fresh, name))
     _assert_equal(new.learner.rollout, fresh.learner.rollout)
+
+
+# When it looks at every parameter, and what it keeps in between.
+
+
+def test_every_parameter_is_looked_at_at_first_and_then_at_intervals(decided_agent):
+    tx = alphaopt(agent=decided_agent, config=AlphaOptConfig(decision_interval=3))
+    step, params = jax.jit(_step_of(tx)), _params()
+    state, kept = tx.init(params), []
+    for _ in range(9):
+        params, state = step(params, state)
+        kept.append(np.concatenate([np.ravel(each) for each in state.relative_rates.values()]))
+
+    looked = [not np.array_equal(new, old) for old, new in itertools.pairwise(kept)]
+    # At steps 1, 2 and 3, and then at steps 4 and 7, counted from 1.
+    assert looked == [True, True, True, False, False, True, False, False]
+
+
+def test_nobody_explores_at_the_last_step_of_a_rollout():
+    tx = alphaopt(config=AlphaOptConfig(rollout_length=4, decision_interval=4))
+    _, state = _run(tx, steps=4)
+
+    rollout = state.learner.rollout
+    np.testing.assert_array_equal(rollout.actions[-1], rollout.means[-1])
+    assert (rollout.actions[:-1] != rollout.means[:-1]).all()
+    # A fresh agent means all rates to be those of their leaves; no noise is left in them.
+    for leaf in jax.tree.leaves(state.relative_rates):
+        np.testing.assert_array_equal(leaf, 1.0)
+
+
+def test_an_explorers_rate_is_its_leafs_times_its_own_factor():
+    params, state = _run(alphaopt(), steps=2)
+
+    rates = alphaopt_jax.learning_rates(state, params)
+    actions = state.learner.rollout.actions[1]
+    found = np.log(np.concatenate([np.ravel(rates[name]) for name in ("b", "w")]))
+    scales = np.repeat(np.log(np.asarray(state.leaf_rates)), [3, 6])
+    np.testing.assert_allclose(found - scales, actions, atol=1e-3)
+
+
+@pytest.mark.parametrize("learn", [True, False])
+def test_moments_in_half_precision_take_half_and_train_as_well(decided_agent, learn):
+    config = AlphaOptConfig(moment_dtype="bfloat16")
+    params, state = _run(alphaopt(agent=decided_agent, learn=learn, config=config), steps=60)
+    expected, _ = _run(alphaopt(agent=decided_agent, learn=learn), steps=60)
+
+    for tree in (state.gradient_average, state.squared_gradient_average):
+        assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(tree))
+    assert _loss(params) < 0.1 * _loss(_params())
+    np.testing.assert_allclose(_loss(params), _loss(expected), rtol=0.2)
+
+
+def test_leaves_that_are_looked_at_together_are_decided_as_if_each_were_alone(
+    decided_agent, monkeypatch
+):
+    start = {"a": jnp.ones((3, 2)), "b": jnp.arange(2.0), "c": 2.0 * jnp.ones((3, 2))}
+    targets = {"a": 3.0, "b": -1.0, "c": 0.5}
+
+    def loss(params):
+        parts = jax.tree.map(lambda leaf, aim: jnp.sum(jnp.square(leaf - aim)), params, targets)
+        return parts["a"] + 5.0 * parts["b"] + 0.1 * parts["c"]
+
+    alone, _ = _run(alphaopt(agent=decided_agent), 3, start, loss)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    together, _ = _run(alphaopt(agent=decided_agent), 3, start, loss)
+
+    _assert_close(together, alone, rtol=1e-5)
 
 
 # What does not matter to it.

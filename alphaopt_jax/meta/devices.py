@@ -7,6 +7,7 @@ puts in the communication (each round ends in one sum of gradients over the memb
 from __future__ import annotations
 
 from collections.abc import Callable
+import os
 import pathlib
 from typing import Any
 
@@ -53,9 +54,33 @@ def single_device_mesh() -> jax.sharding.Mesh:
     return jax.sharding.Mesh(np.array(jax.local_devices()[:1]), ("population",))
 
 
-def all_devices_mesh() -> jax.sharding.Mesh:
-    """Returns a mesh of all devices of all processes."""
-    return jax.sharding.Mesh(np.array(jax.devices()), ("population",))
+def all_devices_mesh(members: int | None = None) -> jax.sharding.Mesh:
+    """Returns a mesh of all devices of all processes.
+
+    Args:
+      members: If given, only as many devices of a single process as share them equally.
+    """
+    found = jax.devices()
+    if members is not None and jax.process_count() == 1:
+        found = found[: _largest_divisor(members, len(found))]
+    return jax.sharding.Mesh(np.array(found), ("population",))
+
+
+def split_processor(members: int) -> None:
+    """Has JAX show the CPU as about as many devices as it has cores, to share members among them.
+
+    Tasks are so small that one device's threads have nothing to share. It comes too late, and does
+    nothing, where JAX has looked at its devices already.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        jax.config.update("jax_num_cpu_devices", _largest_divisor(members, cores or 1))
+    except RuntimeError:
+        return
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return max(each for each in range(1, most + 1) if number % each == 0)
 
 
 def replicate(tree: chex.ArrayTree, mesh: jax.sharding.Mesh) -> chex.ArrayTree:
