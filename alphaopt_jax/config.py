@@ -66,7 +66,7 @@ class AlphaOptConfig:
     squared_gradient_decay: float = 0.99
     epsilon: float = 1e-12
     moment_dtype: Literal["float32", "bfloat16"] = "float32"
-    decision_interval: int = 8
+    decision_interval: int = 16
     direction: optax.GradientTransformation | None = None
     actor_hidden: int = 8
     critic_hidden: int = 32
@@ -88,18 +88,11 @@ class AlphaOptConfig:
 def adaptive_config() -> AlphaOptConfig:
     """Returns the constants of an agent that has learned before and learns on.
 
-    It looks at every parameter less often, learns from fewer explorers and in one pass over a
-    rollout, which costs a thirtieth, and stays near to what it knows unless rewards speak clearly
-    for something else.
+    It learns from fewer explorers and in one pass over a rollout, and stays near to what it knows
+    unless rewards speak clearly for something else.
 
     Example:
       >>> adaptive_config().prior_weight > AlphaOptConfig().prior_weight
       True
     """
-    return AlphaOptConfig(
-        decision_interval=16,
-        num_explorers=1024,
-        epochs=1,
-        agent_learning_rate=1e-3,
-        prior_weight=0.03,
-    )
+    return AlphaOptConfig(num_explorers=1024, epochs=1, agent_learning_rate=1e-3, prior_weight=0.03)

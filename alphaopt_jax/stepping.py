@@ -24,6 +24,8 @@ from alphaopt_jax import learner as learner_lib
 from alphaopt_jax.config import AlphaOptConfig
 from alphaopt_jax.state import AlphaOptState
 
+_MOST_STACKED = 1 << 23  # Parameters that are stacked to be looked at together.
+
 
 class Design(NamedTuple):
     """What a step is made with; everything here is constant.
@@ -70,16 +72,17 @@ class _Plan(NamedTuple):
 
     Attributes:
       pace: The scalars.
-      rates: Of the leaves, signed like the user's `learning_rate`, `float32[L]`.
-      decays: The leaves' weight decay, `float32[L]`, or None.
+      rates: Of the leaves, signed like the user's `learning_rate`, each `float32[]`: cut up here,
+        so that the loops over leaves of one shape are the same program.
+      decays: The leaves' weight decay, each `float32[]`, or None.
       decision: `[L, H]` and `[L]`, what the leaves' parameters need of it.
       statistics: Each `float32[L]`.
       state: The new state, without what is shaped like the parameters.
     """
 
     pace: _Pace
-    rates: chex.Array
-    decays: chex.Array | None
+    rates: Sequence[chex.Array]
+    decays: Sequence[chex.Array] | None
     decision: policy.LeafDecision
     statistics: observation.LeafStatistics
     state: AlphaOptState
@@ -124,7 +127,7 @@ def step(
 
     sampling = samples.of_shapes([leaf.shape for leaf in grads])
     plan = jax.lax.cond(
-        _all_finite(grads, loss),
+        _all_usable(grads, loss),
         lambda: _decide(
             design, sampling, grads, param_leaves, directions, state, loss, multiplier, decays
         ),
@@ -260,8 +263,8 @@ def _decide(
         loss_history=sight.history,
         learner=learner,
     )
-    rates = jnp.sign(multiplier) * leaf_rates
-    return _Plan(pace, rates, _stack(decays), decision, sight.statistics, new_state)
+    rates = list(jnp.sign(multiplier) * leaf_rates)
+    return _Plan(pace, rates, _float32_scalars(decays), decision, sight.statistics, new_state)
 
 
 def _stand_still(
@@ -275,8 +278,8 @@ def _stand_still(
     none = jnp.zeros((len(sampling.shapes),), jnp.float32)
     return _Plan(
         pace=_Pace(jnp.asarray(False), jnp.asarray(False), one, zero, one, zero, zero, one),
-        rates=none,
-        decays=_stack(decays),
+        rates=[zero] * len(sampling.shapes),
+        decays=_float32_scalars(decays),
         decision=policy.LeafDecision(
             jnp.zeros((*none.shape, design.network.actor_hidden), jnp.float32), none
         ),
@@ -314,20 +317,24 @@ def _look(
     """The relative rates of all leaves.
 
     Leaves that are alike are stacked, so that a model of many layers compiles no longer than one of
-    few. Where the compiler may have sharded them differently, stacking would send them from device
-    to device, and each is looked at alone.
+    few; but not too many at a time, since copies take time and memory, and none where the compiler
+    may have sharded them differently, since stacking would send them from device to device.
     """
     alike: dict[Any, list[int]] = {}
     for index, leaf in enumerate(leaves):
         known = jax.device_count() == 1 or samples.is_explicit(leaf.param)
         key = jax.tree.map(jax.typeof, leaf) if known else index
         alike.setdefault(key, []).append(index)
-    order = np.array([index for members in alike.values() for index in members])
+    groups = []
+    for members in alike.values():
+        most = max(_MOST_STACKED // max(leaves[members[0]].param.size, 1), 1)
+        groups += [members[at : at + most] for at in range(0, len(members), most)]
+    order = np.concatenate(groups)
     # Sorted once for all, so that what belongs to a group is a slice.
     statistics = jax.tree.map(lambda each: each[order], plan.statistics)
     activation, log_rates = plan.decision.activation.T[:, order], plan.decision.log_rate[order]
     relative: dict[int, chex.Array] = {}
-    for members in alike.values():
+    for members in groups:
         group = slice(len(relative), len(relative) + len(members))
         stacked = jax.tree.map(lambda *each: jnp.stack(each), *(leaves[i] for i in members))
 
@@ -353,9 +360,11 @@ def _along(values: chex.Array, group: slice, ndim: int) -> chex.Array:
     return found.reshape(*found.shape, *(1,) * (ndim - 1))
 
 
-def _all_finite(grads: Sequence[chex.Array], loss: chex.Array | None) -> chex.Array:
+def _all_usable(grads: Sequence[chex.Array], loss: chex.Array | None) -> chex.Array:
+    """Whether everything is finite, the squares that the second moments take included."""
+    squares = (jnp.square(leaf.astype(jnp.float32)) for leaf in grads)
     # A sum is finite only where all its terms are, and cheaper than asking each one.
-    finite = [jnp.isfinite(jnp.sum(leaf.astype(jnp.float32))) for leaf in grads]
+    finite = [jnp.isfinite(jnp.sum(each)) for each in squares]
     if loss is not None:
         finite.append(jnp.isfinite(loss))
     return functools.reduce(jnp.logical_and, finite)
@@ -365,7 +374,5 @@ def _float32(leaf: observation.Coordinates) -> observation.Coordinates:
     return observation.Coordinates(*(each.astype(jnp.float32) for each in leaf))
 
 
-def _stack(values: Sequence[chex.Numeric] | None) -> chex.Array | None:
-    if values is None:
-        return None
-    return jnp.stack([jnp.asarray(value).astype(jnp.float32) for value in values])
+def _float32_scalars(values: Sequence[chex.Numeric] | None) -> list[chex.Array] | None:
+    return None if values is None else [jnp.asarray(each, jnp.float32) for each in values]

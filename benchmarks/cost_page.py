@@ -164,6 +164,6 @@ the latency of two sums. That no leaf is ever gathered is asserted on the compil
 
 **What does grow.** A step of many leaves takes longer to trace and compile (for each a gather of
 the parameter, one of the gradient, a sum, and three loops). Leaves of one shape are looked at
-together on one device or under explicit sharding; where the compiler chooses the sharding, each alone, which
-compiles longer.
+together on one device or under explicit sharding; where the compiler chooses the sharding, each
+alone, which compiles longer.
 """
