@@ -37,7 +37,7 @@ class AlphaOptConfig:
         one, which is computed anyway; `optax.identity()` is the raw gradient.
       actor_hidden: Units in the actor's hidden layer. Every one costs time for every parameter.
       critic_hidden: Units in the critic's hidden layer. The critic sees only explorers.
-      num_explorers: About how many parameters explore and teach at a time.
+      num_explorers: About how many of the sampled parameters explore and teach at a time.
       rollout_length: Steps between two rounds of learning.
       exploration: Standard deviation of the explorers' noise, in nats of the rate.
       credit: `"divided"` rewards each parameter with its own part of the decrease of the loss,
