@@ -62,17 +62,8 @@ def draw(key: chex.PRNGKey, available: Sequence[int], counts: Sequence[int]) -> 
     return first + jnp.minimum(within, width - 1)  # The product can round up to width.
 
 
-def split(values: chex.Array, counts: Sequence[int]) -> list[chex.Array]:
-    """Cuts `[sum(counts), ...]` into one piece for every leaf."""
-    pieces, start = [], 0
-    for count in counts:
-        pieces.append(values[start : start + count])
-        start += count
-    return pieces
-
-
 def leaf_of(counts: Sequence[int]) -> np.ndarray:
-    """The leaf of each explorer, `int32[sum(counts)]`."""
+    """The leaf of each of `counts` explorers in every leaf, `int32[sum(counts)]`."""
     return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
 

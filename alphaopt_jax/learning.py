@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from alphaopt_jax import policy
+from alphaopt_jax import explorers, policy
 from alphaopt_jax.config import AlphaOptConfig
 
 with warnings.catch_warnings():  # rlax's own imports warn of deprecations that are not ours.
@@ -79,7 +79,7 @@ def normalize_rewards(rewards: chex.Array, counts: Sequence[int]) -> chex.Array:
     Returns:
       `float32[T, M]`, clipped to ±5.
     """
-    leaf_of = np.repeat(np.arange(len(counts)), counts)
+    leaf_of = explorers.leaf_of(counts)
     squares = jax.ops.segment_sum(jnp.square(rewards).mean(axis=0), leaf_of, len(counts))
     scale = jnp.sqrt(squares / np.maximum(counts, 1))[leaf_of]
     return jnp.clip(rewards / (scale + _TINY), -_MAX_REWARD, _MAX_REWARD)

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from alphaopt_jax import explorers
+
 _IN_ALL, _AT_LEAST, _AT_MOST = 16384, 128, 4096  # Parameters sampled: of a model, of one leaf.
 _GOLDEN = 0.6180339887498949
 _SAFE: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
@@ -120,7 +122,7 @@ def write(
     Returns:
       The leaves with the values in them.
     """
-    leaf_of = np.repeat(np.arange(len(counts)), counts)
+    leaf_of = explorers.leaf_of(counts)
     positions = jnp.asarray(sampling.positions)[leaf_of, which]
     # The indices along all axes, of all leaves at once; axes that a leaf lacks stand in front.
     axes = max((len(shape) for shape in sampling.shapes), default=0)

@@ -72,17 +72,16 @@ class _Plan(NamedTuple):
 
     Attributes:
       pace: The scalars.
-      rates: Of the leaves, signed like the user's `learning_rate`, each `float32[]`: cut up here,
-        so that the loops over leaves of one shape are the same program.
-      decays: The leaves' weight decay, each `float32[]`, or None.
+      rates: Of the leaves, signed like the user's `learning_rate`, `float32[L]`.
+      decays: The leaves' weight decay, `float32[L]`, or None.
       decision: `[L, H]` and `[L]`, what the leaves' parameters need of it.
       statistics: Each `float32[L]`.
       state: The new state, without what is shaped like the parameters.
     """
 
     pace: _Pace
-    rates: Sequence[chex.Array]
-    decays: Sequence[chex.Array] | None
+    rates: chex.Array
+    decays: chex.Array | None
     decision: policy.LeafDecision
     statistics: observation.LeafStatistics
     state: AlphaOptState
@@ -263,8 +262,8 @@ def _decide(
         loss_history=sight.history,
         learner=learner,
     )
-    rates = list(jnp.sign(multiplier) * leaf_rates)
-    return _Plan(pace, rates, _float32_scalars(decays), decision, sight.statistics, new_state)
+    rates = jnp.sign(multiplier) * leaf_rates
+    return _Plan(pace, rates, _stack(decays), decision, sight.statistics, new_state)
 
 
 def _stand_still(
@@ -278,8 +277,8 @@ def _stand_still(
     none = jnp.zeros((len(sampling.shapes),), jnp.float32)
     return _Plan(
         pace=_Pace(jnp.asarray(False), jnp.asarray(False), one, zero, one, zero, zero, one),
-        rates=[zero] * len(sampling.shapes),
-        decays=_float32_scalars(decays),
+        rates=none,
+        decays=_stack(decays),
         decision=policy.LeafDecision(
             jnp.zeros((*none.shape, design.network.actor_hidden), jnp.float32), none
         ),
@@ -337,7 +336,6 @@ def _look(
     for members in groups:
         group = slice(len(relative), len(relative) + len(members))
         stacked = jax.tree.map(lambda *each: jnp.stack(each), *(leaves[i] for i in members))
-
         along = functools.partial(_along, group=group, ndim=stacked.param.ndim)
 
         found = acting.relative_rates(
@@ -374,5 +372,7 @@ def _float32(leaf: observation.Coordinates) -> observation.Coordinates:
     return observation.Coordinates(*(each.astype(jnp.float32) for each in leaf))
 
 
-def _float32_scalars(values: Sequence[chex.Numeric] | None) -> list[chex.Array] | None:
-    return None if values is None else [jnp.asarray(each, jnp.float32) for each in values]
+def _stack(values: Sequence[chex.Numeric] | None) -> chex.Array | None:
+    return (
+        None if values is None else jnp.stack([jnp.asarray(each, jnp.float32) for each in values])
+    )

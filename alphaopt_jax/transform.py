@@ -57,7 +57,8 @@ def alphaopt(
     Returns:
       An optax transformation. Its `update` needs `params`, and takes the loss as `value`; without
       `value` the agent sees no loss, and still learns from gradients unless the credit is
-      `"shared"`. A step with a non-finite gradient or `value` changes nothing and is counted.
+      `"shared"`. A step with a `value` or a gradient that is not finite, or whose square is not,
+      changes nothing and is counted.
 
     Raises:
       ValueError: The agent, the mask or an argument does not fit; the message says which and why.
@@ -127,26 +128,27 @@ class _Scaling(NamedTuple):
 
 
 class _Design(NamedTuple):
-    """What `alphaopt(...)` was called with, resolved; everything here is constant."""
+    """What `alphaopt(...)` was called with, resolved; everything here is constant.
+
+    Attributes:
+      agent: The agent given, or None.
+      learns: Whether it learns.
+      seed: As in `alphaopt`.
+      step: What every step is made with.
+    """
 
     agent: agent_lib.Agent | None
-    network: policy.ActorCritic
-    anytime_steps: float
     learns: bool
-    num_steps: int | None
     seed: int | chex.PRNGKey
-    config: AlphaOptConfig
+    step: stepping.Design
 
 
 def _transformation(
     design: _Design, scaling: Callable[[AlphaOptState, optax.Params], _Scaling]
 ) -> optax.GradientTransformationExtraArgs:
     """The optax face of `_init` and `stepping.step`."""
-    constants = stepping.Design(
-        design.network, design.anytime_steps, design.num_steps, design.config
-    )
     # Jitted for those who call `update` outside of `jit`; inside it makes no difference.
-    step = jax.jit(functools.partial(stepping.step, constants))
+    step = jax.jit(functools.partial(stepping.step, design.step))
 
     def update(
         updates: optax.Updates,
@@ -164,14 +166,15 @@ def _transformation(
 
 
 def _init(design: _Design, params: optax.Params) -> AlphaOptState:
+    config, network = design.step.config, design.step.network
     params = complex_numbers.split(params)
     leaves = jax.tree.leaves(params)
     agent_key, learner_key = jax.random.split(_as_key(design.seed))
     if design.agent is None:
-        agent = policy.init_params(agent_key, design.network)
+        agent = policy.init_params(agent_key, network)
     else:  # Copied, so that donating the state cannot delete the caller's agent.
         agent = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), design.agent.params)
-    direction, dtype = design.config.direction, jnp.dtype(design.config.moment_dtype)
+    direction, dtype = config.direction, jnp.dtype(config.moment_dtype)
     sampling = samples.of_shapes([leaf.shape for leaf in leaves])
     none = jnp.zeros((len(leaves),), jnp.float32)
     return AlphaOptState(
@@ -185,15 +188,13 @@ def _init(design: _Design, params: optax.Params) -> AlphaOptState:
         leaf_log_rates=jnp.zeros_like(none),
         sampled_moments=jnp.zeros((2, *sampling.positions.shape), jnp.float32),
         limits=AgentLimits(
-            jnp.asarray(design.network.max_log_rate, jnp.float32),
-            jnp.asarray(design.anytime_steps, jnp.float32),
+            jnp.asarray(network.max_log_rate, jnp.float32),
+            jnp.asarray(design.step.anytime_steps, jnp.float32),
         ),
         leaf_memory=memory.empty_leaf_memory(len(leaves)),
         loss_history=memory.empty_loss_history(),
         direction=None if direction is None else direction.init(params),
-        learner=learner_lib.init(agent, sampling, learner_key, design.config)
-        if design.learns
-        else None,
+        learner=learner_lib.init(agent, sampling, learner_key, config) if design.learns else None,
     )
 
 
@@ -221,7 +222,8 @@ def _design(
     else:
         network, anytime_steps = agent.network, agent.anytime_steps
     learns = (agent is None) if learn is None else bool(learn)
-    return _Design(agent, network, anytime_steps, learns, num_steps, seed, config)
+    step = stepping.Design(network, anytime_steps, num_steps, config)
+    return _Design(agent, learns, seed, step)
 
 
 def _as_key(seed: chex.Numeric | chex.PRNGKey) -> chex.PRNGKey:

@@ -245,6 +245,8 @@ def main(arguments: Arguments) -> int:
     )
     (folder / f"{name}.md").write_text(markdown(table, rows, command, name))
     zero_tuning_pictures.write(table, folder / name)
+    if ships:
+        store.compact()
     print(f"Wrote {folder}/{name}.json, .md and pictures.")
     return 0 if all(claim.holds for claim in claims) else 1
 

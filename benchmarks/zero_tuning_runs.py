@@ -86,6 +86,26 @@ class Store:
         with self._path.open("a") as file:
             file.write("".join(lines))
 
+    def versions(self, method: str) -> list[str | None]:
+        """What learned, or its constants, in short, in the order in which it was run."""
+        return list(dict.fromkeys(key.agent for key in self._runs if key.method == method))
+
+    def compact(self) -> None:
+        """Leaves of each method its last two versions, to compare them, and curves of the last.
+
+        Pictures show no others, and curves are most of the file.
+        """
+        last = {key.method: self.versions(key.method)[-2:] for key in self._runs}
+        kept = {key: run for key, run in self._runs.items() if key.agent in last[key.method]}
+        for key, run in kept.items():
+            if key.agent != last[key.method][-1]:
+                run.pop("curve", None)
+        self._runs = kept
+        lines = (json.dumps(key._asdict() | run) + "\n" for key, run in kept.items())
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(lines))
+        temporary.replace(self._path)
+
 
 def _short(value: Any) -> Any:
     """Six digits are enough; JSON has no infinities."""

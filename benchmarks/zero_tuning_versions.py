@@ -60,11 +60,6 @@ def tuned_adam(store: runs.Store, tasks: Sequence[str]) -> np.ndarray:
     )
 
 
-def versions(store: runs.Store, method: str) -> list[str]:
-    """Short names of what learned or of its constants, in the order in which they were run."""
-    return list(dict.fromkeys(key.agent for key in list(store.keys()) if key.method == method))
-
-
 _SUMMARY = {
     "method": "",
     "version": "version",
@@ -92,7 +87,7 @@ def main(arguments: Arguments) -> int:
     details: list[dict[str, Any]] = []
     claims = []
     for method in contenders.CANDIDATES:
-        *_, before_name, after_name = versions(store, method)
+        before_name, after_name = store.versions(method)[-2:]
         before = losses(store, method, before_name, tasks)
         after = losses(store, method, after_name, tasks)
         low, high = statistics.ratio_interval(after, before)

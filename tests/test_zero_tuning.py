@@ -324,3 +324,22 @@ def test_unknown_names_are_refused():
         zero_tuning.main(zero_tuning.Arguments(tasks=("mnist",)))
     with pytest.raises(SystemExit, match=r"no method 'adam'.*Adam"):
         zero_tuning.main(zero_tuning.Arguments(methods=("adam",)))
+
+
+def test_a_store_forgets_versions_before_the_last_two_and_the_curves_of_all_but_the_last(tmp_path):
+    def key(method, agent, seed=0):
+        return runs.Key("diabetes", method, None, 200, seed, agent)
+
+    store = runs.Store(tmp_path / "runs.jsonl")
+    for agent in ("first", "second", "third"):
+        for seed in (0, 1):
+            store.add({key("AlphaOpt", agent, seed): {"train": 1.0, "curve": [2.0, 1.0]}})
+    store.add({key("Adam", None): {"train": 3.0, "curve": [4.0, 3.0]}})
+
+    store.compact()
+
+    for each in (store, runs.Store(tmp_path / "runs.jsonl")):
+        assert each.versions("AlphaOpt") == ["second", "third"]
+        assert each[key("AlphaOpt", "second")] == {"train": 1.0}
+        assert each[key("AlphaOpt", "third", 1)] == {"train": 1.0, "curve": [2.0, 1.0]}
+        assert each[key("Adam", None)] == {"train": 3.0, "curve": [4.0, 3.0]}

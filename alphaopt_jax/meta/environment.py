@@ -127,7 +127,7 @@ def layout(family: Family, config: MetaConfig) -> Layout:
         jax.eval_shape(lambda: family.draw(jax.random.key(0)).init(jax.random.key(0)))
     )
     sizes = tuple(leaf.size for leaf in leaves)
-    leaf_of = np.repeat(np.arange(len(sizes)), sizes)
+    leaf_of = explorers.leaf_of(sizes)
     return Layout(
         sizes=sizes,
         is_matrix=np.array([leaf.ndim > 1 for leaf in leaves], np.float32),
@@ -305,7 +305,7 @@ def _step(
     at_explorers = (member.params, normalized, of_leaf)
     param, own_normalized, own_leaf = jax.tree.map(lambda each: each[positions], at_explorers)
     features = observation.coordinate_features(param, own_normalized, own_leaf)
-    explorers_leaf = np.repeat(np.arange(len(model.sizes)), model.explorers)
+    explorers_leaf = explorers.leaf_of(model.explorers)
     own_log_rates = policy.mean_log_rate(
         agent,
         features,

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from alphaopt_jax import learning, policy
+from alphaopt_jax import explorers, learning, policy
 from alphaopt_jax.meta import environment, exploration, method, population
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family
@@ -234,7 +234,7 @@ def _learn(
 ) -> tuple[Learned, dict[str, chex.Array]]:
     """Several passes of PPO over the batch, in minibatches of members."""
     optimizer = _optimizer()
-    leaf_of = np.repeat(np.arange(len(counts)), counts)
+    leaf_of = explorers.leaf_of(counts)
     averaging = np.zeros((len(counts), sum(counts)), np.float32)
     averaging[leaf_of, np.arange(sum(counts))] = 1.0 / np.asarray(counts)[leaf_of]
 
