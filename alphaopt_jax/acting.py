@@ -116,7 +116,7 @@ def relative_rates(
     Args:
       agent: Parameters of `network`.
       network: The actor-critic.
-      leaf: Parameters, gradients and moments of one leaf, or of several of one shape, stacked.
+      leaf: Parameters, gradients and moments of one leaf, or of several, joined.
       statistics: Of this leaf, each `float32[]`, or a shape that broadcasts against the leaf's.
       decision: What was decided for the leaf as a whole: `activation` with the hidden units on the
         leading axis, `log_rate`; each unit's shape as in `statistics`.

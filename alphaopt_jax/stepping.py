@@ -11,20 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from alphaopt_jax import acting, complex_numbers, memory, observation, policy, rounding, samples
+from alphaopt_jax import (
+    acting,
+    complex_numbers,
+    looking,
+    memory,
+    observation,
+    policy,
+    rounding,
+    samples,
+)
 from alphaopt_jax import learner as learner_lib
 from alphaopt_jax.config import AlphaOptConfig
 from alphaopt_jax.state import AlphaOptState
-
-_MOST_STACKED = 1 << 23  # Parameters that are stacked to be looked at together.
 
 
 class Design(NamedTuple):
@@ -149,7 +155,18 @@ def step(
     # Each parameter's rate relative to its leaf's, looked at or held.
     relative = jax.tree.leaves(state.relative_rates)
     relative = jax.lax.cond(
-        pace.looks, lambda: _look(design, state.agent, leaves, plan), lambda: relative
+        pace.looks,
+        lambda: looking.look(
+            state.agent,
+            design.network,
+            leaves,
+            plan.statistics,
+            plan.decision,
+            pace.momentum_scale,
+            pace.second_moment_scale,
+            config,
+        ),
+        lambda: relative,
     )
     if plan.state.learner is not None:
         relative = learner_lib.write_rates(plan.state.learner, relative, sampling, config)
@@ -305,57 +322,6 @@ def _accumulate(
         rounding.to_dtype(new_first, first.dtype, 2 * seed),
         rounding.to_dtype(new_second, second.dtype, 2 * seed + 1),
     )
-
-
-def _look(
-    design: Design,
-    agent: chex.ArrayTree,
-    leaves: Sequence[observation.Coordinates],
-    plan: _Plan,
-) -> list[chex.Array]:
-    """The relative rates of all leaves.
-
-    Leaves that are alike are stacked, so that a model of many layers compiles no longer than one of
-    few; but not too many at a time, since copies take time and memory, and none where the compiler
-    may have sharded them differently, since stacking would send them from device to device.
-    """
-    alike: dict[Any, list[int]] = {}
-    for index, leaf in enumerate(leaves):
-        known = jax.device_count() == 1 or samples.is_explicit(leaf.param)
-        key = jax.tree.map(jax.typeof, leaf) if known else index
-        alike.setdefault(key, []).append(index)
-    groups = []
-    for members in alike.values():
-        most = max(_MOST_STACKED // max(leaves[members[0]].param.size, 1), 1)
-        groups += [members[at : at + most] for at in range(0, len(members), most)]
-    order = np.concatenate(groups)
-    # Sorted once for all, so that what belongs to a group is a slice.
-    statistics = jax.tree.map(lambda each: each[order], plan.statistics)
-    activation, log_rates = plan.decision.activation.T[:, order], plan.decision.log_rate[order]
-    relative: dict[int, chex.Array] = {}
-    for members in groups:
-        group = slice(len(relative), len(relative) + len(members))
-        stacked = jax.tree.map(lambda *each: jnp.stack(each), *(leaves[i] for i in members))
-        along = functools.partial(_along, group=group, ndim=stacked.param.ndim)
-
-        found = acting.relative_rates(
-            agent,
-            design.network,
-            _float32(stacked),
-            jax.tree.map(along, statistics),
-            policy.LeafDecision(along(activation), along(log_rates)),
-            plan.pace.momentum_scale,
-            plan.pace.second_moment_scale,
-            design.config,
-        )
-        relative |= {member: found[at] for at, member in enumerate(members)}
-    return [relative[index] for index in range(len(leaves))]
-
-
-def _along(values: chex.Array, group: slice, ndim: int) -> chex.Array:
-    """A group's part of `[..., L]`, to be broadcast against its stacked leaves of `ndim` axes."""
-    found = values[..., group]
-    return found.reshape(*found.shape, *(1,) * (ndim - 1))
 
 
 def _all_usable(grads: Sequence[chex.Array], loss: chex.Array | None) -> chex.Array:

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import alphaopt_jax
-from alphaopt_jax import AlphaOptConfig
+from alphaopt_jax import AlphaOptConfig, looking
 
 alphaopt = functools.partial(alphaopt_jax.alphaopt, agent=None)
 
@@ -253,18 +253,27 @@ def test_moments_in_half_precision_take_half_and_train_as_well(decided_agent, le
     np.testing.assert_allclose(_loss(params), _loss(expected), rtol=0.2)
 
 
+@pytest.mark.parametrize("small", [0, 1000])
 def test_leaves_that_are_looked_at_together_are_decided_as_if_each_were_alone(
-    decided_agent, monkeypatch
+    decided_agent, monkeypatch, small
 ):
-    start = {"a": jnp.ones((3, 2)), "b": jnp.arange(2.0), "c": 2.0 * jnp.ones((3, 2))}
-    targets = {"a": 3.0, "b": -1.0, "c": 0.5}
+    """Stacked where they are alike, or copied into rows where they are small."""
+    start = {
+        "a": jnp.ones((3, 2)),
+        "b": jnp.linspace(0.0, 2.0, 300),  # Of more than one row.
+        "c": 2.0 * jnp.ones((3, 2)),
+        "d": jnp.float32(1.5),
+        "e": jnp.zeros((0, 3)),
+    }
+    targets = {"a": 3.0, "b": -1.0, "c": 0.5, "d": 0.0, "e": 0.0}
 
     def loss(params):
         parts = jax.tree.map(lambda leaf, aim: jnp.sum(jnp.square(leaf - aim)), params, targets)
-        return parts["a"] + 5.0 * parts["b"] + 0.1 * parts["c"]
+        return parts["a"] + 0.05 * parts["b"] + 0.1 * parts["c"] + parts["d"] + parts["e"]
 
     alone, _ = _run(alphaopt(agent=decided_agent), 3, start, loss)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(looking, "_SMALL", small)
     together, _ = _run(alphaopt(agent=decided_agent), 3, start, loss)
 
     _assert_close(together, alone, rtol=1e-5)

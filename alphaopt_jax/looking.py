@@ -1,0 +1,149 @@
+"""Now and then every parameter is looked at: by which factor its rate differs from its leaf's.
+
+It is the only work for every parameter that Adam does not do, so it has to cost little, whatever
+the model: one computation for many leaves, so that a model of many layers compiles no longer than
+one of few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import math
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alphaopt_jax import acting, observation, policy, samples
+from alphaopt_jax.config import AlphaOptConfig
+
+_MOST_TOGETHER = 1 << 23  # Parameters; copies take time and memory.
+_SMALL = 1 << 17  # Parameters; leaves of up to so many may be copied into rows.
+_WIDTH = 256  # Of a row, in parameters; every leaf begins a new one.
+
+
+class _Group(NamedTuple):
+    """Leaves that are looked at together.
+
+    Attributes:
+      members: Numbers of the leaves.
+      rows: How many rows each of them fills, or None where each is as it is, stacked.
+    """
+
+    members: list[int]
+    rows: list[int] | None
+
+    @property
+    def owners(self) -> np.ndarray:
+        """Whose each row is, or each stacked leaf."""
+        return np.repeat(self.members, 1 if self.rows is None else self.rows)
+
+
+def look(
+    agent: chex.ArrayTree,
+    network: policy.ActorCritic,
+    leaves: Sequence[observation.Coordinates],
+    statistics: observation.LeafStatistics,
+    decision: policy.LeafDecision,
+    momentum_scale: chex.Array,
+    second_moment_scale: chex.Array,
+    config: AlphaOptConfig,
+) -> list[chex.Array]:
+    """The relative rates of all parameters.
+
+    Args:
+      agent: Parameters of `network`.
+      network: The actor-critic.
+      leaves: Parameters, gradients and moments of L leaves, of any shapes and types.
+      statistics: Of the leaves, each `float32[L]`.
+      decision: What was decided for the leaves, `float32[L, H]` and `float32[L]`.
+      momentum_scale: Corrects the first moments for their start, `float32[]`.
+      second_moment_scale: Corrects the second moments.
+      config: The constants.
+
+    Returns:
+      `float16` factors of each leaf's shape.
+    """
+    groups = _groups(leaves)
+    order = np.concatenate([group.owners for group in groups])
+    # Sorted once for all, so that what belongs to a group is a slice.
+    statistics = jax.tree.map(lambda each: each[order], statistics)
+    activation, log_rates = decision.activation.T[:, order], decision.log_rate[order]
+    relative: dict[int, chex.Array] = {}
+    start = 0
+    for group in groups:
+        joined = jax.tree.map(
+            lambda *each, group=group: _join(each, group), *(leaves[i] for i in group.members)
+        )
+        here = slice(start, start + len(group.owners))
+        start = here.stop
+
+        def along(values: chex.Array, here=here, ndim=joined.param.ndim) -> chex.Array:
+            found = values[..., here]
+            return found.reshape(*found.shape, *(1,) * (ndim - 1))
+
+        found = acting.relative_rates(
+            agent,
+            network,
+            observation.Coordinates(*(each.astype(jnp.float32) for each in joined)),
+            jax.tree.map(along, statistics),
+            policy.LeafDecision(along(activation), along(log_rates)),
+            momentum_scale,
+            second_moment_scale,
+            config,
+        )
+        shapes = [leaves[i].param.shape for i in group.members]
+        relative |= dict(zip(group.members, _part(found, group, shapes), strict=True))
+    return [relative[index] for index in range(len(leaves))]
+
+
+def _groups(leaves: Sequence[observation.Coordinates]) -> list[_Group]:
+    """Who is looked at together: the small, and otherwise those that are alike.
+
+    Nobody is, where the compiler may have sharded the leaves differently, since joining would send
+    them from device to device.
+    """
+    small: list[int] = []
+    alike: dict[Any, list[int]] = {}
+    for index, leaf in enumerate(leaves):
+        explicit, alone = samples.is_explicit(leaf.param), jax.device_count() == 1
+        if alone and not explicit and leaf.param.size <= _SMALL:
+            small.append(index)
+        else:
+            key = jax.tree.map(jax.typeof, leaf) if alone or explicit else index
+            alike.setdefault(key, []).append(index)
+    if len(small) == 1:
+        alike["small"] = [small.pop()]
+    groups = []
+    for members in alike.values():
+        most = max(_MOST_TOGETHER // max(leaves[members[0]].param.size, 1), 1)
+        groups += [_Group(members[at : at + most], None) for at in range(0, len(members), most)]
+    most = _MOST_TOGETHER // max(_SMALL, 1)
+    for at in range(0, len(small), most):
+        members = small[at : at + most]
+        groups.append(_Group(members, [-(-leaves[i].param.size // _WIDTH) for i in members]))
+    return groups
+
+
+def _join(arrays: Sequence[chex.Array], group: _Group) -> chex.Array:
+    if group.rows is None:
+        return jnp.stack(arrays)
+    rows = []
+    for array, number in zip(arrays, group.rows, strict=True):
+        flat = array.astype(jnp.float32).reshape(-1)
+        rows.append(jnp.pad(flat, (0, number * _WIDTH - flat.size)).reshape(number, _WIDTH))
+    return jnp.concatenate(rows)
+
+
+def _part(joined: chex.Array, group: _Group, shapes: Sequence[tuple[int, ...]]) -> list[chex.Array]:
+    """Undoes `_join`."""
+    if group.rows is None:
+        return list(joined)
+    ends = np.cumsum(group.rows)
+    parts = []
+    for end, number, shape in zip(ends, group.rows, shapes, strict=True):
+        flat = joined[end - number : end].reshape(-1)
+        parts.append(flat[: math.prod(shape)].reshape(shape))
+    return parts
