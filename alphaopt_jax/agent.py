@@ -6,21 +6,15 @@ from collections.abc import Mapping
 import dataclasses
 import math
 import os
-import pathlib
 
 import chex
-from flax import traverse_util
 import jax
 import jax.numpy as jnp
-import numpy as np
-import safetensors
-import safetensors.numpy
 
-from alphaopt_jax import observation, policy
+from alphaopt_jax import files, observation, policy
 
-_FORMAT = "alphaopt-agent"
-SHIPPED = pathlib.Path(__file__).parent / "agents"
-"""The folder of the shipped agents and their cards."""
+_KIND = "alphaopt-agent"
+_OTHERWISE = " Use agent=None for a fresh agent that learns while it optimizes."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +50,7 @@ class Agent:
                 "`anytime_steps`, after which an agent's rates begin to fall, must be above zero,"
                 f" or infinite for rates that do not fall; got {self.anytime_steps}."
             )
-        found = {path: jnp.shape(leaf) for path, leaf in _flatten(self.params).items()}
+        found = {path: jnp.shape(leaf) for path, leaf in files.flatten(self.params).items()}
         try:
             network = self.network
         except (KeyError, TypeError, IndexError):
@@ -65,7 +59,7 @@ class Agent:
                 f" (actor/hidden/kernel, ...), but has {sorted(found)}."
             ) from None
         fresh = jax.eval_shape(lambda: policy.init_params(jax.random.key(0), network))
-        expected = {path: leaf.shape for path, leaf in _flatten(fresh).items()}
+        expected = {path: leaf.shape for path, leaf in files.flatten(fresh).items()}
         if found != expected:
             wrong = sorted(set(found.items()) ^ set(expected.items()))
             raise ValueError(
@@ -101,17 +95,16 @@ def save_agent(path: str | os.PathLike[str], agent: Agent) -> None:
       ...     agent = alphaopt.load_agent(f"{folder}/mine.safetensors")
       >>> tx = alphaopt.alphaopt(agent=agent)
     """
-    arrays = {
-        name: np.ascontiguousarray(leaf, np.float32)
-        for name, leaf in _flatten(agent.params).items()
-    }
-    metadata = {
-        "format": _FORMAT,
-        "contract": str(agent.contract),
-        "max_log_rate": repr(agent.max_log_rate),
-        "anytime_steps": repr(agent.anytime_steps),
-    }
-    safetensors.numpy.save_file(arrays, os.fspath(path), metadata)
+    files.write_params(
+        path,
+        agent.params,
+        kind=_KIND,
+        metadata={
+            "contract": str(agent.contract),
+            "max_log_rate": repr(agent.max_log_rate),
+            "anytime_steps": repr(agent.anytime_steps),
+        },
+    )
 
 
 def load_agent(name_or_path: str | os.PathLike[str]) -> Agent:
@@ -127,21 +120,13 @@ def load_agent(name_or_path: str | os.PathLike[str]) -> Agent:
       FileNotFoundError: There is no such file and no such shipped agent.
       ValueError: The file is not an agent, or not one that this version can use.
     """
-    path = _find(name_or_path)
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: jnp.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{os.fspath(path)!r} is not a safetensors file: {error}.") from error
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(
-            f"{os.fspath(path)!r} is a safetensors file, but not an agent: its metadata lack"
-            f" format={_FORMAT!r}. Write agents with alphaopt_jax.save_agent."
-        )
+    path = files.find(name_or_path, files.AGENTS, what="agent", otherwise=_OTHERWISE)
+    params, metadata = files.read_params(
+        path, kind=_KIND, what="an agent", written_by="alphaopt_jax.save_agent"
+    )
     try:
         return Agent(
-            params=traverse_util.unflatten_dict(arrays, sep="/"),
+            params=params,
             contract=int(metadata["contract"]),
             max_log_rate=float(metadata["max_log_rate"]),
             anytime_steps=float(metadata.get("anytime_steps", math.inf)),
@@ -157,21 +142,4 @@ def shipped_agents() -> list[str]:
       >>> "base" in shipped_agents()
       True
     """
-    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
-
-
-def _find(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
-    path = pathlib.Path(name_or_path)
-    if path.is_file():
-        return path
-    shipped = SHIPPED / f"{path.name}.safetensors"
-    if path.name == os.fspath(name_or_path) and shipped.is_file():
-        return shipped
-    raise FileNotFoundError(
-        f"No agent {os.fspath(name_or_path)!r}: no such file, and the shipped agents are"
-        f" {shipped_agents()}. Use agent=None for a fresh agent that learns while it optimizes."
-    )
-
-
-def _flatten(params: Mapping[str, chex.ArrayTree]) -> dict[str, chex.Array]:
-    return traverse_util.flatten_dict(dict(params), sep="/")
+    return files.shipped_names(files.AGENTS)

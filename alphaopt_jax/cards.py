@@ -1,4 +1,4 @@
-"""The card of an agent: how it was made, and how good it is."""
+"""The card of a learned optimizer: how it was made, and how good it is."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ import json
 import pathlib
 from typing import Any
 
-from alphaopt_jax.agent import SHIPPED, shipped_agents
+from alphaopt_jax import files
 
 
 @dataclasses.dataclass(frozen=True)
-class AgentCard:
-    """What a user should know about a shipped agent.
+class Card:
+    """What a user should know about a shipped optimizer.
 
     Attributes:
-      name: What `alphaopt(agent=...)` and `load_agent` call it.
+      name: What it is loaded by.
       summary: One sentence.
       command: What trains it again.
       seed: The seed that it was trained with.
       trained_on: Families of tasks that it was trained on.
-      selected_on: Families of tasks that the best agent of the training was chosen by.
-      rounds: Rounds of meta-training.
+      selected_on: Families of tasks that the best of the training was chosen by.
+      rounds: Rounds of training.
       env_steps: Steps made on all tasks together.
       hours: Wall-clock of the training.
       hardware: What it was trained on.
       versions: Packages that it was trained with.
-      score: Mean log of final over initial loss on the families of `selected_on`.
+      score: What the best was chosen by; lower is better. Of an agent: mean log of final over
+        initial loss on the families of `selected_on`.
       results: What was measured on tasks that neither training nor selection saw, by what it is.
       weaknesses: What it is known to be bad at, a sentence each.
     """
@@ -48,30 +49,30 @@ class AgentCard:
     weaknesses: Sequence[str]
 
 
-def load_card(name: str) -> AgentCard:
-    """Reads the card of a shipped agent.
+def load_card(name: str, folder: pathlib.Path = files.AGENTS) -> Card:
+    """Reads the card of a shipped agent, or of another shipped optimizer.
 
     Args:
-      name: One of `shipped_agents()`.
+      name: One of `files.shipped_names(folder)`.
+      folder: Where the optimizer lies.
 
     Raises:
-      FileNotFoundError: There is no such agent.
+      FileNotFoundError: There is no such optimizer.
 
     Example:
       >>> load_card("base").seed
       0
     """
-    path = SHIPPED / f"{name}.json"
-    if name not in shipped_agents() or not path.exists():
-        raise FileNotFoundError(
-            f"No shipped agent has the name {name!r}; there are {shipped_agents()}."
-        )
+    path = folder / f"{name}.json"
+    names = files.shipped_names(folder)
+    if name not in names or not path.exists():
+        raise FileNotFoundError(f"Nothing shipped has the name {name!r}; there are {names}.")
     content: dict[str, Any] = json.loads(path.read_text())
-    return AgentCard(**content)
+    return Card(**content)
 
 
-def write_card(card: AgentCard, folder: pathlib.Path = SHIPPED) -> pathlib.Path:
-    """Writes a card beside its agent, and returns where."""
+def write_card(card: Card, folder: pathlib.Path = files.AGENTS) -> pathlib.Path:
+    """Writes a card beside its optimizer, and returns where."""
     path = folder / f"{card.name}.json"
     path.write_text(json.dumps(dataclasses.asdict(card), indent=1) + "\n")
     return path

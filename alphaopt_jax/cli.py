@@ -1,4 +1,4 @@
-"""The command line: `alphaopt agents`, `alphaopt evaluate`, `alphaopt meta-train`."""
+"""The command line: `alphaopt agents`, `evaluate`, `meta-train` and `train-baseline`."""
 
 from __future__ import annotations
 
@@ -77,6 +77,21 @@ class MetaTrain:
     one_device: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainBaseline:
+    """Train another learned optimizer of the field; run it again to go on where it stopped.
+
+    Attributes:
+      name: Which, such as "l2l-mnist"; a wrong one lists them.
+      folder: Where checkpoints, the optimizer and its card go.
+      seed: Of everything random.
+    """
+
+    name: Annotated[str, tyro.conf.Positional]
+    folder: Annotated[pathlib.Path, tyro.conf.Positional]
+    seed: int = 0
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line.
 
@@ -84,7 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
       arguments: What was typed after `alphaopt`; by default this process's own arguments.
     """
     command = tyro.extras.subcommand_cli_from_dict(
-        {"agents": Agents, "evaluate": Evaluate, "meta-train": MetaTrain},
+        {
+            "agents": Agents,
+            "evaluate": Evaluate,
+            "meta-train": MetaTrain,
+            "train-baseline": TrainBaseline,
+        },
         prog="alphaopt",
         description="AlphaOpt: an optimizer that is a reinforcement-learning agent.",
         args=arguments,
@@ -93,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Agents: _agents,
         Evaluate: _evaluate,
         MetaTrain: _meta_train,
+        TrainBaseline: _train_baseline,
     }
     try:
         run[type(command)](command)
@@ -233,3 +254,11 @@ def _meta_train(command: MetaTrain) -> None:
             f"Best score {result.score:.3f}. The agent is {command.folder / 'agent.safetensors'}:"
             " use it with alphaopt(agent=...)."
         )
+
+
+def _train_baseline(command: TrainBaseline) -> None:
+    from alphaopt_jax.baselines import recipes
+
+    card = recipes.train_baseline(command.name, command.folder, seed=command.seed)
+    path = command.folder / f"{card.name}.safetensors"
+    _CONSOLE.print(f"Score {card.score:g}. The optimizer is {path}.")

@@ -45,6 +45,7 @@ def look(
     agent: chex.ArrayTree,
     network: policy.ActorCritic,
     leaves: Sequence[observation.Coordinates],
+    numbers: Sequence[chex.Array],
     statistics: observation.LeafStatistics,
     decision: policy.LeafDecision,
     momentum_scale: chex.Array,
@@ -57,6 +58,7 @@ def look(
       agent: Parameters of `network`.
       network: The actor-critic.
       leaves: Parameters, gradients and moments of L leaves, of any shapes and types.
+      numbers: Of the leaves, from 0, each `int32[]`.
       statistics: Of the leaves, each `float32[L]`.
       decision: What was decided for the leaves, `float32[L, H]` and `float32[L]`.
       momentum_scale: Corrects the first moments for their start, `float32[]`.
@@ -95,7 +97,8 @@ def look(
             config,
         )
         shapes = [leaves[i].param.shape for i in group.members]
-        relative |= dict(zip(group.members, _part(found, group, shapes), strict=True))
+        parts = _part(found, group, shapes, [numbers[i] for i in group.members])
+        relative |= dict(zip(group.members, parts, strict=True))
     return [relative[index] for index in range(len(leaves))]
 
 
@@ -137,13 +140,19 @@ def _join(arrays: Sequence[chex.Array], group: _Group) -> chex.Array:
     return jnp.concatenate(rows)
 
 
-def _part(joined: chex.Array, group: _Group, shapes: Sequence[tuple[int, ...]]) -> list[chex.Array]:
+def _part(
+    joined: chex.Array,
+    group: _Group,
+    shapes: Sequence[tuple[int, ...]],
+    numbers: Sequence[chex.Array],
+) -> list[chex.Array]:
     """Undoes `_join`."""
     if group.rows is None:
         return list(joined)
-    ends = np.cumsum(group.rows)
+    starts = np.zeros((max(group.members) + 1,), np.int32)
+    starts[group.members] = np.cumsum(group.rows) - group.rows
     parts = []
-    for end, number, shape in zip(ends, group.rows, shapes, strict=True):
-        flat = joined[end - number : end].reshape(-1)
-        parts.append(flat[: math.prod(shape)].reshape(shape))
+    for number, count, shape in zip(numbers, group.rows, shapes, strict=True):
+        rows = jax.lax.dynamic_slice_in_dim(joined, jnp.asarray(starts)[number], count)
+        parts.append(rows.reshape(-1)[: math.prod(shape)].reshape(shape))
     return parts

@@ -78,6 +78,8 @@ class _Plan(NamedTuple):
 
     Attributes:
       pace: The scalars.
+      numbers: Of the leaves, from 0, each `int32[]`. What comes out of a conditional is no constant
+        to a compiler: so leaves of one shape are computed by one program, compiled once.
       rates: Of the leaves, signed like the user's `learning_rate`, `float32[L]`.
       decays: The leaves' weight decay, `float32[L]`, or None.
       decision: `[L, H]` and `[L]`, what the leaves' parameters need of it.
@@ -86,6 +88,7 @@ class _Plan(NamedTuple):
     """
 
     pace: _Pace
+    numbers: tuple[chex.Array, ...]
     rates: chex.Array
     decays: chex.Array | None
     decision: policy.LeafDecision
@@ -160,6 +163,7 @@ def step(
             state.agent,
             design.network,
             leaves,
+            plan.numbers,
             plan.statistics,
             plan.decision,
             pace.momentum_scale,
@@ -174,6 +178,7 @@ def step(
     # The step.
     steps = []
     for index, (leaf, factor) in enumerate(zip(leaves, relative, strict=True)):
+        number = plan.numbers[index]
         if directions is None:
             direction = observation.normalize_with(
                 _float32(leaf), pace.momentum_scale, pace.second_moment_scale, config
@@ -181,8 +186,8 @@ def step(
         else:
             direction = jnp.where(pace.usable, directions[index].astype(jnp.float32), 0.0)
         if plan.decays is not None:
-            direction = direction + plan.decays[index] * leaf.param.astype(jnp.float32)
-        rate = plan.rates[index] * factor.astype(jnp.float32)
+            direction = direction + plan.decays[number] * leaf.param.astype(jnp.float32)
+        rate = plan.rates[number] * factor.astype(jnp.float32)
         steps.append((rate * direction).astype(leaf.grad.dtype))
 
     def like_state(leaves: Sequence[chex.Array]) -> chex.ArrayTree:
@@ -279,8 +284,15 @@ def _decide(
         loss_history=sight.history,
         learner=learner,
     )
-    rates = jnp.sign(multiplier) * leaf_rates
-    return _Plan(pace, rates, _stack(decays), decision, sight.statistics, new_state)
+    return _Plan(
+        pace=pace,
+        numbers=_numbers(sampling),
+        rates=jnp.sign(multiplier) * leaf_rates,
+        decays=_stack(decays),
+        decision=decision,
+        statistics=sight.statistics,
+        state=new_state,
+    )
 
 
 def _stand_still(
@@ -294,6 +306,7 @@ def _stand_still(
     none = jnp.zeros((len(sampling.shapes),), jnp.float32)
     return _Plan(
         pace=_Pace(jnp.asarray(False), jnp.asarray(False), one, zero, one, zero, zero, one),
+        numbers=_numbers(sampling),
         rates=none,
         decays=_stack(decays),
         decision=policy.LeafDecision(
@@ -302,6 +315,10 @@ def _stand_still(
         statistics=observation.LeafStatistics(*(none for _ in observation.LeafStatistics._fields)),
         state=_small(state)._replace(updates_skipped=state.updates_skipped + 1),
     )
+
+
+def _numbers(sampling: samples.Sampling) -> tuple[chex.Array, ...]:
+    return tuple(jnp.asarray(number, jnp.int32) for number in range(len(sampling.shapes)))
 
 
 def _small(state: AlphaOptState) -> AlphaOptState:

@@ -163,8 +163,8 @@ the latency of two sums. That no leaf is ever gathered is asserted on the compil
 (`tests/test_sharding.py`). Leaves keep their layout; explorers are written where they lie.
 
 **What does grow.** A step of many leaves takes longer to trace and compile (for each a gather of
-the parameter, one of the gradient, a sum, and three loops). On one device small leaves are looked at
-together, and large ones with those of their shape; under explicit sharding only those that are
+the parameter, one of the gradient, a sum, and three loops). On one device small leaves are looked
+at together, and large ones with those of their shape; under explicit sharding only those that are
 shaped and sharded alike; where the compiler chooses the sharding, each alone, which compiles
 longer.
 """

@@ -3,7 +3,8 @@
 import pytest
 
 from alphaopt_jax import cards, cli
-from alphaopt_jax.agent import SHIPPED, load_agent, shipped_agents
+from alphaopt_jax.agent import load_agent, shipped_agents
+from alphaopt_jax.files import AGENTS
 
 
 def test_agents_are_listed_and_their_cards_shown(capsys):
@@ -24,7 +25,7 @@ def test_every_shipped_agent_loads_is_small_and_has_a_card(name):
     agent = load_agent(name)
 
     assert agent.network.actor_hidden <= 16  # What every parameter pays for.
-    path = SHIPPED / f"{name}.safetensors"
+    path = AGENTS / f"{name}.safetensors"
     assert path.stat().st_size < 1_000_000
     assert card.name == name
     assert card.weaknesses
@@ -36,7 +37,7 @@ def test_every_shipped_agent_loads_is_small_and_has_a_card(name):
 
 
 def test_an_unknown_agent_is_named(capsys):
-    with pytest.raises(SystemExit, match=r"No shipped agent has the name 'none'"):
+    with pytest.raises(SystemExit, match=r"Nothing shipped has the name 'none'"):
         cli.main(["agents", "none"])
 
 

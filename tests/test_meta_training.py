@@ -95,7 +95,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(uninterrupted, tmp_path):
 
 def test_a_folder_that_holds_another_run_is_refused(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"seed": 5}))
-    with pytest.raises(ValueError, match=r"another run of meta-training, which differs in .*seed"):
+    with pytest.raises(ValueError, match=r"another run, which differs in .*seed"):
         _train(folder=tmp_path)
 
 

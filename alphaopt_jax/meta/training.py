@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import cards
-from alphaopt_jax.meta import checkpoints, devices, population, reporting
+from alphaopt_jax import cards, checkpoints
+from alphaopt_jax.meta import devices, population, reporting
 from alphaopt_jax.meta import method as method_lib
 from alphaopt_jax.meta import ppo as ppo_lib
 from alphaopt_jax.meta.config import MetaConfig
@@ -218,7 +218,10 @@ def meta_train(
         score=float(progress.best_score),
         history=history,
     )
-    store.write_agent(result.agent, _card(identity, result, progress))
+    if store.folder is not None and jax.process_index() == 0:
+        card = _card(identity, result, progress)
+        agent_lib.save_agent(store.folder / f"{card.name}.safetensors", result.agent)
+        cards.write_card(card, store.folder)
     return result
 
 
@@ -280,9 +283,9 @@ def _validate(
 
 def _card(
     identity: Mapping[str, Any], result: MetaTrainingResult, progress: Progress
-) -> cards.AgentCard:
+) -> cards.Card:
     """What can be said of the agent without looking at it."""
-    return cards.AgentCard(
+    return cards.Card(
         name="agent",
         summary="Trained by `alphaopt meta-train`; what it is good at is still to be measured.",
         command=shlex.join(["alphaopt", *sys.argv[1:]]),

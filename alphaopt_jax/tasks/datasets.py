@@ -75,6 +75,30 @@ def load_mnist(data_dir: str | os.PathLike[str] | None = None) -> ImageClassific
     return _load_digits()
 
 
+def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the training split of any classified image data set of TFDS, of images of one size.
+
+    Args:
+      name: TFDS's name, such as "fashion_mnist" or "cifar10".
+
+    Returns:
+      `uint8[N, H, W, C]` images and `int32[N]` labels.
+
+    Raises:
+      FileNotFoundError: It is not on this machine and cannot be downloaded.
+    """
+    for folder in prepared_folders():
+        if (folder / name).is_dir():
+            return _read_split(name, "train", folder, download=False)
+    obstacle = _download_obstacle()
+    if obstacle is not None:
+        raise FileNotFoundError(
+            f"The data set {name!r} is not on this machine and cannot be downloaded ({obstacle})."
+            " Set TFDS_DATA_DIR to a folder in which TFDS has prepared it."
+        )
+    return _read_split(name, "train", None, download=True)
+
+
 def prepared_folders(data_dir: str | os.PathLike[str] | None = None) -> Sequence[pathlib.Path]:
     """The folders in which TFDS may have prepared a data set, in the order of looking.
 
@@ -108,16 +132,22 @@ def _download_obstacle() -> str | None:
 
 
 def _read_tfds(folder: pathlib.Path | None, *, download: bool) -> ImageClassificationData:
+    train, test = (
+        _read_split("mnist", split, folder, download=download) for split in ("train", "test")
+    )
+    place = f"TFDS, {folder}" if folder else "TFDS"
+    return ImageClassificationData(*train, *test, f"MNIST ({place})")
+
+
+def _read_split(
+    name: str, split: str, folder: pathlib.Path | None, *, download: bool
+) -> tuple[np.ndarray, np.ndarray]:
     import tensorflow_datasets as tfds  # Slow to import, and needed only here.
 
-    def read(split: str) -> tuple[np.ndarray, np.ndarray]:
-        source = tfds.data_source("mnist", split=split, data_dir=folder, download=download)
-        examples = source.__getitems__(list(range(len(source))))
-        images = np.stack([example["image"] for example in examples])
-        return images, np.array([example["label"] for example in examples], np.int32)
-
-    place = f"TFDS, {folder}" if folder else "TFDS"
-    return ImageClassificationData(*read("train"), *read("test"), f"MNIST ({place})")
+    source = tfds.data_source(name, split=split, data_dir=folder, download=download)
+    examples = source.__getitems__(list(range(len(source))))
+    images = np.stack([example["image"] for example in examples])
+    return images, np.array([example["label"] for example in examples], np.int32)
 
 
 def _load_digits() -> ImageClassificationData:

@@ -1,8 +1,7 @@
-"""What a run of meta-training leaves in its folder, and how it is found again.
+"""What a long run leaves in its folder, and how it is found again.
 
-`run.json` says what run it is, `checkpoints/` holds its latest states (orbax), `history.jsonl` a
-line for every validation, and `agent.safetensors` and `agent.json` the best agent and its card
-once it has ended.
+`run.json` says what run it is, `checkpoints/` holds its latest states (orbax), and `history.jsonl`
+a line for every validation.
 """
 
 from __future__ import annotations
@@ -15,9 +14,6 @@ from typing import Any, TypeVar
 
 import chex
 import jax
-
-from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import cards
 
 _KEPT = 2
 State = TypeVar("State", bound=chex.ArrayTree)
@@ -87,12 +83,6 @@ class Store:
             with (self.folder / "history.jsonl").open("a") as file:
                 file.write(json.dumps(entry) + "\n")
 
-    def write_agent(self, agent: agent_lib.Agent, card: cards.AgentCard) -> None:
-        """Writes the trained agent and its card."""
-        if self.folder is not None and jax.process_index() == 0:
-            agent_lib.save_agent(self.folder / f"{card.name}.safetensors", agent)
-            cards.write_card(card, self.folder)
-
 
 def _numbered(leaves: list[Any]) -> dict[str, Any]:
     # Orbax turns tuples into lists and back only where it knows their type; a flat dict is safe.
@@ -110,7 +100,7 @@ def _check_identity(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
                 if found.get(name) != described.get(name)
             )
             raise ValueError(
-                f"{os.fspath(path.parent)!r} holds another run of meta-training, which differs in"
+                f"{os.fspath(path.parent)!r} holds another run, which differs in"
                 f" {', '.join(different)}. Choose another folder, or delete this one."
             )
     elif jax.process_index() == 0:

@@ -1,0 +1,154 @@
+"""How each shipped baseline was trained, so that it can be trained again by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from importlib import metadata
+import os
+import pathlib
+import time
+from typing import NamedTuple
+
+import jax
+
+from alphaopt_jax import cards
+from alphaopt_jax.baselines import l2l
+from alphaopt_jax.baselines.backpropagation import BackpropagationConfig
+from alphaopt_jax.baselines.l2l import LSTMConfig
+from alphaopt_jax.tasks import l2l as l2l_tasks
+from alphaopt_jax.tasks.task import Family
+
+
+class Trained(NamedTuple):
+    """What a recipe leaves.
+
+    Attributes:
+      save: Writes the learned parameters to a path.
+      family: Name of the family that it was trained and chosen on.
+      rounds: How many rounds there were: of an LSTM, episodes.
+      env_steps: Steps made on all tasks together.
+      score: What the best was chosen by.
+    """
+
+    save: Callable[[pathlib.Path], None]
+    family: str
+    rounds: int
+    env_steps: int
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One shipped baseline.
+
+    Attributes:
+      summary: One sentence.
+      weaknesses: What it is known to be bad at, a sentence each.
+      train: From a seed, a folder for checkpoints and whether to show progress to what came out.
+    """
+
+    summary: str
+    weaknesses: tuple[str, ...]
+    train: Callable[[int, pathlib.Path, bool], Trained]
+
+
+def train_baseline(
+    name: str, folder: str | os.PathLike[str], *, seed: int = 0, show: bool = True
+) -> cards.Card:
+    """Trains a baseline as the shipped one was, and writes it and its card into a folder.
+
+    Args:
+      name: One of `RECIPES`.
+      folder: Where; a training that was interrupted goes on from what it finds there.
+      seed: Of everything random.
+      show: Whether to show progress.
+
+    Returns:
+      The card.
+
+    Raises:
+      ValueError: There is no such baseline.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"No baseline has the name {name!r}; there are {sorted(RECIPES)}.")
+    recipe, place = RECIPES[name], pathlib.Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    trained = recipe.train(seed, place, show)
+    card = cards.Card(
+        name=name,
+        summary=recipe.summary,
+        command=f"alphaopt train-baseline {name} runs/{name} --seed {seed}",
+        seed=seed,
+        trained_on=[trained.family],
+        selected_on=[trained.family],
+        rounds=trained.rounds,
+        env_steps=trained.env_steps,
+        hours=round((time.monotonic() - began) / 3600.0, 2),
+        hardware=f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} cores",
+        versions={each: metadata.version(each) for each in ("jax", "flax", "optax")},
+        score=round(trained.score, 4),
+        results={},
+        weaknesses=recipe.weaknesses,
+    )
+    trained.save(place / f"{name}.safetensors")
+    cards.write_card(card, place)
+    return card
+
+
+def _lstm(
+    make: Callable[[], Family], config: LSTMConfig
+) -> Callable[[int, pathlib.Path, bool], Trained]:
+    def train(seed: int, folder: pathlib.Path, show: bool) -> Trained:
+        family = make()
+        result = l2l.train_lstm(family, config, seed=seed, folder=folder, show=show)
+        episodes = int(result.history[-1]["round"])
+        return Trained(
+            save=lambda path: l2l.save_lstm(path, result.optimizer),
+            family=family.name,
+            rounds=episodes,
+            env_steps=episodes * config.training.tasks * config.training.horizon,
+            score=result.score,
+        )
+
+    return train
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "l2l-quadratics": Recipe(
+        "A coordinatewise LSTM of 2 x 20 units, trained by backpropagation through time on random"
+        " quadratics of 10 dimensions, for 100 steps each.",
+        ("It knows nothing but quadratics that begin at a loss of about 1.",),
+        _lstm(
+            l2l_tasks.quadratics,
+            LSTMConfig(
+                log_sign_exponent=0.0,
+                output_scale=1.0,
+                training=BackpropagationConfig(
+                    tasks=128,
+                    episodes=2000,
+                    validate_every=50,
+                    validation_tasks=128,
+                    patience=20,
+                ),
+            ),
+        ),
+    ),
+    "l2l-mnist": Recipe(
+        "A coordinatewise LSTM of 2 x 20 units, trained by backpropagation through time on MNIST"
+        " classifiers of 20 sigmoid units, for 100 steps each.",
+        (
+            "It knows one network and one data set; with ReLU in place of sigmoid it fails, as in"
+            " the paper.",
+            "Trainings that are longer than 200 steps.",
+        ),
+        _lstm(
+            l2l_tasks.mnist_mlp,
+            LSTMConfig(
+                training=BackpropagationConfig(episodes=600, validate_every=20, validation_tasks=4)
+            ),
+        ),
+    ),
+}
+"""The shipped baselines by name."""

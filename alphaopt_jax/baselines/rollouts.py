@@ -1,0 +1,104 @@
+"""Training on one task or on many, written once for what is trained and for what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from alphaopt_jax.tasks.task import Family, Task
+
+OptimizerFactory = Callable[[Any], optax.GradientTransformation]
+"""From whatever an optimizer is made of, which may be traced (a learning rate, learned parameters),
+to the optimizer."""
+
+
+def rollout(
+    task: Task, optimizer: optax.GradientTransformation, key: chex.PRNGKey, num_steps: int
+) -> chex.Array:
+    """Trains once.
+
+    Args:
+      task: What to minimise.
+      optimizer: Any optax optimizer; each batch's loss is passed to it as `value`.
+      key: Of the initial parameters and of the batches; consumed.
+      num_steps: T, the number of updates.
+
+    Returns:
+      `float32[T + 1]`, the loss of each step's batch before its update, and that of one more batch.
+
+    Example:
+      >>> import jax, optax
+      >>> from alphaopt_jax.tasks import l2l
+      >>> task = l2l.quadratics().draw(jax.random.key(0))
+      >>> losses = rollout(task, optax.sgd(0.1), jax.random.key(1), 20)
+      >>> losses.shape, bool(losses[-1] < losses[0])
+      ((21,), True)
+    """
+    tx = optax.with_extra_args_support(optimizer)
+    init_key, stream = jax.random.split(key)
+    params = task.init(init_key)
+
+    def step(carry: tuple[Any, Any], step_key: chex.PRNGKey) -> tuple[tuple[Any, Any], chex.Array]:
+        params, state = carry
+        loss, grads = jax.value_and_grad(task.loss)(params, task.batch(step_key))
+        updates, state = tx.update(grads, state, params, value=loss)
+        return (optax.apply_updates(params, updates), state), loss
+
+    *step_keys, last_key = jax.random.split(stream, num_steps + 1)
+    (params, _), losses = jax.lax.scan(step, (params, tx.init(params)), jnp.stack(step_keys))
+    return jnp.append(losses, task.loss(params, task.batch(last_key)))
+
+
+def draw(family: Family, keys: chex.PRNGKey) -> tuple[Any, chex.PRNGKey]:
+    """Draws one task for each key, and a key to train on each.
+
+    Args:
+      family: Where the tasks are from.
+      keys: `key[N]`, consumed.
+
+    Returns:
+      Instances, with an axis `[N]` before their own, and `key[N]`.
+    """
+    pairs = jax.vmap(jax.random.split)(keys)
+    return jax.vmap(family.sample)(pairs[:, 0]), pairs[:, 1]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("num_steps", "together"))
+def rollouts(
+    family: Family,
+    make: OptimizerFactory,
+    made_of: Any,
+    instances: Any,
+    keys: chex.PRNGKey,
+    *,
+    num_steps: int,
+    together: bool = True,
+) -> chex.Array:
+    """Trains once on each of several tasks.
+
+    Args:
+      family: Where the tasks are from.
+      make: Makes the optimizer.
+      made_of: What `make` is called with.
+      instances: As `draw` gives them.
+      keys: `key[N]`, consumed.
+      num_steps: T, the number of updates.
+      together: Whether all make each step at once, which is quickest for small tasks.
+
+    Returns:
+      `float32[N, T + 1]` losses, as of `rollout`.
+    """
+
+    def one(each: tuple[Any, chex.PRNGKey]) -> chex.Array:
+        instance, key = each
+        return rollout(family.task(instance), make(made_of), key, num_steps)
+
+    if together:
+        return jax.vmap(one)((instances, keys))
+    return jax.lax.map(one, (instances, keys))

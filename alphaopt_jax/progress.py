@@ -1,0 +1,86 @@
+"""How a long run shows what it is doing: a bar in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+import jax
+from rich import console as rich_console
+from rich import progress as rich_progress
+
+_SECONDS_BETWEEN_LINES = 60.0
+
+
+class Progress:
+    """A progress bar. Use it as a context manager around the run.
+
+    Example:
+      >>> with Progress("counting", 3, show=False) as progress:
+      ...     for number in range(3):
+      ...         progress.update(number + 1, note="all is well")
+    """
+
+    def __init__(self, label: str, total: int, *, show: bool):
+        """Prepares the display.
+
+        Args:
+          label: What is going on.
+          total: Of how many parts.
+          show: Whether to show anything.
+        """
+        self._label = label
+        self._total = total
+        self._show = show and jax.process_index() == 0
+        self._console = rich_console.Console()
+        self._bar = rich_progress.Progress(
+            rich_progress.TextColumn(label),
+            rich_progress.BarColumn(),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TimeElapsedColumn(),
+            rich_progress.TimeRemainingColumn(),
+            rich_progress.TextColumn("{task.fields[note]}"),
+            console=self._console,
+            disable=not (self._show and self._console.is_terminal),
+        )
+        self._task = self._bar.add_task("", total=total, note="compiling")
+        self._started = time.monotonic()
+        self._last_line = 0.0
+
+    def __enter__(self) -> Progress:
+        """Starts the display."""
+        self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends the display."""
+        self._bar.__exit__(kind, error, trace)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since this process began."""
+        return time.monotonic() - self._started
+
+    def update(self, completed: int, note: str, line_note: str | None = None) -> None:
+        """Shows how far the run is.
+
+        Args:
+          completed: Parts that are done.
+          note: What to say beside the bar.
+          line_note: What to say in place of it where there is no terminal.
+        """
+        self._bar.update(self._task, completed=completed, note=note)
+        if self.seconds - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = self.seconds
+            note = note if line_note is None else line_note
+            self.line(f"{self._label} {completed}/{self._total}, {self.seconds:.0f} s · {note}")
+
+    def line(self, text: str) -> None:
+        """Writes a line where there is no terminal."""
+        if self._show and not self._console.is_terminal:
+            print(text, flush=True)
