@@ -48,7 +48,7 @@ class Arguments:
 
     Attributes:
       sizes: Parameters of the one tensor.
-      rounds: Times that every optimizer's turn comes.
+      rounds: Times that every optimizer's turn comes, at least.
       quick: Up to a million parameters, and no trees.
     """
 

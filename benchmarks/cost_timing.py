@@ -14,6 +14,7 @@ import optax
 
 CYCLE = 16
 """Steps that are timed together: a whole cycle of decisions, and of learning."""
+_SECONDS_OF_ROUNDS = 30.0
 
 
 class Runner:
@@ -67,21 +68,34 @@ class Runner:
 def interleaved(
     runners: Mapping[str, Runner], rounds: int, advance: Callable[[], None]
 ) -> dict[str, np.ndarray]:
-    """Seconds a step of every runner in every round, `float[rounds]`.
+    """Seconds a step of every runner in every round.
 
     Before the first round each makes its first steps, at which an agent looks at every parameter.
+    Quick rounds are more than `rounds`, so that a few seconds in which something else disturbs do
+    not decide.
+
+    Args:
+      runners: What to time, by name.
+      rounds: At least so many; at most five times as many.
+      advance: Called after each of the first turns of a runner, `rounds` and one.
+
+    Returns:
+      `float[rounds or more]` for each runner.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runners}
-    cycles = {}
+    cycles, one_round = {}, 0.0
     for name, runner in runners.items():
         runner.seconds(CYCLE)
         # What takes microseconds is repeated until the clock can tell.
-        cycles[name] = int(np.clip(0.05 / (CYCLE * runner.seconds(CYCLE)), 1, 50))
+        cycle = CYCLE * runner.seconds(CYCLE)
+        cycles[name] = int(np.clip(0.05 / cycle, 1, 50))
+        one_round += cycles[name] * cycle
         advance()
-    for _ in range(rounds):
+    for number in range(int(np.clip(_SECONDS_OF_ROUNDS / one_round, rounds, 5 * rounds))):
         for name, runner in runners.items():
             seconds[name].append(runner.seconds(CYCLE * cycles[name]))
-            advance()
+            if number < rounds:
+                advance()
     return {name: np.array(values) for name, values in seconds.items()}
 
 

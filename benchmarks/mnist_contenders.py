@@ -14,6 +14,7 @@ import optax
 from optax import contrib
 
 import alphaopt_jax as alphaopt
+from alphaopt_jax.config import adaptive_config
 
 TOO_SMALL, TOO_LARGE = 0.01, 100.0
 ADAM_DEFAULT = 1e-3
@@ -70,7 +71,8 @@ def alphaopt_shipped(name: str = "AlphaOpt, shipped") -> Contender:
     def make(seed: int, num_steps: int) -> optax.GradientTransformation:
         return alphaopt.alphaopt(agent=agent, num_steps=num_steps, seed=seed)
 
-    return Contender(name, make, "number of steps", settings=fingerprint)
+    settings = f"{fingerprint} {adaptive_config()}"
+    return Contender(name, make, "number of steps", settings=settings)
 
 
 ADAM = adam(ADAM_DEFAULT)

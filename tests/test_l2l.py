@@ -230,8 +230,10 @@ def test_the_next_unroll_begins_where_the_last_one_ended():
     for unroll in (4, 12):
         # At a learning rate of zero, how an episode is cut is of no account.
         config = _short(horizon=12, unroll=unroll, learning_rates=(0.0,))
-        run = backpropagation._Run(family, config.make, config.init, config.training)
-        _, losses = jax.jit(run.episode)(run.begin(jax.random.key(0)), instances, keys)
+        run = backpropagation.Backpropagation([family], config.make, config.init, config.training)
+        _, losses = jax.jit(functools.partial(run.episode, family))(
+            run.begin(jax.random.key(0)), instances, keys
+        )
         found.append(losses)
 
     np.testing.assert_allclose(*found, rtol=1e-4)

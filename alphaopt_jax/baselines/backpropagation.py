@@ -11,10 +11,11 @@ section 2 and appendix.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import os
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import jax
@@ -36,6 +37,8 @@ class BackpropagationConfig:
 
     Attributes:
       horizon: Steps in an episode.
+      objective: What is made small: the sum of the losses, as in the paper, or that of their
+        logarithms, for tasks whose losses are of different sizes.
       unroll: Steps that gradients go back through; divides `horizon`.
       tasks: Tasks that an episode trains at a time.
       second_derivatives: Whether the gradients that the optimizer sees are differentiated too.
@@ -52,6 +55,7 @@ class BackpropagationConfig:
     """
 
     horizon: int = 100
+    objective: Literal["loss", "log_loss"] = "loss"
     unroll: int = 20
     tasks: int = 1
     second_derivatives: bool = False
@@ -95,9 +99,11 @@ class BackpropagationResult(NamedTuple):
 
     Attributes:
       params: What the best optimizer is made of, NumPy arrays.
-      score: Mean log of the losses along its validation episodes.
+      score: Mean log of the losses along its validation episodes, tasks of a family averaged first,
+        as the paper's curves are.
       learning_rate: As chosen.
-      history: A line for each validation: "round" (the episodes before it), "score", "final_loss".
+      history: A line for each validation: "round" (the episodes before it), and means over the
+        families, "score" and "final_loss".
     """
 
     params: chex.ArrayTree
@@ -107,7 +113,7 @@ class BackpropagationResult(NamedTuple):
 
 
 def train(
-    family: Family,
+    families: Sequence[Family],
     make: rollouts.OptimizerFactory,
     init: Callable[[chex.PRNGKey], chex.ArrayTree],
     config: BackpropagationConfig,
@@ -117,10 +123,10 @@ def train(
     folder: str | os.PathLike[str] | None = None,
     show: bool = True,
 ) -> BackpropagationResult:
-    """Trains an optimizer over tasks of one family.
+    """Trains an optimizer over tasks.
 
     Args:
-      family: What to train on.
+      families: What to train on, one episode after the other.
       make: From what the optimizer is made of to the optimizer.
       init: From a key (consumed) to what it is made of at first.
       config: The constants.
@@ -142,7 +148,7 @@ def train(
       ...     horizon=10, unroll=5, episodes=2, validate_every=1, learning_rates=(1e-2,)
       ... )
       >>> result = train(
-      ...     l2l.quadratics(), optax.sgd, lambda key: jnp.float32(0.01), config, label="SGD",
+      ...     [l2l.quadratics()], optax.sgd, lambda key: jnp.float32(0.01), config, label="SGD",
       ...     show=False,
       ... )
       >>> len(result.history), bool(result.params > 0.01)
@@ -151,7 +157,8 @@ def train(
 
     def run(config: BackpropagationConfig, name: str) -> BackpropagationResult:
         place = None if folder is None else f"{os.fspath(folder)}/{name}"
-        return _Run(family, make, init, config).train(f"{label}, {name}", seed, place, show)
+        training = Backpropagation(families, make, init, config)
+        return training.train(f"{label}, {name}", seed, place, show)
 
     chosen = config.learning_rates[0]
     if len(config.learning_rates) > 1:
@@ -172,7 +179,8 @@ def unroll(
     start: tuple[Any, optax.OptState],
     keys: chex.PRNGKey,
     *,
-    second_derivatives: bool,
+    objective: Literal["loss", "log_loss"] = "loss",
+    second_derivatives: bool = False,
 ) -> tuple[chex.Array, tuple[tuple[Any, optax.OptState], chex.Array]]:
     """A few steps of training, and what is to be made small in them.
 
@@ -182,11 +190,12 @@ def unroll(
       start: The task's parameters and the optimizer's state.
       keys: `key[U + 1]`, of the batches of U steps and of one more, which the last step's
         parameters are judged by; consumed.
+      objective: What is made small.
       second_derivatives: Whether the gradients that the optimizer sees are differentiated too.
 
     Returns:
-      Sum of the losses after each of the U steps, `float32[]`; parameters and state after them, and
-      the losses before each step, `float32[U]`.
+      Sum of the losses after each of the U steps, or of their logarithms, `float32[]`; parameters
+      and state after them, and the losses before each step, `float32[U]`.
     """
     tx = optax.with_extra_args_support(optimizer)
 
@@ -199,21 +208,24 @@ def unroll(
 
     end, losses = jax.lax.scan(step, start, keys[:-1])
     # The first loss is the start's, which is given.
-    total = jnp.sum(losses[1:]) + task.loss(end[0], task.batch(keys[-1]))
-    return total, (end, losses)
+    judged = jnp.append(losses[1:], task.loss(end[0], task.batch(keys[-1])))
+    if objective == "log_loss":
+        judged = jnp.log(judged)
+    return jnp.sum(judged), (end, losses)
 
 
-class _Run:
-    """One training at one learning rate."""
+class Backpropagation:
+    """One training, at the first of the learning rates."""
 
     def __init__(
         self,
-        family: Family,
+        families: Sequence[Family],
         make: rollouts.OptimizerFactory,
         init: Callable[[chex.PRNGKey], chex.ArrayTree],
         config: BackpropagationConfig,
     ):
-        self._family = family
+        """Keeps its arguments, which are those of `train`."""
+        self._families = families
         self._make = make
         self._init = init
         self._config = config
@@ -224,16 +236,22 @@ class _Run:
 
     def train(self, label: str, seed: int, folder: str | None, show: bool) -> BackpropagationResult:
         """The whole training."""
-        family, config = self._family, self._config
+        families, config = self._families, self._config
         init_key, stream = jax.random.split(jax.random.key(seed))
-        identity = {"family": family.name, "config": repr(config), "seed": seed}
+        names = [family.name for family in families]
+        identity = {"families": names, "config": repr(config), "seed": seed}
         store = checkpoints.Store(folder, identity)
         training = store.restore(lambda: self.begin(init_key))
         history = store.read_history(int(training.episode))
-        episode = jax.jit(self.episode, donate_argnums=0)
-        examples = rollouts.draw(
-            family, jax.random.split(jax.random.key(_VALIDATION_KEY), config.validation_tasks)
-        )
+        episodes = [
+            jax.jit(functools.partial(self.episode, family), donate_argnums=0)
+            for family in families
+        ]
+        validation_key = jax.random.key(_VALIDATION_KEY)
+        examples = [
+            rollouts.draw(family, jax.random.split(validation_key, config.validation_tasks))
+            for family in families
+        ]
         with progress_lib.Progress(label, config.episodes, show=show) as progress:
             for number in range(int(training.episode), config.episodes + 1):
                 if number % config.validate_every == 0 or number == config.episodes:
@@ -246,7 +264,9 @@ class _Run:
                 if number == config.episodes or int(training.since_best) > config.patience:
                     break
                 keys = jax.random.split(jax.random.fold_in(stream, number), config.tasks)
-                training, _ = episode(training, *rollouts.draw(family, keys))
+                which = number % len(families)
+                drawn = rollouts.draw(families[which], keys)
+                training, _ = episodes[which](training, *drawn)
         return BackpropagationResult(
             jax.device_get(training.best_params),
             float(training.best_score),
@@ -267,20 +287,21 @@ class _Run:
         )
 
     def episode(
-        self, training: Training, instances: Any, keys: chex.PRNGKey
+        self, family: Family, training: Training, instances: Any, keys: chex.PRNGKey
     ) -> tuple[Training, chex.Array]:
         """One episode: a step of learning after each unroll.
 
         Args:
+          family: Where the tasks are from.
           training: What was learned.
-          instances: Of the family's tasks, with an axis `[tasks]` before their own.
+          instances: Of the tasks, with an axis `[tasks]` before their own.
           keys: `key[tasks]`, consumed.
 
         Returns:
           What was learned, and the losses before each step, `float32[horizon]`, their mean over the
           tasks.
         """
-        config, task_of = self._config, self._family.task
+        config, task_of = self._config, family.task
         pairs = jax.vmap(jax.random.split)(keys)
 
         def begin(instance: Any, key: chex.PRNGKey) -> tuple[Any, optax.OptState]:
@@ -294,6 +315,7 @@ class _Run:
                     task_of(instance),
                     start,
                     keys,
+                    objective=config.objective,
                     second_derivatives=config.second_derivatives,
                 )
 
@@ -319,18 +341,24 @@ class _Run:
         return training, losses.reshape(-1)
 
     def _validate(
-        self, training: Training, examples: tuple[Any, chex.PRNGKey]
+        self, training: Training, examples: Sequence[tuple[Any, chex.PRNGKey]]
     ) -> tuple[Training, dict[str, Any]]:
-        losses = rollouts.rollouts(
-            self._family,
-            self._make,
-            training.params,
-            *examples,
-            num_steps=self._config.horizon,
-            together=self._config.tasks > 1,
-        )
-        # Of the mean over the tasks, as the paper's curves are; what is not finite is no best.
-        score = jnp.mean(jnp.log(jnp.mean(losses, axis=0)))
+        curves = [
+            jnp.mean(
+                rollouts.rollouts(
+                    family,
+                    self._make,
+                    training.params,
+                    *drawn,
+                    num_steps=self._config.horizon,
+                    together=self._config.tasks > 1,
+                ),
+                axis=0,
+            )
+            for family, drawn in zip(self._families, examples, strict=True)
+        ]
+        # What is not finite is no best.
+        score = jnp.mean(jnp.log(jnp.stack(curves)))
         better = bool(score < training.best_score)
         if better:
             training = training._replace(
@@ -342,6 +370,6 @@ class _Run:
         entry = {
             "round": int(training.episode),
             "score": float(score),
-            "final_loss": float(jnp.mean(losses[:, -1])),
+            "final_loss": float(jnp.mean(jnp.stack(curves)[:, -1])),
         }
         return training, entry

@@ -107,7 +107,7 @@ def train_lstm(
     """
     config = LSTMConfig() if config is None else config
     result = backpropagation.train(
-        family,
+        [family],
         config.make,
         config.init,
         config.training,

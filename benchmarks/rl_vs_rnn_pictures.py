@@ -1,0 +1,41 @@
+"""The picture of `benchmarks.rl_vs_rnn`: how each pair of network and learner gets better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+import numpy as np
+
+from alphaopt_jax.plotting import style
+
+_LINES = {"AlphaOpt's policy": "-", "LSTM": "--"}
+_COLORS = {"PPO": "#D55E00", "BPTT": "#0072B2", "evolution": "#009E73"}
+
+
+def write(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Writes `rl_vs_rnn.png` into `folder`."""
+    style.save_png(learning_figure(rows), folder / "rl_vs_rnn.png")
+
+
+@style.styled
+def learning_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Scores against steps of tasks and against time: means over seeds, shades for their range."""
+    figure = style.new_figure((9.5, 3.8), "The network or the learner?")
+    panels = figure.subplots(1, 2, sharey=True)
+    for row in rows:
+        if "curves" not in row:
+            continue
+        scores = np.array([curve["scores"] for curve in row["curves"]])
+        label = f"{row['network']}, {row['learner']}"
+        for panel, key, scale in zip(panels, ("env_steps", "seconds"), (1e6, 60.0), strict=True):
+            x = np.mean([curve[key] for curve in row["curves"]], axis=0) / scale
+            line = _LINES[row["network"]]
+            style.band(panel, x, scores, _COLORS[row["learner"]], label, ls=line)
+    panels[0].set(xlabel="millions of steps of tasks", title="log of final over initial loss")
+    panels[1].set(xlabel="minutes")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure

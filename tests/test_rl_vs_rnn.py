@@ -1,0 +1,213 @@
+"""The comparison of learners and networks: what is compared is the same in all but one thing."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import alphaopt_jax
+from alphaopt_jax import policy
+from alphaopt_jax.baselines import rollouts
+from alphaopt_jax.config import adaptive_config
+from alphaopt_jax.tasks import distribution
+from alphaopt_jax.tasks.quadratics import quadratics
+from alphaopt_jax.tasks.task import Family
+from benchmarks import rl_vs_rnn
+from benchmarks import rl_vs_rnn_learners as learners
+from benchmarks import rl_vs_rnn_networks as networks
+
+_NETWORKS = pytest.mark.parametrize(
+    "network", [networks.feedforward(), networks.recurrent((4, 4))], ids=["feedforward", "lstm"]
+)
+
+
+def _random(network, seed=0):
+    """Parameters that do not all choose the default."""
+    shapes = network.init(jax.random.key(seed))
+    leaves, structure = jax.tree.flatten(shapes)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    drawn = [
+        0.3 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, drawn)
+
+
+def _bowls(scale=1.0) -> Family:
+    return quadratics("bowls", 6, distances=(0.5 * scale, scale), rotated_share=0.5)
+
+
+def _first(learner, goal, seed=0):
+    keys = jax.random.split(jax.random.key(seed), learner.tasks_of_a_round)
+    return rollouts.draw(goal.family, keys)
+
+
+def test_the_feedforward_network_is_the_agents_own_policy():
+    network, horizon = networks.feedforward(), 12
+    # Where a leaf's parameters decide alike, what the leaf remembers of its rates is the same too.
+    params = _random(network)
+    params["output"] = jax.tree.map(jnp.zeros_like, params["output"])
+    task = distribution.training_families()["digits_tanh"].draw(jax.random.key(3))
+    state = alphaopt_jax.alphaopt(agent="base").init(jnp.zeros(3))
+    agent = dataclasses.replace(
+        alphaopt_jax.agent_from_state(state), params={**state.agent, "actor": params}
+    )
+    # Looked at at every step, and all of the leaves are sampled.
+    tx = alphaopt_jax.alphaopt(
+        agent=agent,
+        num_steps=horizon,
+        config=dataclasses.replace(adaptive_config(), decision_interval=1),
+    )
+
+    expected = rollouts.rollout(task, tx, jax.random.key(5), horizon)
+    found = rollouts.rollout(
+        task, networks.as_optimizer(network, params, horizon), jax.random.key(5), horizon
+    )
+
+    assert agent.max_log_rate == networks.MAX_LOG_RATE
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+@_NETWORKS
+def test_a_fresh_network_chooses_the_default_rates(network):
+    optimizer = networks.as_optimizer(network, network.init(jax.random.key(0)), 10)
+    params = {"a": jnp.ones((3, 2)), "b": jnp.ones(4)}
+
+    _, state = optimizer.update(params, optimizer.init(params), params, value=1.0)
+
+    np.testing.assert_array_equal(state.means, 0.0)
+
+
+@_NETWORKS
+def test_noise_is_added_to_the_log_rates(network):
+    optimizer = networks.as_optimizer(network, _random(network), 10)
+    params = {"a": jnp.arange(1.0, 7.0).reshape(3, 2), "b": jnp.ones(4)}
+    state = optimizer.init(params)
+
+    plain, _ = optimizer.update(params, state, params, value=1.0)
+    noisy, _ = optimizer.update(params, state, params, value=1.0, noise=jnp.log(2.0))
+
+    jax.tree.map(
+        lambda twice, once: np.testing.assert_allclose(twice, 2.0 * once, rtol=1e-5), noisy, plain
+    )
+
+
+@_NETWORKS
+def test_what_is_replayed_is_what_was_chosen(network):
+    config = learners.PPOConfig(horizon=8, interval=2, groups=2, copies=4, num_explorers=5)
+    ppo = learners.PPO(network, config)
+    goal = learners.Goal(_bowls(), _bowls())
+    params = _random(network)
+    instances, keys = _first(ppo, goal)
+    model = networks.layout(jnp.zeros(6))
+    episode = ppo._play(
+        goal,
+        params,
+        model,
+        (5,),
+        jax.tree.map(lambda leaf: leaf[0], instances),
+        keys[0],
+        jax.random.key(9),
+    )
+
+    replayed = ppo._replay(params, episode.observations)
+
+    assert episode.observations.shape[:2] == (8, 5)
+    np.testing.assert_allclose(replayed, episode.means, rtol=1e-4, atol=1e-5)
+    assert float(jnp.abs(episode.means).max()) > 0.01
+
+
+def test_explorers_are_different_parameters_of_their_leaves():
+    positions = np.asarray(learners._positions(jax.random.key(0), (10, 4), (6, 4)))
+
+    assert len(set(positions)) == 10
+    assert set(positions[:6]) < set(range(10))
+    assert set(positions[6:]) == set(range(10, 14))
+
+
+def test_what_is_to_come_is_discounted():
+    rewards = jnp.array([[1.0], [2.0], [4.0]])
+
+    np.testing.assert_allclose(learners._discounted(rewards, 0.5), [[3.0], [4.0], [4.0]])
+
+
+def test_advantages_are_those_over_the_other_copies():
+    returns = jnp.array([[[1.0], [3.0]], [[10.0], [10.0]]])
+
+    found = learners._standardised(returns)
+
+    np.testing.assert_allclose(found[..., 0], [[-np.sqrt(2), np.sqrt(2)], [0.0, 0.0]], rtol=1e-5)
+
+
+def _improves(learner, goal, rounds, judge):
+    learned = learner.begin(jax.random.key(0))
+    before = judge(learner.network, learner.params(learned))
+    one_round = jax.jit(functools.partial(learner.round, goal))
+    for number in range(rounds):
+        learned = one_round(learned, *_first(learner, goal, number + 1))
+    return judge(learner.network, learner.params(learned)) - before
+
+
+@pytest.mark.slow
+@_NETWORKS
+@pytest.mark.parametrize("name", ["ppo", "evolution", "backpropagation"])
+def test_each_learner_makes_each_network_better(network, name):
+    # The minimum is so far that the default rates do not reach it.
+    goal = learners.Goal(_bowls(30.0), _bowls(30.0))
+    judge = rl_vs_rnn.Judge([goal.family], 20, 16, 0)
+    config = learners.backpropagation.BackpropagationConfig(
+        horizon=20, unroll=10, tasks=8, learning_rates=(1e-2,), objective="log_loss"
+    )
+    learner = {
+        "ppo": learners.PPO(network, learners.PPOConfig(horizon=20, learning_rate=1e-2)),
+        "evolution": learners.Evolution(
+            network, learners.EvolutionConfig(horizon=20, learning_rate=3e-2)
+        ),
+        "backpropagation": learners.BackpropagationLearner(network, config),
+    }[name]
+
+    assert _improves(learner, goal, 20, judge) < -0.1
+
+
+def test_errors_have_no_gradient_to_learn_from_and_yet_count():
+    goal = rl_vs_rnn.error_goals()[0]
+    instance = goal.family.sample(jax.random.key(0))
+    judged = goal.judged.task(instance)
+    params = judged.init(jax.random.key(1))
+
+    share = goal.outcome(instance, params, jax.random.key(2))
+    gradient = jax.grad(judged.loss)(params, judged.batch(jax.random.key(2)))
+
+    assert 0.2 < float(share) <= 1.0
+    assert all(not leaf.any() for leaf in jax.tree.leaves(gradient))
+
+
+def test_the_score_is_the_log_of_how_far_losses_fell():
+    losses = np.r_[np.full(60, 4.0), np.full(60, 1.0)].reshape(1, -1)
+    both = np.concatenate([losses, 0.25 * losses])
+
+    np.testing.assert_allclose(rl_vs_rnn._log_decrease(both), np.log(0.25), rtol=1e-4)
+    broken = np.concatenate([losses, np.full_like(losses, np.nan)])
+    np.testing.assert_allclose(rl_vs_rnn._log_decrease(broken), 0.5 * np.log(25.0), rtol=1e-4)
+
+
+def test_a_finished_run_is_read_again(tmp_path):
+    cell = rl_vs_rnn.Cell("LSTM", rl_vs_rnn.BPTT, (1e-3,))
+    goals = [learners.Goal(_bowls(), _bowls())]
+    judge = rl_vs_rnn.Judge([_bowls()], 5, 2, 0)
+
+    first = rl_vs_rnn.train(cell, 1e-3, 0, 800, goals, judge, tmp_path)
+    again = rl_vs_rnn.train(cell, 1e-3, 0, 800, [], judge, tmp_path)
+
+    assert again.scores == first.scores
+    jax.tree.map(np.testing.assert_array_equal, again.params, first.params)
+
+
+def test_the_policy_of_the_comparison_has_the_size_of_the_shipped_agents():
+    shipped = alphaopt_jax.load_agent("base")
+    shapes = jax.tree.map(jnp.shape, networks.feedforward().init(jax.random.key(0)))
+
+    assert shapes == jax.tree.map(jnp.shape, dict(shipped.params["actor"]))
+    assert isinstance(shipped.network, policy.ActorCritic)
