@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -101,12 +102,46 @@ def see(
     )
 
 
+def leaf_log_rates(
+    agent: chex.ArrayTree,
+    network: policy.ActorCritic,
+    sight: Sight,
+    decision: policy.LeafDecision,
+    sampling: samples.Sampling,
+) -> chex.Array:
+    """The leaves' own log rates, which are decided anew at every step.
+
+    Args:
+      agent: Parameters of `network`.
+      network: The actor-critic.
+      sight: What the agent sees.
+      decision: What it decided for the leaves.
+      sampling: What it sees this by.
+
+    Returns:
+      `float32[L]`: what the leaves' part of the actor gives; of an actor without one, the mean over
+      the sampled parameters.
+    """
+    if network.leaf_hidden:
+        return policy.bound(decision.log_rate, network.max_log_rate)
+    statistics = jax.tree.map(lambda each: each[:, None], sight.statistics)
+    log_rates = policy.mean_log_rate(
+        agent,
+        observation.coordinate_features(sight.sample.param, sight.normalized, statistics),
+        decision.activation.T[..., None],
+        decision.log_rate[:, None],
+        network.max_log_rate,
+    )
+    return samples.means(log_rates, sampling)
+
+
 def relative_rates(
     agent: chex.ArrayTree,
     network: policy.ActorCritic,
     leaf: observation.Coordinates,
     statistics: observation.LeafStatistics,
     decision: policy.LeafDecision,
+    leaf_log_rate: chex.Array,
     momentum_scale: chex.Array,
     second_moment_scale: chex.Array,
     config: AlphaOptConfig,
@@ -120,6 +155,7 @@ def relative_rates(
       statistics: Of this leaf, each `float32[]`, or a shape that broadcasts against the leaf's.
       decision: What was decided for the leaf as a whole: `activation` with the hidden units on the
         leading axis, `log_rate`; each unit's shape as in `statistics`.
+      leaf_log_rate: The leaf's own log rate, as of `leaf_log_rates`, likewise.
       momentum_scale: Corrects the first moments for their start, `float32[]`.
       second_moment_scale: Corrects the second moments.
       config: The constants.
@@ -135,7 +171,7 @@ def relative_rates(
         decision.log_rate,
         network.max_log_rate,
     )
-    return relative(log_rate, policy.bound(decision.log_rate, network.max_log_rate))
+    return relative(log_rate, leaf_log_rate)
 
 
 def learning_rates(

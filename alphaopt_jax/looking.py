@@ -48,6 +48,7 @@ def look(
     numbers: Sequence[chex.Array],
     statistics: observation.LeafStatistics,
     decision: policy.LeafDecision,
+    leaf_log_rates: chex.Array,
     momentum_scale: chex.Array,
     second_moment_scale: chex.Array,
     config: AlphaOptConfig,
@@ -61,6 +62,7 @@ def look(
       numbers: Of the leaves, from 0, each `int32[]`.
       statistics: Of the leaves, each `float32[L]`.
       decision: What was decided for the leaves, `float32[L, H]` and `float32[L]`.
+      leaf_log_rates: The leaves' own log rates, `float32[L]`.
       momentum_scale: Corrects the first moments for their start, `float32[]`.
       second_moment_scale: Corrects the second moments.
       config: The constants.
@@ -73,6 +75,7 @@ def look(
     # Sorted once for all, so that what belongs to a group is a slice.
     statistics = jax.tree.map(lambda each: each[order], statistics)
     activation, log_rates = decision.activation.T[:, order], decision.log_rate[order]
+    leaf_log_rates = leaf_log_rates[order]
     relative: dict[int, chex.Array] = {}
     start = 0
     for group in groups:
@@ -92,6 +95,7 @@ def look(
             observation.Coordinates(*(each.astype(jnp.float32) for each in joined)),
             jax.tree.map(along, statistics),
             policy.LeafDecision(along(activation), along(log_rates)),
+            along(leaf_log_rates),
             momentum_scale,
             second_moment_scale,
             config,

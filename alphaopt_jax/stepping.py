@@ -166,6 +166,7 @@ def step(
             plan.numbers,
             plan.statistics,
             plan.decision,
+            plan.state.leaf_log_rates,
             pace.momentum_scale,
             pace.second_moment_scale,
             config,
@@ -242,7 +243,7 @@ def _decide(
 
     # Act.
     decision = policy.decide_leaves(state.agent, sight.context, sight.memory_features, network)
-    leaf_log_rates = policy.bound(decision.log_rate, network.max_log_rate)
+    leaf_log_rates = acting.leaf_log_rates(state.agent, network, sight, decision, sampling)
     schedule = observation.schedule(number, design.num_steps, design.anytime_steps)
     leaf_rates = acting.learning_rates(
         leaf_log_rates, sight.statistics.scale, jnp.abs(multiplier), schedule, config

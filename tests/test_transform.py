@@ -219,6 +219,27 @@ def test_every_parameter_is_looked_at_at_first_and_then_at_intervals(decided_age
     assert looked == [True, True, True, False, False, True, False, False]
 
 
+def test_a_leaf_without_a_part_of_its_own_decides_as_its_parameters_do_on_average(decided_agent):
+    """So that between two looks all of them follow what the agent sees and learns."""
+    tx = alphaopt(agent=decided_agent, config=AlphaOptConfig(decision_interval=4))
+    _, looked = _run(tx, steps=5)
+    params, later = _run(tx, steps=7)
+
+    assert not decided_agent.network.leaf_hidden
+    for factors, at_look in zip(
+        later.relative_rates.values(), looked.relative_rates.values(), strict=True
+    ):
+        np.testing.assert_array_equal(factors, at_look)
+        logs = np.log(np.asarray(factors, np.float32))
+        np.testing.assert_allclose(logs.mean(), 0.0, atol=1e-3)
+        assert np.abs(logs).max() > 1e-2
+    assert (later.leaf_log_rates != looked.leaf_log_rates).all()
+    rates = alphaopt_jax.learning_rates(later, params)
+    for name, leaf_rate in zip(rates, later.leaf_rates, strict=True):
+        geometric_mean = np.exp(np.log(np.asarray(rates[name])).mean())
+        np.testing.assert_allclose(geometric_mean, leaf_rate, rtol=1e-3)
+
+
 def test_nobody_explores_at_the_last_step_of_a_rollout():
     tx = alphaopt(config=AlphaOptConfig(rollout_length=4, decision_interval=4))
     _, state = _run(tx, steps=4)
