@@ -8,6 +8,7 @@ one of few.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -79,16 +80,13 @@ def look(
     relative: dict[int, chex.Array] = {}
     start = 0
     for group in groups:
-        joined = jax.tree.map(
-            lambda *each, group=group: _join(each, group), *(leaves[i] for i in group.members)
+        members = [leaves[i] for i in group.members]
+        joined = observation.Coordinates(
+            *(_join(each, group) for each in zip(*members, strict=True))
         )
         here = slice(start, start + len(group.owners))
         start = here.stop
-
-        def along(values: chex.Array, here=here, ndim=joined.param.ndim) -> chex.Array:
-            found = values[..., here]
-            return found.reshape(*found.shape, *(1,) * (ndim - 1))
-
+        along = functools.partial(_along, here=here, ndim=joined.param.ndim)
         found = acting.relative_rates(
             agent,
             network,
@@ -142,6 +140,12 @@ def _join(arrays: Sequence[chex.Array], group: _Group) -> chex.Array:
         flat = array.astype(jnp.float32).reshape(-1)
         rows.append(jnp.pad(flat, (0, number * _WIDTH - flat.size)).reshape(number, _WIDTH))
     return jnp.concatenate(rows)
+
+
+def _along(values: chex.Array, here: slice, ndim: int) -> chex.Array:
+    """A group's part of `[..., rows]`, to be broadcast against what is joined, of `ndim` axes."""
+    found = values[..., here]
+    return found.reshape(*found.shape, *(1,) * (ndim - 1))
 
 
 def _part(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
+from typing import Any, Self
 
 import jax
 from rich import console as rich_console
@@ -47,19 +47,14 @@ class Progress:
         self._started = time.monotonic()
         self._last_line = 0.0
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         """Starts the display."""
         self._bar.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Ends the display."""
-        self._bar.__exit__(kind, error, trace)
+        self._bar.__exit__(*error)
 
     @property
     def seconds(self) -> float:

@@ -1,14 +1,15 @@
 """The LSTM that learned to learn, on the tasks of its paper, beside tuned hand-made optimizers.
 
-`python -m benchmarks.l2l` measures the shipped LSTMs (some ten minutes on two cores); `alphaopt
-train-baseline l2l-quadratics` and `l2l-mnist` train them again. `--quick` is a matter of a minute
-and shows only that it runs.
+First `alphaopt train-baseline l2l-quadratics runs/l2l-quadratics` trains one LSTM and `alphaopt
+train-baseline l2l-mnist runs/l2l-mnist` another; then `python -m benchmarks.l2l` measures them.
+`--quick` measures a little, to see that it runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+from pathlib import Path
 import shlex
 import sys
 from typing import Any
@@ -19,15 +20,14 @@ import jax
 import numpy as np
 import optax
 from rich import progress as rich_progress
-from scipy import stats
 import tyro
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax.baselines import rollouts
-from alphaopt_jax.baselines.l2l import l2l, load_lstm
+from alphaopt_jax.baselines.l2l import LSTMOptimizer, l2l, load_lstm
 from alphaopt_jax.tasks import l2l as tasks
 from alphaopt_jax.tasks.task import Family
-from benchmarks import l2l_pictures, results_file
+from benchmarks import intervals, l2l_pictures, results_file
 
 LSTM, ALPHAOPT = "LSTM", "AlphaOpt, shipped"
 RATES = tuple(float(rate) for rate in np.logspace(-4, 1, 16))
@@ -39,9 +39,11 @@ class Arguments:
     """How much to run.
 
     Attributes:
+      runs: The folder with a folder for each LSTM.
       quick: A few runs and rates of the first two tasks, to see that it runs.
     """
 
+    runs: Path = Path("runs")
     quick: bool = False
 
 
@@ -52,7 +54,7 @@ class Problem:
     Attributes:
       name: What tables and pictures call it.
       make: Makes the family of tasks.
-      lstm: The shipped LSTM that is tried on it.
+      lstm: The baseline that is tried on it, by its name.
       horizon: Steps at which rates are tuned and losses compared.
       steps: Steps in all.
       runs: Tasks, or starts, to measure on.
@@ -152,12 +154,17 @@ class Curve:
 
 
 def measure(
-    problem: Problem, runs: int, rates: Sequence[float], tell: Callable[[str], None]
+    problem: Problem,
+    lstm: LSTMOptimizer,
+    runs: int,
+    rates: Sequence[float],
+    tell: Callable[[str], None],
 ) -> list[Curve]:
     """Tunes and measures every optimizer on a problem.
 
     Args:
       problem: The problem.
+      lstm: The LSTM.
       runs: Runs to measure; half as many, others, are tuned on.
       rates: What rates are chosen from.
       tell: Called with what has been done.
@@ -184,7 +191,6 @@ def measure(
             tell(f"{problem.name}: {name} at {rate:.2g}")
         best = rates[int(np.argmin(ends))]
         curves.append(Curve(problem.name, name, best, losses(make, best, test, problem.steps)))
-    lstm = load_lstm(problem.lstm)
     curves.append(
         Curve(problem.name, LSTM, None, losses(lambda _: l2l(lstm), 0, test, problem.steps))
     )
@@ -209,23 +215,16 @@ def summarize(curves: Sequence[Curve], problems: Sequence[Problem]) -> list[dict
                 "rate": curve.rate,
                 "initial": curve.losses[:, 0].mean(),
                 "loss": at.mean(),
-                "interval": _interval(at),
+                "interval": intervals.half_interval(at),
                 "paper": problem.paper.get(curve.optimizer),
                 "later": curve.losses[:, -1].mean(),
-                "later_interval": _interval(curve.losses[:, -1]),
+                "later_interval": intervals.half_interval(curve.losses[:, -1]),
                 "paper_later": problem.paper_later.get(curve.optimizer),
                 "runs": len(at),
                 "curve": curve.losses.mean(axis=0),
             }
         )
     return rows
-
-
-def _interval(values: np.ndarray) -> float | None:
-    """Half of the 95 % interval of the mean (Student)."""
-    if len(values) < 2:
-        return None
-    return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
 def make_claims(rows: Sequence[dict[str, Any]]) -> list[results_file.Claim]:
@@ -311,8 +310,10 @@ def main(arguments: Arguments) -> int:
         bar = progress.add_task("measuring", total=total)
         for problem in problems:
             runs = min(problem.runs, 4) if arguments.quick else problem.runs
+            path = arguments.runs / problem.lstm / f"{problem.lstm}.safetensors"
             curves += measure(
                 problem,
+                load_lstm(path),
                 runs,
                 rates,
                 lambda note: progress.update(bar, advance=1, description=note),

@@ -20,7 +20,6 @@ import sys
 from typing import Any
 
 import numpy as np
-from scipy import stats
 import tyro
 
 from alphaopt_jax import plotting
@@ -29,7 +28,7 @@ from alphaopt_jax.meta.evolution import evolution
 from alphaopt_jax.meta.method import Method
 from alphaopt_jax.meta.ppo import ppo
 from alphaopt_jax.tasks import distribution
-from benchmarks import results_file
+from benchmarks import intervals, results_file
 
 _FAMILIES = ("linear_regression", "mixture_relu", "digits_tanh")
 _VALIDATION = ("wide_linear_regression", "wide_mixture_sigmoid", "deep_mixture_tanh")
@@ -227,9 +226,9 @@ def summarize(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "setting": _described(mine[0].setting),
                 "start": float(np.mean([run.scores[0] for run in mine])),
                 "score": float(at_steps.mean()),
-                "interval": _interval(at_steps),
+                "interval": intervals.half_interval(at_steps),
                 "score_at_equal_time": float(at_time.mean()),
-                "interval_at_equal_time": _interval(at_time),
+                "interval_at_equal_time": intervals.half_interval(at_time),
                 "env_steps": float(np.mean([run.env_steps[-1] for run in mine])),
                 "seconds": float(np.mean([run.seconds[-1] for run in mine])),
                 "curves": [
@@ -251,13 +250,6 @@ def _described(setting: Setting) -> str:
     return f"{setting.learning_rate:g}{' (edge)' if at_edge else ''}, {setting.exploration:g}"
 
 
-def _interval(values: np.ndarray) -> float | None:
-    """Half of the 95 % interval of the mean (Student)."""
-    if len(values) < 2:
-        return None
-    return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-
-
 def make_claims(rows: Sequence[dict[str, Any]]) -> list[results_file.Claim]:
     """What the comparison shows, if it shows anything: differences that the seeds agree on."""
     scores = {
@@ -272,7 +264,7 @@ def make_claims(rows: Sequence[dict[str, Any]]) -> list[results_file.Claim]:
                 f"meta_learners.divided_to_{key}",
                 f"score of {DIVIDED} less that of {rival}, at equal steps: upper end of the 95 %"
                 " interval",
-                float(difference.mean() + (_interval(difference) or 0.0)),
+                float(difference.mean() + (intervals.half_interval(difference) or 0.0)),
                 "< 0",
             )
         )

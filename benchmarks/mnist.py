@@ -22,14 +22,13 @@ import numpy as np
 from rich import console as rich_console
 from rich import progress as rich_progress
 from rich import table as rich_table
-from scipy import stats
 import tyro
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax import plotting
 from alphaopt_jax.tasks import datasets
+from benchmarks import intervals, mnist_training, results_file
 from benchmarks import mnist_contenders as contenders
-from benchmarks import mnist_training, results_file
 
 _SMOOTHING = 3  # Points of the stored curves that the picture averages.
 
@@ -152,15 +151,9 @@ def summarise(
     for figure in ("test_accuracy", "train_loss", "test_loss"):
         values = np.array([getattr(run, figure) for run in runs])
         row[figure] = values.mean()
-        row[f"{figure}_half_interval"] = _half_interval(values)
+        row[f"{figure}_half_interval"] = intervals.half_interval(values)
         row[f"{figure}_by_seed"] = values
     return row
-
-
-def _half_interval(values: np.ndarray) -> float:
-    if len(values) < 2:
-        return float("nan")
-    return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
 def make_claims(rows: Sequence[Mapping[str, Any]]) -> list[results_file.Claim]:
@@ -218,7 +211,7 @@ def make_claims(rows: Sequence[Mapping[str, Any]]) -> list[results_file.Claim]:
 
 def _with_interval(row: Mapping[str, Any], figure: str, form: str, unit: float) -> str:
     text, half = format(row[figure] * unit, form), row[f"{figure}_half_interval"]
-    return text if np.isnan(half) else f"{text} ± {format(half * unit, form)}"
+    return text if half is None else f"{text} ± {format(half * unit, form)}"
 
 
 def displayed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -26,7 +26,6 @@ from flax import linen as nn
 import jax
 import numpy as np
 import optax
-from scipy import stats
 import tyro
 
 from alphaopt_jax import files
@@ -35,7 +34,7 @@ from alphaopt_jax.baselines import rollouts
 from alphaopt_jax.baselines.backpropagation import BackpropagationConfig
 from alphaopt_jax.tasks import classification, distribution, networks, supervised, synthetic
 from alphaopt_jax.tasks.task import Family
-from benchmarks import results_file, rl_vs_rnn_page, rl_vs_rnn_pictures
+from benchmarks import intervals, results_file, rl_vs_rnn_page, rl_vs_rnn_pictures
 from benchmarks import rl_vs_rnn_learners as learners
 from benchmarks import rl_vs_rnn_networks as policies
 
@@ -337,13 +336,6 @@ def _log_decrease(losses: np.ndarray) -> float:
     return float(np.log(np.nan_to_num(np.clip(ratios, None, 100.0), nan=100.0)).mean())
 
 
-def interval(values: Sequence[float]) -> float | None:
-    """Half of the 95 % interval of the mean (Student)."""
-    if len(values) < 2:
-        return None
-    return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-
-
 def summarize(runs: Sequence[Run], judges: Mapping[str, Judge]) -> list[dict[str, Any]]:
     """One row for each cell, and one for a tuned Adam."""
     budget = min(run.seconds[-1] for run in runs)
@@ -364,13 +356,15 @@ def summarize(runs: Sequence[Run], judges: Mapping[str, Judge]) -> list[dict[str
                 "learner": cell.learner,
                 "rate": mine[0].rate,
                 "score": float(np.mean(at_steps)),
-                "interval": interval(at_steps),
+                "interval": intervals.half_interval(at_steps),
                 "score_at_equal_time": float(np.mean(at_time)),
-                "interval_at_equal_time": interval(at_time),
+                "interval_at_equal_time": intervals.half_interval(at_time),
                 "env_steps": mine[0].env_steps[-1],
                 "seconds": float(np.mean([run.seconds[-1] for run in mine])),
                 "tests": {name: float(np.mean(scores)) for name, scores in tried.items()},
-                "test_intervals": {name: interval(scores) for name, scores in tried.items()},
+                "test_intervals": {
+                    name: intervals.half_interval(scores) for name, scores in tried.items()
+                },
                 "curves": [
                     {
                         "seed": run.seed,

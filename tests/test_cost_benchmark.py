@@ -47,7 +47,7 @@ def test_a_coordinatewise_lstm_keeps_eighty_numbers_a_parameter():
     updates, state = jax.jit(tx.update)(params, state)
 
     assert jax.tree.map(jnp.shape, updates) == {"w": (3, 5), "b": (2,)}
-    assert sum(leaf.size for leaf in jax.tree.leaves(state[1])) == 80 * 17
+    assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 80 * 17
 
 
 def _row(optimizer, milliseconds, parameters=10_000_000, model=cost.ONE_TENSOR, **more):

@@ -1,4 +1,4 @@
-"""How each shipped baseline was trained, so that it can be trained again by its name."""
+"""How each baseline is trained, by its name."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Trained(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One shipped baseline.
+    """One baseline.
 
     Attributes:
       summary: One sentence.
@@ -56,7 +56,7 @@ class Recipe:
 def train_baseline(
     name: str, folder: str | os.PathLike[str], *, seed: int = 0, show: bool = True
 ) -> cards.Card:
-    """Trains a baseline as the shipped one was, and writes it and its card into a folder.
+    """Trains a baseline, and writes it and its card into a folder.
 
     Args:
       name: One of `RECIPES`.
@@ -151,4 +151,4 @@ RECIPES: Mapping[str, Recipe] = {
         ),
     ),
 }
-"""The shipped baselines by name."""
+"""The baselines by name."""

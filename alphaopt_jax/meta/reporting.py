@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 import importlib.util
 import pathlib
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -13,11 +12,8 @@ import jax
 from alphaopt_jax import progress
 
 
-class Reporter:
-    """A progress bar in a terminal, a line a minute elsewhere; metrics to TensorBoard if installed.
-
-    Use it as a context manager around the rounds.
-    """
+class Reporter(progress.Progress):
+    """A progress display that knows of rounds and validations, and tells TensorBoard too."""
 
     def __init__(self, num_rounds: int, folder: pathlib.Path | None, *, show: bool):
         """Prepares the display.
@@ -27,23 +23,13 @@ class Reporter:
           folder: Where TensorBoard's files go; None writes none.
           show: Whether to show anything.
         """
-        self._progress = progress.Progress("meta-training", num_rounds, show=show)
+        super().__init__("meta-training", num_rounds, show=show)
         self._writer = _tensorboard_writer(folder) if jax.process_index() == 0 else None
         self._score = "no score yet"
 
-    def __enter__(self) -> Reporter:
-        """Starts the display."""
-        self._progress.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Ends the display."""
-        self._progress.__exit__(kind, error, trace)
+        super().__exit__(*error)
         if self._writer is not None:
             self._writer.close()
 
@@ -52,7 +38,7 @@ class Reporter:
     ) -> None:
         """Shows one round and logs its metrics."""
         note = f"{self._score} · {family}, {metrics['horizon']:.0f} steps"
-        self._progress.update(number + 1, note, f"{env_steps / 1e6:.1f}M steps · {note}")
+        self.update(number + 1, note, f"{env_steps / 1e6:.1f}M steps · {note}")
         if self._writer is not None:
             for name, value in metrics.items():
                 self._writer.add_scalar(f"{family}/{name}", value, number)
@@ -60,7 +46,7 @@ class Reporter:
     def validated(self, entry: Mapping[str, Any], best: float) -> None:
         """Shows a validation and logs its scores."""
         self._score = f"score {entry['score']:.3f} (best {best:.3f})"
-        self._progress.line(f"validation after round {entry['round']}: {self._score}")
+        self.line(f"validation after round {entry['round']}: {self._score}")
         if self._writer is not None:
             for name, value in entry.items():
                 if isinstance(value, float):

@@ -134,12 +134,16 @@ def _family(
     num_params: int,
 ) -> Family:
     def task(instance: Points) -> Task:
+        def of_all(params: chex.Array, batch: None = None) -> chex.Array:
+            del batch
+            return loss(params, instance)
+
         return Task(
             name=name,
             init=lambda key: jax.random.normal(key, (num_params,)),
             batch=lambda key: None,
-            loss=lambda params, batch=None: loss(params, instance),
-            evaluation_loss=lambda params: loss(params, instance),
+            loss=of_all,
+            evaluation_loss=of_all,
         )
 
     return Family(name, sample, task)

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -18,6 +18,7 @@ from alphaopt_jax import files
 from alphaopt_jax.baselines.l2l import network
 
 _KIND = "l2l-lstm"
+_OTHERWISE = " `alphaopt train-baseline l2l-mnist FOLDER` trains one."
 SHIPPED = pathlib.Path(__file__).parents[1] / "weights"
 """The folder of the shipped baselines and their cards."""
 
@@ -78,8 +79,7 @@ def l2l(optimizer: str | os.PathLike[str] | LSTMOptimizer) -> optax.GradientTran
     There is nothing to set: the LSTM's output is the step.
 
     Args:
-      optimizer: The name of a shipped one ("l2l-quadratics", "l2l-mnist"), a path, or learned
-        parameters.
+      optimizer: A path, the name of a shipped one, or learned parameters.
 
     Returns:
       An optax transformation; `LSTMState` is its state.
@@ -124,14 +124,14 @@ def _update(
 ) -> tuple[optax.Updates, LSTMState]:
     del params
     grads, structure = jax.tree.flatten(updates)
-    carries = [tuple(structure.flatten_up_to(tree) for tree in layer) for layer in state.carries]
+    carries = [tuple(jax.tree.leaves(tree) for tree in layer) for layer in state.carries]
     steps, following = [], []
     for index, grad in enumerate(grads):
         group = GROUPINGS[learned.grouping](grad.shape)
         carry = tuple((cells[index], hiddens[index]) for cells, hiddens in carries)
-        carry, output = networks[group].apply(
-            {"params": learned.params[group]}, carry, _features(learned, grad.astype(jnp.float32))
-        )
+        seen = _features(learned, grad.astype(jnp.float32))
+        moved: Any = networks[group].apply({"params": learned.params[group]}, carry, seen)
+        carry, output = moved
         steps.append((learned.output_scale * output).astype(grad.dtype))
         following.append(carry)
 
@@ -179,7 +179,7 @@ def load_lstm(name_or_path: str | os.PathLike[str]) -> LSTMOptimizer:
       FileNotFoundError: There is no such file and no such shipped optimizer.
       ValueError: The file holds something else.
     """
-    path = files.find(name_or_path, SHIPPED, what="LSTM optimizer")
+    path = files.find(name_or_path, SHIPPED, what="LSTM optimizer", otherwise=_OTHERWISE)
     params, metadata = files.read_params(
         path,
         kind=_KIND,
