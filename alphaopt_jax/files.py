@@ -15,6 +15,8 @@ import safetensors.numpy
 
 AGENTS = pathlib.Path(__file__).parent / "agents"
 """The folder of the shipped agents and their cards."""
+BASELINES = pathlib.Path(__file__).parent / "baselines" / "weights"
+"""The folder of the shipped baselines and their cards."""
 
 
 def write_params(

@@ -49,7 +49,8 @@ def cost_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes[0].set(title="One optimizer step", ylabel="nanoseconds a parameter")
     axes[1].set(title="The same, beside Adam", ylabel="times Adam's")
     axes[1].axhline(1.5, color=style.FAINT, lw=0.8, ls="--")
-    axes[1].set_yticks([1, 1.5, 2, 5, 10, 20, 50], ["1", "1.5", "2", "5", "10", "20", "50"])
+    ticks = [1, 1.5, 2, 5, 10, 20, 50, 100, 200, 500]
+    axes[1].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     for axis in axes:
         axis.set_xlabel("parameters")
     axes[0].legend(fontsize=8)

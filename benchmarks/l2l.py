@@ -1,8 +1,9 @@
 """The LSTM that learned to learn, on the tasks of its paper, beside tuned hand-made optimizers.
 
-First `alphaopt train-baseline l2l-quadratics runs/l2l-quadratics` trains one LSTM and `alphaopt
-train-baseline l2l-mnist runs/l2l-mnist` another; then `python -m benchmarks.l2l` measures them.
-`--quick` measures a little, to see that it runs.
+`alphaopt train-baseline l2l-quadratics runs/l2l-quadratics` trains one LSTM again and `alphaopt
+train-baseline l2l-mnist runs/l2l-mnist` another; `python -m benchmarks.l2l` measures those that
+ship with the package, or with `--runs runs` those in that folder. `--quick` measures a little, to
+see that it runs.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ from typing import Any
 import chex
 from flax import linen as nn
 import jax
+from matplotlib.figure import Figure
 import numpy as np
 import optax
 from rich import progress as rich_progress
 import tyro
 
 import alphaopt_jax as alphaopt
+from alphaopt_jax import plotting
 from alphaopt_jax.baselines import rollouts
 from alphaopt_jax.baselines.l2l import LSTMOptimizer, l2l, load_lstm
 from alphaopt_jax.tasks import l2l as tasks
 from alphaopt_jax.tasks.task import Family
-from benchmarks import intervals, l2l_pictures, results_file
+from benchmarks import intervals, results_file
 
 LSTM, ALPHAOPT = "LSTM", "AlphaOpt, shipped"
+HORIZON, STEPS = 100, 200
 RATES = tuple(float(rate) for rate in np.logspace(-4, 1, 16))
 _TUNING_KEY, _TEST_KEY = 100, 200
 
@@ -39,11 +43,11 @@ class Arguments:
     """How much to run.
 
     Attributes:
-      runs: The folder with a folder for each LSTM.
+      runs: A folder with a folder for each LSTM, in place of those that ship.
       quick: A few runs and rates of the first two tasks, to see that it runs.
     """
 
-    runs: Path = Path("runs")
+    runs: Path | None = None
     quick: bool = False
 
 
@@ -55,18 +59,14 @@ class Problem:
       name: What tables and pictures call it.
       make: Makes the family of tasks.
       lstm: The baseline that is tried on it, by its name.
-      horizon: Steps at which rates are tuned and losses compared.
-      steps: Steps in all.
       runs: Tasks, or starts, to measure on.
-      paper: The paper's losses at `horizon`, read off its figures, by optimizer.
-      paper_later: The same at `steps`.
+      paper: The paper's losses at step 100, read off its figures, by optimizer.
+      paper_later: The same at step 200.
     """
 
     name: str
     make: Callable[[], Family]
     lstm: str
-    horizon: int
-    steps: int
     runs: int
     paper: Mapping[str, float]
     paper_later: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -90,8 +90,6 @@ PROBLEMS = (
         "quadratics",
         tasks.quadratics,
         "l2l-quadratics",
-        100,
-        200,
         256,
         _paper(0.037, 0.05, 0.058, 0.08, 0.21),
     ),
@@ -99,8 +97,6 @@ PROBLEMS = (
         "MNIST, 20 sigmoid units",
         tasks.mnist_mlp,
         "l2l-mnist",
-        100,
-        200,
         10,
         _paper(0.245, 0.34, 0.34, 0.33, 0.45),
         _paper(0.21, 0.30, 0.29, 0.28, 0.32),
@@ -109,8 +105,6 @@ PROBLEMS = (
         "MNIST, 40 units",
         lambda: tasks.mnist_mlp((40,), name="l2l_mnist_40_units"),
         "l2l-mnist",
-        100,
-        200,
         10,
         _paper(0.19, 0.32, 0.32, 0.32, 0.46),
     ),
@@ -118,8 +112,6 @@ PROBLEMS = (
         "MNIST, two layers",
         lambda: tasks.mnist_mlp((20, 20), name="l2l_mnist_two_layers"),
         "l2l-mnist",
-        100,
-        200,
         10,
         {},
     ),
@@ -127,8 +119,6 @@ PROBLEMS = (
         "MNIST, ReLU",
         lambda: tasks.mnist_mlp(activation=nn.relu, name="l2l_mnist_relu"),
         "l2l-mnist",
-        100,
-        200,
         10,
         _paper(2.5, 0.4, 0.4, 0.36, 0.45),
     ),
@@ -186,16 +176,14 @@ def measure(
     for name, make in BASELINES.items():
         ends = []
         for rate in rates:
-            end = losses(make, rate, tuning, problem.horizon)[:, -1].mean()
+            end = losses(make, rate, tuning, HORIZON)[:, -1].mean()
             ends.append(end if np.isfinite(end) else np.inf)
             tell(f"{problem.name}: {name} at {rate:.2g}")
         best = rates[int(np.argmin(ends))]
-        curves.append(Curve(problem.name, name, best, losses(make, best, test, problem.steps)))
-    curves.append(
-        Curve(problem.name, LSTM, None, losses(lambda _: l2l(lstm), 0, test, problem.steps))
-    )
+        curves.append(Curve(problem.name, name, best, losses(make, best, test, STEPS)))
+    curves.append(Curve(problem.name, LSTM, None, losses(lambda _: l2l(lstm), 0, test, STEPS)))
     tell(f"{problem.name}: {LSTM}")
-    agent = losses(lambda _: alphaopt.alphaopt(num_steps=problem.steps), 0, test, problem.steps)
+    agent = losses(lambda _: alphaopt.alphaopt(num_steps=STEPS), 0, test, STEPS)
     curves.append(Curve(problem.name, ALPHAOPT, None, agent))
     tell(f"{problem.name}: {ALPHAOPT}")
     return curves
@@ -207,7 +195,7 @@ def summarize(curves: Sequence[Curve], problems: Sequence[Problem]) -> list[dict
     rows = []
     for curve in curves:
         problem = by_name[curve.problem]
-        at = curve.losses[:, problem.horizon]
+        at = curve.losses[:, HORIZON]
         rows.append(
             {
                 "problem": curve.problem,
@@ -299,6 +287,16 @@ def markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
     )
 
 
+def picture(curves: Sequence[Curve]) -> Figure:
+    """The paper's curves, measured here."""
+    by_problem: dict[str, dict[str, np.ndarray]] = {}
+    for curve in curves:
+        by_problem.setdefault(curve.problem, {})[curve.optimizer] = curve.losses
+    return plotting.panels_figure(
+        by_problem, title="Learning to learn", emphasized=LSTM, trained=HORIZON
+    )
+
+
 def main(arguments: Arguments) -> int:
     """Measures everything and reports; returns 0 if the claims hold."""
     problems = PROBLEMS[:2] if arguments.quick else PROBLEMS
@@ -310,7 +308,9 @@ def main(arguments: Arguments) -> int:
         bar = progress.add_task("measuring", total=total)
         for problem in problems:
             runs = min(problem.runs, 4) if arguments.quick else problem.runs
-            path = arguments.runs / problem.lstm / f"{problem.lstm}.safetensors"
+            path: Path | str = problem.lstm
+            if arguments.runs is not None:
+                path = arguments.runs / problem.lstm / f"{problem.lstm}.safetensors"
             curves += measure(
                 problem,
                 load_lstm(path),
@@ -331,7 +331,7 @@ def main(arguments: Arguments) -> int:
         folder=folder,
     )
     (folder / "l2l.md").write_text(markdown(rows, command))
-    l2l_pictures.write(curves, {problem.name: problem.horizon for problem in problems}, folder)
+    plotting.save_png(picture(curves), folder / "l2l.png")
     return 0 if arguments.quick or all(claim.holds for claim in claims) else 1
 
 

@@ -1,15 +1,16 @@
-"""The networks of `benchmarks.rl_vs_rnn`: as optimizers they differ in nothing but the network.
+"""The networks of `benchmarks.rl_vs_rnn`: as optimizers two differ in nothing but the network.
 
 Both see AlphaOpt's observation of every parameter and choose the logarithm of its learning rate.
 One is AlphaOpt's own actor, which has no memory of its own beside what is observed; the other is
-the coordinatewise LSTM of Andrychowicz et al., which has.
+the coordinatewise LSTM of Andrychowicz et al., which has. A third is that LSTM as it was published:
+it sees the gradient alone and puts out the step itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import chex
 import jax
@@ -19,12 +20,30 @@ import numpy as np
 import optax
 
 from alphaopt_jax import acting, explorers, memory, observation, policy
+from alphaopt_jax.baselines.l2l import LSTMConfig
 from alphaopt_jax.baselines.l2l import network as lstm_network
 from alphaopt_jax.config import AlphaOptConfig, adaptive_config
 
 MAX_LOG_RATE = 4.0
 _LEAF_HIDDEN, _ACTOR_HIDDEN = 32, 8
 _CONFIG = adaptive_config()
+
+
+class LearnedOptimizer(Protocol):
+    """Whatever can be trained to be an optimizer."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+
+    @property
+    def init(self) -> Callable[[chex.PRNGKey], chex.ArrayTree]:
+        """From a key (consumed) to fresh parameters."""
+
+    def optimizer(
+        self, params: chex.ArrayTree, *, num_steps: int
+    ) -> optax.GradientTransformationExtraArgs:
+        """The optimizer with these parameters, for a planned number of updates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +62,37 @@ class Network:
     init: Callable[[chex.PRNGKey], chex.ArrayTree]
     zero_carry: Callable[[int], Any]
     apply: Callable[[chex.ArrayTree, Any, chex.Array], tuple[Any, chex.Array]]
+
+    def optimizer(
+        self, params: chex.ArrayTree, *, num_steps: int
+    ) -> optax.GradientTransformationExtraArgs:
+        """See `as_optimizer`."""
+        return as_optimizer(self, params, num_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedLSTM:
+    """The LSTM of Andrychowicz et al. with its own input and its own steps.
+
+    Attributes:
+      config: Its constants.
+      name: What tables call it.
+    """
+
+    config: LSTMConfig = dataclasses.field(default_factory=LSTMConfig)
+    name: str = "LSTM as published"
+
+    @property
+    def init(self) -> Callable[[chex.PRNGKey], chex.ArrayTree]:
+        """From a key (consumed) to fresh parameters."""
+        return self.config.init
+
+    def optimizer(
+        self, params: chex.ArrayTree, *, num_steps: int
+    ) -> optax.GradientTransformationExtraArgs:
+        """The LSTM with these parameters; it does not ask how many steps are planned."""
+        del num_steps
+        return optax.with_extra_args_support(self.config.make(params))
 
 
 class Layout(NamedTuple):

@@ -1,16 +1,26 @@
-"""The tables and the page of `benchmarks.rl_vs_rnn`."""
+"""The tables, the comparisons and the page of `benchmarks.rl_vs_rnn`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import math
+import statistics
 from typing import Any
 
+from scipy import stats
+
 from benchmarks import results_file
+
+POLICY, LSTM = "AlphaOpt's policy", "LSTM"
+PPO, BPTT, EVOLUTION = "PPO", "BPTT", "evolution"
+UNSEEN, LONGER, TRAINED = "unseen tasks", "ten times the steps", "what it was trained on"
 
 _TRAINING = {
     "network": "network",
     "learner": "learner",
-    "rate": "rate",
+    "rate": "learner's rate",
+    "start": "score of the fresh network",
     "score": "score at equal steps",
     "interval": "±",
     "score_at_equal_time": "score at equal time",
@@ -18,14 +28,50 @@ _TRAINING = {
     "env_steps": "steps of tasks",
     "seconds": "seconds",
 }
+Row = Mapping[str, Any]
 
 
-def training_table(rows: Sequence[Mapping[str, Any]]) -> str:
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How one cell does against another on one test.
+
+    Attributes:
+      ratio: Of what is left, the first's over the second's: below 1 the first is better.
+      low: Lower end of the ratio's 95 % interval (Welch, over seeds); NaN of one seed.
+      high: Its upper end.
+    """
+
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the interval leaves out 1."""
+        return self.high < 1.0 or self.low > 1.0
+
+    def __str__(self) -> str:
+        """The ratio with its interval, and whether it can be told from 1."""
+        told = "" if self.is_sure else ", which these seeds cannot tell from 1"
+        return f"{self.ratio:.2f} ({self.low:.2f} to {self.high:.2f}){told}"
+
+
+def compare(first: Row, second: Row, test: str) -> Comparison:
+    """Compares two rows by their scores, which are logarithms."""
+    one, other = (row["test_scores"][test] for row in (first, second))
+    difference = sum(one) / len(one) - sum(other) / len(other)
+    if min(len(one), len(other)) < 2:
+        return Comparison(math.exp(difference), math.nan, math.nan)
+    interval = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
+    return Comparison(math.exp(difference), math.exp(interval.low), math.exp(interval.high))
+
+
+def training_table(rows: Sequence[Row]) -> str:
     """What came of training, a row for each pair of network and learner."""
     return results_file.markdown_table([row for row in rows if "score" in row], _TRAINING)
 
 
-def test_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def test_table(rows: Sequence[Row]) -> str:
     """What trained networks are worth elsewhere."""
     names = list(rows[0]["tests"])
     shown = [
@@ -38,32 +84,149 @@ def test_table(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _with_interval(row: Mapping[str, Any], name: str) -> str:
+def _with_interval(row: Row, name: str) -> str:
     half = row.get("test_intervals", {}).get(name)
     value = f"{row['tests'][name]:.2f}"
     return value if half is None else f"{value} ± {half:.2f}"
 
 
-def page(rows: Sequence[Mapping[str, Any]], command: str) -> str:
+def claims(rows: Sequence[Row]) -> list[results_file.Claim]:
+    """What the seed says, as this measures it; whether it holds or not is the result."""
+    found = by_cell(rows, "loss")
+    claim = results_file.Claim
+    return [
+        claim(
+            "rl_vs_rnn.network",
+            "unseen tasks: loss left by the LSTM over that left by AlphaOpt's policy, both trained"
+            " by BPTT: does the recurrent network win?",
+            compare(found[LSTM, BPTT], found[POLICY, BPTT], UNSEEN).ratio,
+            "< 1",
+        ),
+        claim(
+            "rl_vs_rnn.learner",
+            "unseen tasks: loss left by AlphaOpt's policy trained by BPTT over the same trained by"
+            " PPO: do direct gradients win?",
+            compare(found[POLICY, BPTT], found[POLICY, PPO], UNSEEN).ratio,
+            "< 1",
+        ),
+    ]
+
+
+def by_cell(rows: Iterable[Row], section: str) -> dict[tuple[str, str], Row]:
+    """A section's rows by network and learner."""
+    return {
+        (row["network"], row["learner"]): row
+        for row in rows
+        if row["section"] == section and "score" in row
+    }
+
+
+def answer(rows: Sequence[Row]) -> str:
+    """What was measured, in words; which words depends on the figures alone."""
+    found, errors = by_cell(rows, "loss"), by_cell(rows, "errors")
+    learners = {
+        network: compare(found[network, BPTT], found[network, PPO], UNSEEN)
+        for network in (POLICY, LSTM)
+    }
+    networks = {
+        learner: compare(found[LSTM, learner], found[POLICY, learner], UNSEEN)
+        for learner in (PPO, BPTT, EVOLUTION)
+    }
+    fewest = min(errors, key=lambda cell: errors[cell]["tests"][TRAINED])
+    lines = [
+        f"- **The learner.** On unseen tasks, direct gradients leave {learners[POLICY]} times the"
+        f" loss that PPO leaves where the network is {POLICY}, and {learners[LSTM]} times where it"
+        f" is the {LSTM}. {_sum_up(learners.values(), 'direct gradients', 'PPO')}",
+        f"- **The network.** The {LSTM} leaves {networks[PPO]} times the loss of {POLICY} where"
+        f" both were trained by PPO, {networks[BPTT]} times by BPTT, and {networks[EVOLUTION]}"
+        f" times by evolution. {_sum_up(networks.values(), 'the recurrent network', POLICY)}",
+        f"- **Which matters more.** {_larger(learners.values(), networks.values())}",
+        *(
+            [f"- **Ten times the steps.** {_best(found, LONGER)}"]
+            if LONGER in next(iter(found.values()))["tests"]
+            else []
+        ),
+        "- **Errors as the reward.** The share of errors has no gradient, so that BPTT has to be"
+        " given the cross-entropy in its place. Fewest errors were left by"
+        f" {fewest[0]} trained by {fewest[1]}, {errors[fewest]['tests'][TRAINED]:.1f} %;"
+        + " BPTT's least are"
+        f" {min(errors[cell]['tests'][TRAINED] for cell in errors if cell[1] == BPTT):.1f} %,"
+        " and PPO's"
+        f" {min(errors[cell]['tests'][TRAINED] for cell in errors if cell[1] == PPO):.1f} %.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sum_up(comparisons: Iterable[Comparison], first: str, second: str) -> str:
+    sure = [each for each in comparisons if each.is_sure]
+    if not sure:
+        return "None of this is certain."
+    if all(each.ratio < 1.0 for each in sure):
+        return f"Where it is certain, it is in favour of {first}."
+    if all(each.ratio > 1.0 for each in sure):
+        return f"Where it is certain, it is in favour of {second}."
+    return "It goes both ways."
+
+
+def _larger(learners: Iterable[Comparison], networks: Iterable[Comparison]) -> str:
+    of_learner, of_network = (
+        math.exp(statistics.mean(abs(math.log(each.ratio)) for each in group))
+        for group in (learners, networks)
+    )
+    more, less = ("learner", "network") if of_learner > of_network else ("network", "learner")
+    high, low = max(of_learner, of_network), min(of_learner, of_network)
+    return (
+        f"To change the {more} changes the loss that is left by a factor of {high:.2f} in the"
+        f" (geometric) mean, to change the {less} by one of {low:.2f}."
+    )
+
+
+def _best(found: Mapping[tuple[str, str], Row], test: str) -> str:
+    best = min(found, key=lambda cell: found[cell]["tests"][test])
+    worst = max(found, key=lambda cell: found[cell]["tests"][test])
+    return (
+        f"The best is {best[0]} trained by {best[1]} ({found[best]['tests'][test]:.2f}), the worst"
+        f" {worst[0]} trained by {worst[1]} ({found[worst]['tests'][test]:.2f})."
+    )
+
+
+def page(rows: Sequence[Row], command: str) -> str:
     """The page beside the JSON file."""
+    by_loss = [row for row in rows if row["section"] == "loss"]
+    by_errors = [row for row in rows if row["section"] == "errors"]
     return f"""# Reinforcement learning or a recurrent network?
 
 Made by `{command}`.
 
 Li & Malik learn an optimizer by reinforcement learning, Andrychowicz et al. a recurrent network by
-backpropagation through time. Two things differ: the network and the learner. Here each network is
-trained by each learner, on the same tasks, from the same observations, with the same actions (the
-logarithm of every parameter's learning rate), by as many steps of tasks. Scores are the mean log of
-final over initial loss: less is better, and a difference of 0.1 is a tenth of the loss. Intervals
-are Student's, of the mean over seeds. Learning rates were chosen on a seed that is not shown.
+backpropagation through time, and it is said that the recurrent network wins because it can use
+direct gradients. Two things differ there, the network and the learner. Here each network is trained
+by each learner, on the same tasks, from the same observations, with the same actions (the logarithm
+of every parameter's learning rate), by as many steps of tasks. The last row of networks is the LSTM
+as it was published, with its own input and steps of its own, which differs in all of these.
 
+## The answer
+
+{answer(rows)}
 ## Training
 
-Judged on families that are not trained on. Equal time is that of the quickest run.
+Scores are the mean log of final over initial loss, on families of kinds that are not trained on:
+less is better, and a difference of 0.1 is a tenth of the loss. Intervals are Student's, of the mean
+over seeds. Learning rates were chosen on a seed that is not shown. Equal time is that which the
+quickest pair takes for all of its steps; seconds are of training alone, without compilation, and
+were measured in turns.
 
-{training_table(rows)}
+{training_table(by_loss)}
 ![By steps and by time](rl_vs_rnn.png)
 
 ## Elsewhere, frozen
 
-{test_table(rows)}"""
+{test_table(by_loss)}
+## Errors as the reward
+
+Classifiers are trained on their cross-entropy, by an optimizer that is itself judged by the share
+of test examples that are classified wrongly after 100 steps, in percent. PPO and evolution
+learn from that share. It has no gradient; BPTT learns from the cross-entropy.
+
+{training_table(by_errors)}
+{test_table(by_errors)}"""

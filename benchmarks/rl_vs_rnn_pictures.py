@@ -11,7 +11,7 @@ import numpy as np
 
 from alphaopt_jax.plotting import style
 
-_LINES = {"AlphaOpt's policy": "-", "LSTM": "--"}
+_LINES = {"AlphaOpt's policy": "-", "LSTM": "--", "LSTM as published": ":"}
 _COLORS = {"PPO": "#D55E00", "BPTT": "#0072B2", "evolution": "#009E73"}
 
 
@@ -26,12 +26,13 @@ def learning_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     figure = style.new_figure((9.5, 3.8), "The network or the learner?")
     panels = figure.subplots(1, 2, sharey=True)
     for row in rows:
-        if "curves" not in row:
+        if row["section"] != "loss" or "curves" not in row:
             continue
         scores = np.array([curve["scores"] for curve in row["curves"]])
+        steps = np.array(row["curves"][0]["env_steps"])
         label = f"{row['network']}, {row['learner']}"
-        for panel, key, scale in zip(panels, ("env_steps", "seconds"), (1e6, 60.0), strict=True):
-            x = np.mean([curve[key] for curve in row["curves"]], axis=0) / scale
+        minutes = steps / row["env_steps"] * row["seconds"] / 60.0
+        for panel, x in zip(panels, (steps / 1e6, minutes), strict=True):
             line = _LINES[row["network"]]
             style.band(panel, x, scores, _COLORS[row["learner"]], label, ls=line)
     panels[0].set(xlabel="millions of steps of tasks", title="log of final over initial loss")

@@ -249,6 +249,20 @@ def test_it_learns_to_optimize_quadratics():
     assert after < 0.5 * before
 
 
+def test_nothing_is_learned_from_an_unroll_that_falls_apart():
+    config = backpropagation.BackpropagationConfig(
+        horizon=20, unroll=10, episodes=2, validate_every=1, learning_rates=(1e-2,)
+    )
+    rate = jnp.float32(1e20)
+
+    result = backpropagation.train(
+        [tasks.quadratics()], optax.sgd, lambda key: rate, config, label="SGD", show=False
+    )
+
+    assert [entry["skipped"] for entry in result.history] == [0, 2, 4]
+    assert result.params == rate
+
+
 def test_the_learning_rate_is_the_one_with_the_best_score():
     config = _short(learning_rates=(1e-8, 1e-2), episodes=40)
     result = train_lstm(l2l_tasks.quadratics(4), config, show=False)

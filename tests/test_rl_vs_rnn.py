@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import alphaopt_jax
@@ -15,9 +16,13 @@ from alphaopt_jax.config import adaptive_config
 from alphaopt_jax.tasks import distribution
 from alphaopt_jax.tasks.quadratics import quadratics
 from alphaopt_jax.tasks.task import Family
-from benchmarks import rl_vs_rnn
+from benchmarks import rl_vs_rnn, rl_vs_rnn_page, rl_vs_rnn_pictures
 from benchmarks import rl_vs_rnn_learners as learners
 from benchmarks import rl_vs_rnn_networks as networks
+from benchmarks import rl_vs_rnn_ppo as ppo_lib
+from benchmarks import rl_vs_rnn_scores as scores
+from benchmarks import rl_vs_rnn_tasks as tasks
+from benchmarks import rl_vs_rnn_training as training
 
 _NETWORKS = pytest.mark.parametrize(
     "network", [networks.feedforward(), networks.recurrent((4, 4))], ids=["feedforward", "lstm"]
@@ -96,8 +101,8 @@ def test_noise_is_added_to_the_log_rates(network):
 
 @_NETWORKS
 def test_what_is_replayed_is_what_was_chosen(network):
-    config = learners.PPOConfig(horizon=8, interval=2, groups=2, copies=4, num_explorers=5)
-    ppo = learners.PPO(network, config)
+    config = ppo_lib.PPOConfig(horizon=8, interval=2, groups=2, copies=4, num_explorers=5)
+    ppo = ppo_lib.PPO(network, config)
     goal = learners.Goal(_bowls(), _bowls())
     params = _random(network)
     instances, keys = _first(ppo, goal)
@@ -120,7 +125,7 @@ def test_what_is_replayed_is_what_was_chosen(network):
 
 
 def test_explorers_are_different_parameters_of_their_leaves():
-    positions = np.asarray(learners._positions(jax.random.key(0), (10, 4), (6, 4)))
+    positions = np.asarray(ppo_lib._positions(jax.random.key(0), (10, 4), (6, 4)))
 
     assert len(set(positions)) == 10
     assert set(positions[:6]) < set(range(10))
@@ -130,13 +135,13 @@ def test_explorers_are_different_parameters_of_their_leaves():
 def test_what_is_to_come_is_discounted():
     rewards = jnp.array([[1.0], [2.0], [4.0]])
 
-    np.testing.assert_allclose(learners._discounted(rewards, 0.5), [[3.0], [4.0], [4.0]])
+    np.testing.assert_allclose(ppo_lib._discounted(rewards, 0.5), [[3.0], [4.0], [4.0]])
 
 
 def test_advantages_are_those_over_the_other_copies():
     returns = jnp.array([[[1.0], [3.0]], [[10.0], [10.0]]])
 
-    found = learners._standardised(returns)
+    found = ppo_lib._standardised(returns)
 
     np.testing.assert_allclose(found[..., 0], [[-np.sqrt(2), np.sqrt(2)], [0.0, 0.0]], rtol=1e-5)
 
@@ -156,12 +161,12 @@ def _improves(learner, goal, rounds, judge):
 def test_each_learner_makes_each_network_better(network, name):
     # The minimum is so far that the default rates do not reach it.
     goal = learners.Goal(_bowls(30.0), _bowls(30.0))
-    judge = rl_vs_rnn.Judge([goal.family], 20, 16, 0)
+    judge = scores.Judge([goal], 20, 16, 0)
     config = learners.backpropagation.BackpropagationConfig(
         horizon=20, unroll=10, tasks=8, learning_rates=(1e-2,), objective="log_loss"
     )
     learner = {
-        "ppo": learners.PPO(network, learners.PPOConfig(horizon=20, learning_rate=1e-2)),
+        "ppo": ppo_lib.PPO(network, ppo_lib.PPOConfig(horizon=20, learning_rate=1e-2)),
         "evolution": learners.Evolution(
             network, learners.EvolutionConfig(horizon=20, learning_rate=3e-2)
         ),
@@ -172,7 +177,7 @@ def test_each_learner_makes_each_network_better(network, name):
 
 
 def test_errors_have_no_gradient_to_learn_from_and_yet_count():
-    goal = rl_vs_rnn.error_goals()[0]
+    goal = tasks.error_goals()[0]
     instance = goal.family.sample(jax.random.key(0))
     judged = goal.judged.task(instance)
     params = judged.init(jax.random.key(1))
@@ -188,21 +193,117 @@ def test_the_score_is_the_log_of_how_far_losses_fell():
     losses = np.r_[np.full(60, 4.0), np.full(60, 1.0)].reshape(1, -1)
     both = np.concatenate([losses, 0.25 * losses])
 
-    np.testing.assert_allclose(rl_vs_rnn._log_decrease(both), np.log(0.25), rtol=1e-4)
+    np.testing.assert_allclose(scores.log_ratio(both), np.log(0.25), rtol=1e-4)
     broken = np.concatenate([losses, np.full_like(losses, np.nan)])
-    np.testing.assert_allclose(rl_vs_rnn._log_decrease(broken), 0.5 * np.log(25.0), rtol=1e-4)
+    np.testing.assert_allclose(scores.log_ratio(broken), 0.5 * np.log(25.0), rtol=1e-4)
 
 
 def test_a_finished_run_is_read_again(tmp_path):
-    cell = rl_vs_rnn.Cell("LSTM", rl_vs_rnn.BPTT, (1e-3,))
-    goals = [learners.Goal(_bowls(), _bowls())]
-    judge = rl_vs_rnn.Judge([_bowls()], 5, 2, 0)
+    cell = rl_vs_rnn.Cell(rl_vs_rnn_page.LSTM, rl_vs_rnn_page.BPTT, (1e-3,))
+    goal = learners.Goal(_bowls(), _bowls())
+    judge = scores.Judge([goal], 5, 2, 0)
+    network, learner = rl_vs_rnn.NETWORKS[cell.network], rl_vs_rnn.make_learner(cell, 1e-3)
 
-    first = rl_vs_rnn.train(cell, 1e-3, 0, 800, goals, judge, tmp_path)
-    again = rl_vs_rnn.train(cell, 1e-3, 0, 800, [], judge, tmp_path)
+    def run(goals):
+        return training.train(cell.name, network, learner, 1e-3, 0, 800, goals, judge, tmp_path)
+
+    first, again = run([goal]), run([])
 
     assert again.scores == first.scores
+    assert again.env_steps == [0, 400, 800]
     jax.tree.map(np.testing.assert_array_equal, again.params, first.params)
+
+
+def test_every_learner_is_timed_per_step_of_a_task():
+    goal = learners.Goal(_bowls(), _bowls())
+    cells = [cell for cell in rl_vs_rnn.CELLS if cell.learner == rl_vs_rnn_page.BPTT]
+    made = {cell.name: rl_vs_rnn.make_learner(cell, 1e-3) for cell in cells}
+
+    seconds = training.seconds_per_step(made, [goal], rounds=1)
+
+    assert set(seconds) == set(made)
+    assert all(0.0 < each < 0.1 for each in seconds.values())
+
+
+def test_ppo_refuses_a_network_without_log_rates():
+    cell = rl_vs_rnn.Cell(networks.PublishedLSTM().name, rl_vs_rnn_page.PPO, (1e-3,))
+
+    with pytest.raises(TypeError, match="LSTM as published has none"):
+        rl_vs_rnn.make_learner(cell, 1e-3)
+
+
+def test_what_counts_is_measured_before_and_after_a_training():
+    goal = learners.Goal(_bowls(), _bowls(3.0))
+    instance = goal.family.sample(jax.random.key(0))
+
+    before, after = learners.outcomes(goal, instance, optax.sgd(0.1), jax.random.key(1), 50)
+    same, still = learners.outcomes(goal, instance, optax.sgd(0.0), jax.random.key(1), 50)
+
+    assert float(after) < 0.5 * float(before)
+    assert float(same) == float(before)
+    assert float(still) == pytest.approx(float(before), rel=0.2)  # Of another batch.
+
+
+# The page.
+
+
+def _rows(policy_ppo=-1.0, policy_bptt=-1.5, lstm=-1.2, spread=0.01):
+    def row(section, network, learner, score):
+        each = [score - spread, score, score + spread]
+        names = (rl_vs_rnn_page.TRAINED, rl_vs_rnn_page.UNSEEN)
+        return {
+            "section": section,
+            "network": network,
+            "learner": learner,
+            "score": score,
+            "env_steps": 800.0,
+            "seconds": 60.0,
+            "tests": dict.fromkeys(names, score),
+            "test_intervals": dict.fromkeys(names, spread),
+            "test_scores": dict.fromkeys(names, each),
+            "curves": [
+                {"env_steps": [0.0, 800.0], "scores": [0.0, score]},
+                {"env_steps": [0.0, 800.0], "scores": [0.0, score + spread]},
+            ],
+        }
+
+    rows = []
+    for section, sign in (("loss", 1.0), ("errors", -10.0)):
+        for cell in rl_vs_rnn.CELLS[:6]:
+            of_policy = policy_bptt if cell.learner == rl_vs_rnn_page.BPTT else policy_ppo
+            score = of_policy if cell.network == rl_vs_rnn_page.POLICY else lstm
+            rows.append(row(section, cell.network, cell.learner, sign * score))
+        tests = dict.fromkeys((rl_vs_rnn_page.TRAINED, rl_vs_rnn_page.UNSEEN), -1.0)
+        rows.append({"section": section, "network": "–", "learner": "tuned Adam", "tests": tests})
+    return rows
+
+
+def test_the_answer_follows_the_figures():
+    said = rl_vs_rnn_page.answer(_rows())
+
+    assert "leave 0.61 (0.59 to 0.62) times the loss that PPO leaves" in said
+    assert "To change the learner" in said
+    assert "PPO's 10.0 %" in said
+    unsure = rl_vs_rnn_page.answer(_rows(spread=5.0))
+    assert unsure.count("None of this is certain.") == 2
+    other = rl_vs_rnn_page.answer(_rows(policy_ppo=-1.5, policy_bptt=-1.0, lstm=-1.5))
+    assert "in favour of PPO" in other
+
+
+def test_a_claim_that_the_figures_break_is_broken():
+    claims = {claim.name: claim.holds for claim in rl_vs_rnn_page.claims(_rows())}
+
+    assert claims == {"rl_vs_rnn.network": False, "rl_vs_rnn.learner": True}
+
+
+def test_the_page_and_the_picture_show_every_pair():
+    rows = _rows()
+    page = rl_vs_rnn_page.page(rows, "python -m benchmarks.rl_vs_rnn")
+    figure = rl_vs_rnn_pictures.learning_figure(rows)
+
+    assert page.count("| AlphaOpt's policy | evolution |") == 4
+    assert page.count("| – | tuned Adam |") == 2
+    assert len(figure.axes[0].lines) == len(figure.axes[1].lines) == 6
 
 
 def test_the_policy_of_the_comparison_has_the_size_of_the_shipped_agents():

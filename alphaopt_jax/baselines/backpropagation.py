@@ -28,6 +28,7 @@ from alphaopt_jax.baselines import rollouts
 from alphaopt_jax.tasks.task import Family, Task
 
 _VALIDATION_KEY = 0x7A11D
+_FOREVER = 10**9
 _SEARCH_EPISODES = 0.15  # Share of the training that each learning rate gets in the search.
 
 
@@ -102,7 +103,8 @@ class BackpropagationResult(NamedTuple):
       score: Mean log of the losses along its validation episodes, tasks of a family averaged first,
         as the paper's curves are.
       learning_rate: As chosen.
-      history: A line for each validation: "round" (the episodes before it), and means over the
+      history: A line for each validation: "round" (the episodes before it), "skipped" (the unrolls
+        of them whose gradient was not finite, from which nothing was learned), and means over the
         families, "score" and "final_loss".
     """
 
@@ -229,9 +231,13 @@ class Backpropagation:
         self._make = make
         self._init = init
         self._config = config
-        self._adam = optax.chain(
-            optax.clip_by_global_norm(config.max_gradient_norm),
-            optax.adam(config.learning_rates[0]),
+        # Where an unroll falls apart its gradient is not finite, and one such would be the end.
+        self._adam = optax.apply_if_finite(
+            optax.chain(
+                optax.clip_by_global_norm(config.max_gradient_norm),
+                optax.adam(config.learning_rates[0]),
+            ),
+            max_consecutive_errors=_FOREVER,
         )
 
     def train(self, label: str, seed: int, folder: str | None, show: bool) -> BackpropagationResult:
@@ -369,6 +375,7 @@ class Backpropagation:
         )
         entry = {
             "round": int(training.episode),
+            "skipped": int(training.adam.total_notfinite),
             "score": float(score),
             "final_loss": float(jnp.mean(jnp.stack(curves)[:, -1])),
         }

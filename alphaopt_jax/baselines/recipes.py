@@ -13,10 +13,12 @@ from typing import NamedTuple
 import jax
 
 from alphaopt_jax import cards
-from alphaopt_jax.baselines import l2l
+from alphaopt_jax.baselines import l2l, li_malik
 from alphaopt_jax.baselines.backpropagation import BackpropagationConfig
 from alphaopt_jax.baselines.l2l import LSTMConfig
+from alphaopt_jax.baselines.li_malik import Config2016, Config2017
 from alphaopt_jax.tasks import l2l as l2l_tasks
+from alphaopt_jax.tasks import li_malik_2016, li_malik_2017
 from alphaopt_jax.tasks.task import Family
 
 
@@ -26,7 +28,8 @@ class Trained(NamedTuple):
     Attributes:
       save: Writes the learned parameters to a path.
       family: Name of the family that it was trained and chosen on.
-      rounds: How many rounds there were: of an LSTM, episodes.
+      rounds: How many rounds there were: episodes of backpropagation, or iterations of guided
+        policy search.
       env_steps: Steps made on all tasks together.
       score: What the best was chosen by.
     """
@@ -115,6 +118,44 @@ def _lstm(
     return train
 
 
+def _guided_2016(
+    make: Callable[[], Family], num_functions: int, config: Config2016
+) -> Callable[[int, pathlib.Path, bool], Trained]:
+    def train(seed: int, folder: pathlib.Path, show: bool) -> Trained:
+        family = make()
+        result = li_malik.train_2016(
+            family, config, num_functions=num_functions, seed=seed, folder=folder, show=show
+        )
+        steps = num_functions * config.trajectories * config.horizon
+        return Trained(
+            save=lambda path: li_malik.save_2016(path, result.policy),
+            family=family.name,
+            rounds=len(result.history),
+            env_steps=len(result.history) * steps,
+            score=result.cost,
+        )
+
+    return train
+
+
+def _guided_2017(
+    make: Callable[[], Family], config: Config2017
+) -> Callable[[int, pathlib.Path, bool], Trained]:
+    def train(seed: int, folder: pathlib.Path, show: bool) -> Trained:
+        family = make()
+        result = li_malik.train_2017(family, config, seed=seed, folder=folder, show=show)
+        return Trained(
+            save=lambda path: li_malik.save_2017(path, result.policy),
+            family=family.name,
+            rounds=len(result.history),
+            env_steps=len(result.history) * config.trajectories * config.horizon,
+            score=result.cost,
+        )
+
+    return train
+
+
+_ONE_DIMENSION = "It optimizes functions of {} parameters, and no others."
 RECIPES: Mapping[str, Recipe] = {
     "l2l-quadratics": Recipe(
         "A coordinatewise LSTM of 2 x 20 units, trained by backpropagation through time on random"
@@ -146,9 +187,51 @@ RECIPES: Mapping[str, Recipe] = {
         _lstm(
             l2l_tasks.mnist_mlp,
             LSTMConfig(
-                training=BackpropagationConfig(episodes=600, validate_every=20, validation_tasks=4)
+                training=BackpropagationConfig(
+                    episodes=600,
+                    validate_every=20,
+                    validation_tasks=4,
+                    learning_rates=(3e-3, 1e-2),
+                )
             ),
         ),
+    ),
+    "l2l-projected-mnist": Recipe(
+        "A coordinatewise LSTM of 2 x 20 units, trained by backpropagation through time on one net"
+        " of 48 units and projected MNIST, for 400 steps: the rival of li-malik-2017.",
+        ("It knows one network and one data set.",),
+        _lstm(
+            li_malik_2017.projected_net,
+            LSTMConfig(
+                training=BackpropagationConfig(
+                    horizon=400, episodes=200, validate_every=10, validation_tasks=4
+                )
+            ),
+        ),
+    ),
+    "li-malik-logistic": Recipe(
+        "A full-vector policy of 50 softplus units, learned by guided policy search on logistic"
+        " regressions in three dimensions, for 40 steps each.",
+        (_ONE_DIMENSION.format(4),),
+        _guided_2016(li_malik_2016.logistic_regression, 90, Config2016()),
+    ),
+    "li-malik-robust": Recipe(
+        "A full-vector policy of 50 softplus units, learned by guided policy search on robust"
+        " regressions in three dimensions, for 40 steps each.",
+        (_ONE_DIMENSION.format(4),),
+        _guided_2016(li_malik_2016.robust_regression, 120, Config2016()),
+    ),
+    "li-malik-tiny-net": Recipe(
+        "A full-vector policy of 50 softplus units, learned by guided policy search on classifiers"
+        " of two ReLU units, for 40 steps each.",
+        (_ONE_DIMENSION.format(12),),
+        _guided_2016(li_malik_2016.tiny_net, 80, Config2016()),
+    ),
+    "li-malik-2017": Recipe(
+        "A coordinatewise LSTM of 128 cells, learned by guided policy search on one net of 48 units"
+        " and projected MNIST, for 400 steps.",
+        ("It costs a hundred times what Adam costs, and remembers 256 numbers a parameter.",),
+        _guided_2017(li_malik_2017.projected_net, Config2017()),
     ),
 }
 """The baselines by name."""

@@ -20,7 +20,7 @@ from alphaopt_jax.plotting.landscapes import (
     policy_map_figure,
 )
 from alphaopt_jax.plotting.style import save_png
-from alphaopt_jax.plotting.training import learning_figure, training_figure
+from alphaopt_jax.plotting.training import learning_figure, panels_figure, training_figure
 
 __all__ = [
     "Trace",
@@ -30,6 +30,7 @@ __all__ = [
     "learning_figure",
     "meta_training_figure",
     "overview_figure",
+    "panels_figure",
     "policy_map_figure",
     "policy_slices_figure",
     "rates_figure",

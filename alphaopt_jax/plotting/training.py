@@ -121,5 +121,54 @@ def training_figure(
     return figure
 
 
+@styled
+def panels_figure(
+    problems: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    title: str,
+    emphasized: str,
+    trained: int | None = None,
+    every: int = 1,
+    columns: int = 3,
+) -> Figure:
+    """A panel for each problem: losses of several optimizers, on a logarithmic axis.
+
+    Args:
+      problems: From a panel's title to losses by optimizer, `float[N, T]` of N runs.
+      title: What the picture shows.
+      emphasized: The optimizer whose line is thick.
+      trained: Steps that learned optimizers were trained for; a dotted line marks them.
+      every: Steps from one loss to the next.
+      columns: Panels in a row.
+
+    Returns:
+      The figure: means as lines, shades for their 95 % intervals.
+    """
+    columns = min(columns, len(problems))
+    rows = -(-len(problems) // columns)
+    figure = new_figure((3.7 * columns, 2.7 * rows + 0.6), title)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    names = dict.fromkeys(name for losses in problems.values() for name in losses)
+    for panel, (problem, by_name) in zip(panels, problems.items(), strict=False):
+        if trained is not None:
+            panel.axvline(trained, color=FAINT, lw=0.8, ls=":")
+        for name, losses in by_name.items():
+            mean, steps = losses.mean(axis=0), every * np.arange(losses.shape[1])
+            color = color_of(name, names)
+            width = 2.2 if name == emphasized else 1.3
+            panel.plot(steps, mean, color=color, lw=width, label=name)
+            if len(losses) > 1:
+                half = 1.96 * losses.std(axis=0, ddof=1) / np.sqrt(len(losses))
+                low = np.maximum(mean - half, 0.05 * mean)
+                panel.fill_between(steps, low, mean + half, color=color, alpha=0.15, lw=0)
+        panel.set(title=problem, yscale="log", xlabel="step")
+        tidy_log_axis(panel.yaxis)
+    for panel in panels[len(problems) :]:
+        panel.set_visible(False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
+    return figure
+
+
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
     return np.convolve(values, np.full(window, 1.0 / window), mode="valid")

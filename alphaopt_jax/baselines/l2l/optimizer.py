@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import os
-import pathlib
 from typing import Any, NamedTuple
 
 import chex
@@ -19,8 +18,6 @@ from alphaopt_jax.baselines.l2l import network
 
 _KIND = "l2l-lstm"
 _OTHERWISE = " `alphaopt train-baseline l2l-mnist FOLDER` trains one."
-SHIPPED = pathlib.Path(__file__).parents[1] / "weights"
-"""The folder of the shipped baselines and their cards."""
 
 GROUPINGS: Mapping[str, Callable[[tuple[int, ...]], str]] = {
     "all": lambda shape: "all",
@@ -179,7 +176,7 @@ def load_lstm(name_or_path: str | os.PathLike[str]) -> LSTMOptimizer:
       FileNotFoundError: There is no such file and no such shipped optimizer.
       ValueError: The file holds something else.
     """
-    path = files.find(name_or_path, SHIPPED, what="LSTM optimizer", otherwise=_OTHERWISE)
+    path = files.find(name_or_path, files.BASELINES, what="LSTM optimizer", otherwise=_OTHERWISE)
     params, metadata = files.read_params(
         path,
         kind=_KIND,

@@ -63,7 +63,7 @@ class LSTMResult(NamedTuple):
       optimizer: The LSTM with the best validation.
       score: Mean log of the losses along its validation episodes.
       learning_rate: Of the LSTM's own Adam, as chosen.
-      history: A line for each validation: "round" (the episodes before it), "score", "final_loss".
+      history: A line for each validation, as in `backpropagation.BackpropagationResult`.
     """
 
     optimizer: optimizer_lib.LSTMOptimizer

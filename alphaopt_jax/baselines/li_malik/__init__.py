@@ -1,0 +1,38 @@
+"""Optimizers learned by guided policy search (Li & Malik 2016 and 2017)."""
+
+from alphaopt_jax.baselines.li_malik.config import Config2016, Config2017
+from alphaopt_jax.baselines.li_malik.guided_2016 import Result2016, train_2016
+from alphaopt_jax.baselines.li_malik.guided_2017 import Result2017, train_2017
+from alphaopt_jax.baselines.li_malik.policies import (
+    Policy2016,
+    Policy2017,
+    load_2016,
+    load_2017,
+    save_2016,
+    save_2017,
+)
+from alphaopt_jax.baselines.li_malik.transform import (
+    LiMalik2016State,
+    LiMalik2017State,
+    li_malik_2016,
+    li_malik_2017,
+)
+
+__all__ = [
+    "Config2016",
+    "Config2017",
+    "LiMalik2016State",
+    "LiMalik2017State",
+    "Policy2016",
+    "Policy2017",
+    "Result2016",
+    "Result2017",
+    "li_malik_2016",
+    "li_malik_2017",
+    "load_2016",
+    "load_2017",
+    "save_2016",
+    "save_2017",
+    "train_2016",
+    "train_2017",
+]

@@ -1,0 +1,364 @@
+"""The coordinatewise optimizer: what it sees, its optax face, its file, and how it learns."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from alphaopt_jax.baselines import li_malik
+from alphaopt_jax.baselines.li_malik import coordinate_features as features_lib
+from alphaopt_jax.baselines.li_malik import coordinates, guided_2017, policies
+from alphaopt_jax.baselines.li_malik.linear_gaussian import Controller
+from alphaopt_jax.tasks.task import Task
+
+_SMALL = li_malik.Config2017(
+    width=12,
+    horizon=20,
+    trajectories=4,
+    coordinates=8,
+    iterations=3,
+    objective_batches=2,
+    rates=(0.03, 0.1),
+    decays=(0.0,),
+    clusters=2,
+    cluster_rounds=2,
+    prior_samples=20.0,
+    policy_updates=200,
+    policy_batch=32,
+    learning_rate=3e-3,
+)
+
+
+def _bowl(noise=0.02):
+    """Two groups, of 3 and of 2 coordinates; the minimum is moved a little by each batch."""
+    minimum = {"a": jnp.array([1.0, -2.0, 1.5]), "b": jnp.array([0.5, -1.0])}
+    curvature = {"a": 2.0, "b": 0.5}
+
+    def loss(params, batch):
+        parts = jax.tree.map(
+            lambda leaf, centre, scale, moved: (
+                0.5 * scale * jnp.sum(jnp.square(leaf - centre - noise * moved))
+            ),
+            params,
+            minimum,
+            curvature,
+            batch,
+        )
+        return sum(jax.tree.leaves(parts)) + 0.1
+
+    def draw(key):
+        return optax.tree.random_like(key, minimum)
+
+    zeros = jax.tree.map(jnp.zeros_like, minimum)
+    return Task("bowl", draw, draw, loss, lambda params: loss(params, zeros))
+
+
+def _policy(width=8):
+    scales = {"features": jnp.array([0.5, 1.0, 2.0]), "step": jnp.asarray(0.1)}
+    return li_malik.Policy2017(policies.init_2017(jax.random.key(0), width, scales))
+
+
+def test_state_features_by_hand():
+    """At t = 12 values reach back to steps 12, 7 and 2; there is no step -3."""
+    steps = np.arange(13)
+    objectives = jnp.asarray(100.0 - steps**2)
+    gradients = jnp.asarray(np.stack([steps - 4.0, -2.0 * steps], axis=1))
+    locations = jnp.asarray(np.stack([0.1 * steps**2, 1.0 * steps], axis=1))
+
+    features = features_lib.state_features(objectives, gradients, locations, jnp.asarray(12))
+
+    expected = np.zeros((2, 76), np.float32)
+    expected[:, 0] = (100 - 144 - (100 - 49)) / (100 - 49)
+    expected[:, 1] = (100 - 49 - (100 - 4)) / (100 - 4)
+    expected[:, 25] = [8 / (3 + 1), -24 / (14 + 1)]
+    expected[:, 26] = [3 / (2 + 1), -14 / (4 + 1)]
+    expected[:, 27] = [-2 / (2 + 1), -4 / (4 + 1)]  # max(2 - 5, 2 mod 5) is 2 itself.
+    # |x7 - x2| / (|x12 - x7| + 0.1), then |x7 - x2| again over itself.
+    expected[:, 51] = [(4.9 - 0.4) / (14.4 - 4.9 + 0.1), 5 / (5 + 0.1)]
+    expected[:, 52] = [(4.9 - 0.4) / (4.9 - 0.4 + 0.1), 5 / (5 + 0.1)]
+    np.testing.assert_allclose(features, expected, rtol=1e-5)
+
+
+def test_state_features_of_the_first_step():
+    features = features_lib.state_features(
+        jnp.array([2.0, 0.0]), jnp.array([[3.0], [0.0]]), jnp.ones((2, 1)), jnp.asarray(0)
+    )
+
+    expected = np.zeros(76)
+    expected[25] = 3.0 / (3.0 + 1.0)
+    np.testing.assert_allclose(features[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [(1, [0.0, 0.0, 0.0]), (2, [-0.5, 1.5, 0.0]), (3, [-0.5, 1.5, 0.5])],
+)
+def test_observation_features_by_hand(points, expected):
+    features = features_lib.observation_features(
+        jnp.asarray(points),
+        2.0,
+        4.0,
+        jnp.array([6.0]),
+        jnp.array([-3.0]),
+        jnp.array([0.3]),
+        jnp.array([-0.2]),
+    )
+
+    np.testing.assert_allclose(features[0], expected, rtol=1e-6)
+
+
+def test_memory_smooths_over_three_iterates():
+    problem = coordinates.as_problem(_bowl(), _SMALL, jax.random.key(0))
+    memory, locations = coordinates.begin(5, 4), []
+    for step in range(5):
+        location = jnp.arange(5.0) * step**2
+        locations.append(location)
+        memory, _ = coordinates.look(problem, memory, location, jax.random.key(step))
+        memory, _, _ = coordinates.look_closely(problem, memory, location)
+
+    smoothed = memory.smoothed[2]
+    np.testing.assert_allclose(smoothed[0], locations[0])
+    np.testing.assert_allclose(smoothed[1], (locations[0] + locations[1]) / 2)
+    np.testing.assert_allclose(smoothed[4], sum(locations[2:]) / 3, rtol=1e-6)
+    objectives = [problem.objective(locations[step]) for step in (2, 3, 4)]
+    assert float(memory.smoothed[0][4]) == pytest.approx(float(sum(objectives)) / 3, rel=1e-5)
+
+
+def test_controllers_see_the_objective_and_policies_a_batch():
+    problem = coordinates.as_problem(_bowl(noise=1.0), _SMALL, jax.random.key(0))
+    location = jnp.arange(5.0)
+    memory = coordinates.begin(5, 4)
+    for step in range(2):
+        memory, observations = coordinates.look(problem, memory, location, jax.random.key(step))
+        memory, state, objective = coordinates.look_closely(problem, memory, location)
+
+    of_batch = [jax.grad(problem.loss)(location, jax.random.key(step)) for step in range(2)]
+    seen = of_batch[1] / (jnp.abs(of_batch[0]) + 1.0)
+    np.testing.assert_allclose(observations[:, 1], seen, rtol=1e-5)
+    slope = jax.grad(problem.objective)(location)
+    newest = state[:, features_lib.NEWEST_GRADIENT]
+    np.testing.assert_allclose(newest, slope / (jnp.abs(slope) + 1.0), rtol=1e-5)
+    assert float(objective) == pytest.approx(float(problem.objective(location)))
+
+
+def test_groups_are_leaves_and_coordinates_are_drawn_within_them():
+    problem = coordinates.as_problem(_bowl(), _SMALL, jax.random.key(0))
+
+    chosen = coordinates.choose(problem, jax.random.key(1), 100)
+
+    assert problem.groups.tolist() == [0, 0, 0, 1, 1]
+    assert sorted(set(chosen[0].tolist())) == [0, 1, 2]
+    assert sorted(set(chosen[1].tolist())) == [3, 4]
+
+
+def test_noise_has_the_controllers_variance_and_goes_along_the_mean_action():
+    config = dataclasses.replace(_SMALL, horizon=2, shared_noise=0.8)
+    problem = coordinates.as_problem(_bowl(noise=0.0), config, jax.random.key(0))
+    start = jnp.array([3.0, 1.0, -1.0, 2.0, 2.0])
+    quiet = coordinates.momentum(problem, 0.1, 0.0, config)
+    loud = quiet._replace(covariance=jnp.full((2, 2, 1, 1), 0.04))
+    chosen = jnp.array([[0, 1, 2], [3, 4, 4]])
+
+    def first_actions(controllers, key):
+        samples = coordinates.follow_controllers(problem, controllers, start, chosen, key, config)
+        return samples.actions[0]
+
+    mean = first_actions(quiet, jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 4000)
+    noise = jax.vmap(lambda key: first_actions(loud, key))(keys) - mean
+
+    # Over a group, the mean variance is the controller's.
+    assert float(jnp.mean(jnp.var(noise, axis=0)[0])) == pytest.approx(0.04, rel=0.05)
+    direction = mean[0] / jnp.linalg.norm(mean[0])
+    along = jnp.var(noise[:, 0] @ direction)
+    # 3 coordinates: 0.64 of all the noise lies along the mean, and a third of the rest.
+    assert float(along) == pytest.approx(3 * 0.04 * (0.64 + 0.36 / 3), rel=0.07)
+
+
+def test_cost_weights_are_found_and_never_negative():
+    key, noise_key = jax.random.split(jax.random.key(0))
+    slopes = jax.random.uniform(key, (4, 50, 3))
+    objectives = 7.0 + 0.5 * slopes @ jnp.array([4.0, -2.0, 1.0])
+    objectives += 0.01 * jax.random.normal(noise_key, objectives.shape)
+    samples = coordinates.Samples(None, None, None, objectives, slopes, None)
+
+    weights = guided_2017.fit_cost(samples)
+
+    # Shrunken by the ridge, and what would be negative is 0.
+    np.testing.assert_allclose(weights, [4.0 / 1.1, 0.0, 1.0 / 1.1], atol=0.3)
+
+
+def test_optimizer_follows_the_trajectory_that_was_trained_on():
+    task, policy = _bowl(), _policy(width=_SMALL.width)
+    problem = coordinates.as_problem(task, _SMALL, jax.random.key(0))
+    key = jax.random.key(5)
+    start = problem.starts[1]
+    trained_on = coordinates.follow_policy(problem, policy.params, start, key, _SMALL)
+
+    keys = jax.random.split(key, _SMALL.horizon)
+    tx = li_malik.li_malik_2017(policy)
+    params = {"a": start[:3], "b": start[3:]}
+    state, objectives = tx.init(params), []
+    for step_key in keys:
+        objectives.append(problem.objective(jnp.concatenate([params["a"], params["b"]])))
+        loss, grads = jax.value_and_grad(task.loss)(params, task.batch(step_key))
+        updates, state = tx.update(grads, state, params, value=loss)
+        params = optax.apply_updates(params, updates)
+
+    np.testing.assert_allclose(jnp.stack(objectives), trained_on[:-1], rtol=1e-4)
+
+
+def test_coordinates_are_treated_alike_whatever_the_tree():
+    tx = li_malik.li_malik_2017(_policy())
+    vector = jnp.array([1.0, -2.0, 3.0])
+    tree = {"a": jnp.asarray(1.0), "b": jnp.array([[-2.0, 3.0]])}
+    of_vector, of_tree = tx.init(vector), tx.init(tree)
+    for value in (3.0, 2.0, 4.0):
+        vector_step, of_vector = tx.update(value * vector, of_vector, value=value)
+        scaled = jax.tree.map(lambda leaf: value * leaf, tree)  # noqa: B023
+        tree_step, of_tree = tx.update(scaled, of_tree, value=value)
+
+    np.testing.assert_allclose(tree_step["a"], vector_step[0], rtol=1e-5)
+    np.testing.assert_allclose(tree_step["b"], vector_step[None, 1:], rtol=1e-5)
+
+
+def test_chains_and_compiles_once():
+    tx = optax.chain(li_malik.li_malik_2017(_policy()), optax.scale(0.5))
+    params = {"w": jnp.ones((2, 3)), "b": jnp.ones(())}
+    traces = []
+
+    @jax.jit
+    def step(params, state):
+        traces.append(None)
+        loss, grads = jax.value_and_grad(optax.tree.norm)(params)
+        updates, state = tx.update(grads, state, params, value=loss, ignored=0)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    shapes = jax.tree.map(jnp.shape, state)
+    for _ in range(3):
+        params, state = step(params, state)
+
+    assert len(traces) == 1
+    assert jax.tree.map(jnp.shape, state) == shapes
+    assert state[0].cell["w"].shape == (2, 3, 8)
+    assert state[0].hidden["b"].shape == (8,)
+    assert int(state[0].points) == 3
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_updates_have_the_type_of_gradients(dtype):
+    tx = li_malik.li_malik_2017(_policy())
+    params = jnp.ones(3, dtype)
+
+    updates, state = tx.update(params, tx.init(params), params, value=jnp.asarray(1.0, dtype))
+
+    assert updates.dtype == dtype
+    assert {leaf.dtype for leaf in jax.tree.leaves(state._replace(points=state.objective))} == {
+        jnp.dtype(jnp.float32)
+    }
+
+
+def test_missing_loss_is_refused():
+    tx = li_malik.li_malik_2017(_policy())
+    state = tx.init(jnp.ones(3))
+
+    with pytest.raises(ValueError, match=r"li_malik_2017 sees the loss"):
+        tx.update(jnp.ones(3), state, jnp.ones(3))
+
+
+def test_state_can_be_mapped_over():
+    tx = li_malik.li_malik_2017(_policy())
+    state = tx.init({"w": jnp.ones(3)})
+
+    mapped = optax.tree.map_params(tx, lambda leaf: leaf + 1.0, state)
+
+    np.testing.assert_allclose(mapped.gradient["w"], 1.0)
+    assert int(mapped.points) == 0
+
+
+def test_file_gives_back_the_policy(tmp_path):
+    policy = _policy()
+    li_malik.save_2017(tmp_path / "mine.safetensors", policy)
+
+    loaded = li_malik.load_2017(tmp_path / "mine.safetensors")
+
+    assert loaded.width == 8
+    jax.tree.map(np.testing.assert_array_equal, dict(loaded.params), dict(policy.params))
+    with pytest.raises(ValueError, match="not a policy of Li & Malik 2016"):
+        li_malik.load_2016(tmp_path / "mine.safetensors")
+
+
+def test_what_is_no_policy_is_refused():
+    with pytest.raises(ValueError, match="needs network/lstm"):
+        li_malik.Policy2017({"network": {}})
+    params = dict(_policy().params)
+    params["scales"] = params["scales"] | {"features": jnp.ones(4)}
+    with pytest.raises(ValueError, match="sees 3 features"):
+        li_malik.Policy2017(params)
+
+
+def test_starting_controllers_are_gradient_descent():
+    config = dataclasses.replace(_SMALL, horizon=6)
+    problem = coordinates.as_problem(_bowl(noise=0.0), config, jax.random.key(0))
+    key = jax.random.key(1)
+    controllers = coordinates.momentum(problem, 0.1, 0.0, config)
+    nothing = jnp.zeros((2, 0), jnp.int32)
+
+    start = problem.starts[0]
+    samples = coordinates.follow_controllers(problem, controllers, start, nothing, key, config)
+
+    location, past = start, []
+    for step in range(config.horizon):
+        assert float(problem.objective(location)) == pytest.approx(
+            float(samples.objectives[step]), rel=1e-4
+        )
+        past.append(jax.grad(problem.loss)(location, key))
+        slope = np.mean(past[-3:], axis=0)
+        before = np.mean(past[:1] if step == 5 else past[-3:], axis=0)
+        location = location - 0.1 * slope / (np.abs(before) + 1.0)
+
+
+def test_policy_comes_to_cost_less_than_it_began_with():
+    result = li_malik.train_2017(_bowl(), _SMALL, show=False)
+
+    assert [entry["round"] for entry in result.history] == [0, 1, 2]
+    assert result.cost == min(entry["policy_cost"] for entry in result.history)
+    assert result.history[-1]["controller_cost"] < result.history[0]["controller_cost"]
+    assert np.isfinite(result.cost)
+
+
+def test_controllers_that_are_worse_are_taken_back():
+    config = dataclasses.replace(_SMALL, policy_updates=2)
+    problem = coordinates.as_problem(_bowl(), config, jax.random.key(0))
+    search, _ = jax.jit(guided_2017.make_begin(problem, config))(jax.random.key(1))
+    good = search.accepted
+    wild = Controller(-100.0 * good.gain, good.offset, good.covariance)
+    search = search._replace(controllers=wild, promised=jnp.asarray(1.0))
+
+    search, metrics = jax.jit(guided_2017.make_iteration(problem, config))(
+        search, jax.random.key(2)
+    )
+
+    assert metrics["controller_cost"] > search.accepted_cost / config.horizon
+    jax.tree.map(np.testing.assert_array_equal, search.controllers, good)
+    assert float(metrics["bound"]) == pytest.approx(0.2 * config.bound)
+
+
+def test_resumed_search_ends_with_the_same_policy(tmp_path):
+    config = dataclasses.replace(_SMALL, policy_updates=5)
+    whole = li_malik.train_2017(_bowl(), config, folder=tmp_path, show=False)
+    last = tmp_path / "checkpoints" / "3"
+    for path in sorted(last.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    last.rmdir()
+
+    resumed = li_malik.train_2017(_bowl(), config, folder=tmp_path, show=False)
+
+    assert resumed.history == whole.history
+    jax.tree.map(
+        np.testing.assert_array_equal, dict(resumed.policy.params), dict(whole.policy.params)
+    )

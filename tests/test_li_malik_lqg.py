@@ -1,0 +1,302 @@
+"""Linear-Gaussian controllers and their improvement, against solutions found in other ways."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+
+from alphaopt_jax.baselines.li_malik import lqg
+from alphaopt_jax.baselines.li_malik.linear_gaussian import (
+    Controller,
+    Cost,
+    Dynamics,
+    Gaussian,
+    divergence,
+    draw_noise,
+    expectations,
+    next_state,
+    tail_source,
+)
+
+_HORIZON, _SIZE, _HEAD, _ACTIONS, _OBSERVED, _SHIFT = 6, 9, 5, 2, 2, 2
+
+
+def _point(state):
+    return Gaussian(state, jnp.zeros((state.shape[0], state.shape[0])))
+
+
+def _spread(key, size, scale=1.0):
+    factor = jax.random.normal(key, (_HORIZON, size, size + 2)) / np.sqrt(size)
+    return scale * factor @ factor.swapaxes(1, 2)
+
+
+def _normal(key, *shape, scale=1.0):
+    return scale * jax.random.normal(key, (_HORIZON, *shape))
+
+
+@pytest.fixture(scope="module")
+def problem():
+    keys = iter(jax.random.split(jax.random.key(0), 20))
+    dynamics = Dynamics(
+        transition=_normal(next(keys), _HEAD, _HEAD, scale=0.3),
+        control=_normal(next(keys), _HEAD, _ACTIONS),
+        constant=_normal(next(keys), _HEAD),
+        covariance=_spread(next(keys), _HEAD, 0.1),
+    )
+    cost = Cost(
+        hessian=_spread(next(keys), _OBSERVED),
+        gradient=_normal(next(keys), _OBSERVED),
+        constant=_normal(next(keys)),
+    )
+    old = Controller(
+        gain=_normal(next(keys), _ACTIONS, _SIZE, scale=0.2),
+        offset=_normal(next(keys), _ACTIONS),
+        covariance=_spread(next(keys), _ACTIONS, 0.3),
+    )
+    pull = lqg.Pull(
+        gain=_normal(next(keys), _ACTIONS, _SIZE, scale=0.2),
+        offset=_normal(next(keys), _ACTIONS),
+        weight=jnp.abs(_normal(next(keys))),
+        multiplier=_normal(next(keys), _ACTIONS),
+    )
+    start = Gaussian(jax.random.normal(next(keys), (_SIZE,)), _spread(next(keys), _SIZE, 0.2)[0])
+    return dynamics, cost, old, pull, start
+
+
+def _penalised(controller, problem, weight):
+    dynamics, cost, old, pull, start = problem
+    near_old = expectations(dynamics, controller, old, cost, start, _SHIFT)
+    policy = Controller(pull.gain, pull.offset, old.covariance)
+    near_policy = expectations(dynamics, controller, policy, cost, start, _SHIFT)
+    return (
+        jnp.sum(near_old.cost)
+        - jnp.sum(pull.multiplier * near_old.action)
+        + weight * jnp.sum(near_old.divergence)
+        + jnp.sum(pull.weight * near_policy.divergence)
+    )
+
+
+def _as_dense(dynamics):
+    """The same dynamics, with the shift written out as rows of the transition."""
+    source = tail_source(_SIZE, _HEAD, _SHIFT)
+    rows = np.eye(_SIZE)[source]
+    transition = np.zeros((_HORIZON, _SIZE, _SIZE), np.float32)
+    transition[:, :_HEAD, :_HEAD] = dynamics.transition
+    transition[:, _HEAD:] = rows
+    tail = _SIZE - _HEAD
+    return Dynamics(
+        jnp.asarray(transition),
+        jnp.pad(dynamics.control, ((0, 0), (0, tail), (0, 0))),
+        jnp.pad(dynamics.constant, ((0, 0), (0, tail))),
+        jnp.pad(dynamics.covariance, ((0, 0), (0, tail), (0, tail))),
+    )
+
+
+def test_backward_pass_solves_the_quadratic_program_of_the_whole_horizon(problem):
+    dynamics, cost, old, pull, start = problem
+    weight = 0.7
+    precision = jnp.linalg.inv(old.covariance)
+
+    def total(actions):
+        state, sum_ = start.mean, 0.0
+        for t in range(_HORIZON):
+            for gain, offset, share in (
+                (old.gain[t], old.offset[t], weight),
+                (pull.gain[t], pull.offset[t], pull.weight[t]),
+            ):
+                off = actions[t] - gain @ state - offset
+                sum_ += 0.5 * share * off @ precision[t] @ off
+            sum_ -= pull.multiplier[t] @ actions[t]
+            one = jax.tree.map(lambda leaf: leaf[t], dynamics)  # noqa: B023
+            state = next_state(one, state, actions[t], _SHIFT)
+            seen = state[:_OBSERVED]
+            sum_ += 0.5 * seen @ cost.hessian[t] @ seen + cost.gradient[t] @ seen
+        return sum_
+
+    zero = jnp.zeros((_HORIZON, _ACTIONS))
+    matrix = np.asarray(jax.hessian(total)(zero), np.float64).reshape(zero.size, zero.size)
+    vector = np.asarray(jax.grad(total)(zero), np.float64).ravel()
+    solution = -np.linalg.solve(matrix, vector).reshape(zero.shape)
+
+    controller = lqg.backward_pass(dynamics, cost, old, pull, weight, _SHIFT)
+    without_noise = dynamics._replace(covariance=0.0 * dynamics.covariance)
+    expected = expectations(without_noise, controller, old, cost, _point(start.mean), _SHIFT)
+
+    np.testing.assert_allclose(expected.action, solution, rtol=2e-3, atol=2e-3)
+
+
+def test_no_change_of_gain_offset_or_covariance_improves_the_solution(problem):
+    weight = 0.7
+    dynamics, cost, old, pull, _ = problem
+    controller = lqg.backward_pass(dynamics, cost, old, pull, weight, _SHIFT)
+
+    slope = jax.grad(_penalised)(controller, problem, weight)
+    elsewhere = jax.grad(_penalised)(old, problem, weight)
+
+    # Covariances are symmetric, and only such changes of them count.
+    slope = slope._replace(covariance=slope.covariance + slope.covariance.swapaxes(1, 2))
+    for at_solution, at_old in zip(slope, elsewhere, strict=True):
+        assert np.max(np.abs(at_solution)) < 2e-4 * np.max(np.abs(at_old))
+
+
+def test_long_horizon_gives_the_gain_of_the_riccati_equation():
+    size, actions, horizon, weight = 4, 2, 150, 0.5
+    keys = jax.random.split(jax.random.key(3), 2)
+    transition = 0.6 * jax.random.normal(keys[0], (size, size))
+    control = jax.random.normal(keys[1], (size, actions))
+    hessian = jnp.diag(jnp.array([1.0, 2.0, 0.5, 0.1]))
+
+    def always(array):
+        return jnp.broadcast_to(array, (horizon, *array.shape))
+
+    dynamics = Dynamics(
+        always(transition), always(control), jnp.zeros((horizon, size)), always(jnp.eye(size))
+    )
+    cost = Cost(always(hessian), jnp.zeros((horizon, size)), jnp.zeros(horizon))
+    old = Controller(
+        jnp.zeros((horizon, actions, size)), jnp.zeros((horizon, actions)), always(jnp.eye(actions))
+    )
+
+    controller = lqg.backward_pass(dynamics, cost, old, lqg.no_pull(old), weight, size)
+
+    value = scipy.linalg.solve_discrete_are(
+        *(np.asarray(each, np.float64) for each in (transition, control, hessian)),
+        weight * np.eye(actions),
+    )
+    inner = weight * np.eye(actions) + control.T @ value @ control
+    gain = -np.linalg.solve(inner, control.T @ value @ transition)
+    np.testing.assert_allclose(controller.gain[0], gain, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        controller.covariance[0], weight * np.linalg.inv(inner), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_exploiting_the_shift_changes_nothing(problem):
+    dynamics, cost, old, pull, start = problem
+    dense = _as_dense(dynamics)
+
+    structured = lqg.improve(dynamics, cost, old, pull, start, 3.0, _SHIFT)
+    plain = lqg.improve(dense, cost, old, pull, start, 3.0, _SIZE)
+    followed = expectations(dynamics, structured.controller, old, cost, start, _SHIFT)
+    followed_plain = expectations(dense, structured.controller, old, cost, start, _SIZE)
+
+    for mine, theirs in zip(structured.controller, plain.controller, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4)
+    for mine, theirs in zip(followed, followed_plain, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bound", [0.1, 5.0])
+def test_bound_is_met_with_equality(problem, bound):
+    dynamics, cost, old, pull, start = problem
+
+    improved = lqg.improve(dynamics, cost, old, pull, start, bound, _SHIFT)
+
+    assert float(improved.divergence) == pytest.approx(bound, rel=0.01)
+
+
+def test_wide_bound_leaves_the_best_controller_near_the_policy_inside(problem):
+    dynamics, cost, old, pull, start = problem
+    pull = pull._replace(weight=jnp.full(_HORIZON, 1.0))
+
+    improved = lqg.improve(dynamics, cost, old, pull, start, 1e4, _SHIFT)
+    free = lqg.backward_pass(dynamics, cost, old, pull, 1e-9, _SHIFT)
+
+    assert float(improved.divergence) < 1e4
+    np.testing.assert_allclose(improved.controller.gain, free.gain, rtol=1e-4, atol=1e-4)
+
+
+def test_cost_falls_as_the_bound_grows(problem):
+    dynamics, cost, old, pull, start = problem
+    pull = lqg.no_pull(old)
+    before = float(jnp.sum(expectations(dynamics, old, old, cost, start, _SHIFT).cost))
+
+    costs = [
+        float(lqg.improve(dynamics, cost, old, pull, start, bound, _SHIFT).cost)
+        for bound in (0.01, 1.0, 10.0)
+    ]
+
+    assert before > costs[0] > costs[1] > costs[2]
+
+
+def test_expectations_are_what_many_trajectories_give(problem):
+    dynamics, cost, old, pull, start = problem
+    other = Controller(pull.gain, pull.offset, 2.0 * old.covariance)
+    noise = jnp.linalg.cholesky(dynamics.covariance)
+
+    def trajectory(key):
+        start_key, act_key, *keys = jax.random.split(key, 2 + _HORIZON)
+        state = jax.random.multivariate_normal(start_key, start.mean, start.covariance)
+        act_noise = draw_noise(old, act_key)
+        costs, apart = [], []
+        for t, move_key in enumerate(keys):
+            here, there, one = (
+                jax.tree.map(lambda leaf: leaf[t], each)  # noqa: B023
+                for each in (old, other, dynamics)
+            )
+            action = here.mean(state) + act_noise[t]
+            density = jax.scipy.stats.multivariate_normal.logpdf
+            apart.append(
+                density(action, here.mean(state), here.covariance)
+                - density(action, there.mean(state), there.covariance)
+            )
+            state = next_state(one, state, action, _SHIFT)
+            state = state.at[:_HEAD].add(noise[t] @ jax.random.normal(move_key, (_HEAD,)))
+            seen = state[:_OBSERVED]
+            costs.append(
+                0.5 * seen @ cost.hessian[t] @ seen + cost.gradient[t] @ seen + cost.constant[t]
+            )
+        return jnp.stack(costs), jnp.stack(apart)
+
+    costs, apart = jax.jit(jax.vmap(trajectory))(jax.random.split(jax.random.key(1), 40_000))
+    expected = expectations(dynamics, old, other, cost, start, _SHIFT)
+
+    for drawn, exact in ((costs, expected.cost), (apart, expected.divergence)):
+        error = 4.0 * np.std(drawn, axis=0) / np.sqrt(len(drawn))
+        assert np.all(np.abs(np.mean(drawn, axis=0) - exact) < error + 1e-3)
+
+
+def test_divergence_of_a_controller_from_itself_is_zero(problem):
+    *_, start = problem
+    here = jax.tree.map(lambda leaf: leaf[0], problem[2])
+
+    assert float(divergence(here, here, start)) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_problem_of_independent_parts_is_solved_by_its_parts(problem):
+    dynamics, cost, old, pull, start = problem
+    dense = _as_dense(dynamics)
+    start = _point(start.mean)
+
+    def twice(array, axes):
+        """Two copies, the second beside or below the first."""
+        sizes = [(0, array.shape[axis] if axis in axes else 0) for axis in range(array.ndim)]
+        before = [(size, 0) for _, size in sizes]
+        return jnp.pad(array, sizes) + jnp.pad(array, before)
+
+    both_dynamics = Dynamics(*(twice(f, tuple(range(1, f.ndim))) for f in dense))
+    whole_cost = Cost(
+        jnp.pad(cost.hessian, ((0, 0), (0, _SIZE - _OBSERVED), (0, _SIZE - _OBSERVED))),
+        jnp.pad(cost.gradient, ((0, 0), (0, _SIZE - _OBSERVED))),
+        cost.constant,
+    )
+    both_cost = Cost(
+        twice(whole_cost.hessian, (1, 2)), twice(whole_cost.gradient, (1,)), 2.0 * cost.constant
+    )
+    both_old = Controller(*(twice(f, tuple(range(1, f.ndim))) for f in old))
+    both_pull = lqg.Pull(
+        twice(pull.gain, (1, 2)),
+        twice(pull.offset, (1,)),
+        pull.weight,
+        twice(pull.multiplier, (1,)),
+    )
+    both_start = _point(jnp.concatenate([start.mean, start.mean]))
+
+    part = lqg.improve(dense, whole_cost, old, pull, start, 2.0, _SIZE)
+    both = lqg.improve(both_dynamics, both_cost, both_old, both_pull, both_start, 4.0, 2 * _SIZE)
+
+    np.testing.assert_allclose(both.cost, 2.0 * part.cost, rtol=1e-3)
+    for whole, half in zip(both.controller, part.controller, strict=True):
+        expected = twice(half, tuple(range(1, half.ndim)))
+        np.testing.assert_allclose(whole, expected, rtol=2e-3, atol=2e-3)
