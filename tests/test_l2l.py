@@ -250,13 +250,13 @@ def test_it_learns_to_optimize_quadratics():
 
 
 def test_nothing_is_learned_from_an_unroll_that_falls_apart():
-    config = backpropagation.BackpropagationConfig(
+    config = BackpropagationConfig(
         horizon=20, unroll=10, episodes=2, validate_every=1, learning_rates=(1e-2,)
     )
     rate = jnp.float32(1e20)
 
     result = backpropagation.train(
-        [tasks.quadratics()], optax.sgd, lambda key: rate, config, label="SGD", show=False
+        [l2l_tasks.quadratics()], optax.sgd, lambda key: rate, config, label="SGD", show=False
     )
 
     assert [entry["skipped"] for entry in result.history] == [0, 2, 4]
