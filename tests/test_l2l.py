@@ -253,14 +253,17 @@ def test_nothing_is_learned_from_an_unroll_that_falls_apart():
     config = BackpropagationConfig(
         horizon=20, unroll=10, episodes=2, validate_every=1, learning_rates=(1e-2,)
     )
-    rate = jnp.float32(1e20)
+
+    def init(key):
+        del key
+        return jnp.full((), 1e20)
 
     result = backpropagation.train(
-        [l2l_tasks.quadratics()], optax.sgd, lambda key: rate, config, label="SGD", show=False
+        [l2l_tasks.quadratics()], optax.sgd, init, config, label="SGD", show=False
     )
 
     assert [entry["skipped"] for entry in result.history] == [0, 2, 4]
-    assert result.params == rate
+    assert result.params == np.float32(1e20)
 
 
 def test_the_learning_rate_is_the_one_with_the_best_score():
