@@ -46,8 +46,8 @@ class Arguments:
     """
 
     seeds: int = 3
-    env_steps: float = 0.4
-    error_env_steps: float = 0.2
+    env_steps: float = 0.25
+    error_env_steps: float = 0.125
     quick: bool = False
 
 
@@ -175,8 +175,8 @@ def summarize(
     rows: list[dict[str, Any]] = []
     for cell in section.cells:
         mine, speed = [run for run in runs if run.cell == cell.name], seconds_per_step[cell.name]
-        at_steps = [run.scores[-1] for run in mine]
-        at_time = [float(np.interp(budget / speed, run.env_steps, run.scores)) for run in mine]
+        at_steps = [run.best_score() for run in mine]
+        at_time = [run.best_score(budget / speed) for run in mine]
         tried = {
             name: [judge(NETWORKS[cell.network], run.params) for run in mine]
             for name, judge in section.tests.items()
@@ -238,7 +238,7 @@ def main(arguments: Arguments) -> int:
             # Rates are chosen by the loss, once.
             if cell.name not in chosen and not arguments.quick:
                 tried = {
-                    rate: train(cell, rate, _SELECTION_SEED, section.env_steps / 4).scores[-1]
+                    rate: train(cell, rate, _SELECTION_SEED, section.env_steps / 2).best_score()
                     for rate in cell.rates
                 }
                 chosen[cell.name] = min(tried, key=lambda rate: tried[rate])

@@ -211,10 +211,11 @@ as it was published, with its own input and steps of its own, which differs in a
 ## Training
 
 Scores are the mean log of final over initial loss, on families of kinds that are not trained on:
-less is better, and a difference of 0.1 is a tenth of the loss. Intervals are Student's, of the mean
-over seeds. Learning rates were chosen on a seed that is not shown. Equal time is that which the
-quickest pair takes for all of its steps; seconds are of training alone, without compilation, and
-were measured in turns.
+less is better, and a difference of 0.1 is a tenth of the loss. Of each training the best of twenty
+networks by this score is kept and tried elsewhere. Intervals are Student's, of the mean over seeds.
+Learning rates were chosen on a seed that is not shown. Equal time is that which the quickest pair
+takes for all of its steps; seconds are of training alone, without compilation, and were measured in
+turns.
 
 {training_table(by_loss)}
 ![By steps and by time](rl_vs_rnn.png)

@@ -91,8 +91,12 @@ class PPO:
         """Keeps its arguments."""
         self.network = network
         self.config = config
-        self._optimizer = optax.chain(
-            optax.clip_by_global_norm(0.5), optax.adam(config.learning_rate, b1=0.9, eps=1e-5)
+        # An episode that fell apart is not learned from, as in `backpropagation`.
+        self._optimizer = optax.apply_if_finite(
+            optax.chain(
+                optax.clip_by_global_norm(0.5), optax.adam(config.learning_rate, b1=0.9, eps=1e-5)
+            ),
+            max_consecutive_errors=10**9,
         )
 
     @property

@@ -21,13 +21,13 @@ from alphaopt_jax.baselines import rollouts
 from benchmarks.rl_vs_rnn_learners import Goal, Learner
 from benchmarks.rl_vs_rnn_networks import LearnedOptimizer
 
-_VALIDATIONS = 10
+_VALIDATIONS = 20
 _KIND = "rl-vs-rnn-network"
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training.
+    """One training, of which the best network by its validations is kept.
 
     Attributes:
       cell: What was trained, and how, by its name.
@@ -35,7 +35,7 @@ class Run:
       seed: Of everything random.
       env_steps: `float[V]`, steps of tasks before each validation.
       scores: `float[V]`, the judge's.
-      params: Of the trained network.
+      params: Of the network with the best score.
     """
 
     cell: str
@@ -44,6 +44,11 @@ class Run:
     env_steps: Sequence[float]
     scores: Sequence[float]
     params: chex.ArrayTree
+
+    def best_score(self, env_steps: float = np.inf) -> float:
+        """The best score within so many steps of tasks."""
+        reached = zip(self.env_steps, self.scores, strict=True)
+        return min(score for step, score in reached if step <= env_steps)
 
 
 def train(
@@ -84,17 +89,20 @@ def train(
     number = max(int(env_steps / learner.steps_of_a_round), len(goals))
     stops = set(np.linspace(0, number, _VALIDATIONS + 1).astype(int))
     measured: list[tuple[float, float]] = []
+    best_score, best = np.inf, jax.device_get(learner.params(learned))
     with progress_lib.Progress(f"{name}, {rate:g}, seed {seed}", number, show=True) as bar:
         for index in range(number + 1):
             if index in stops:
                 score = judge(network, learner.params(learned))
                 measured.append((index * learner.steps_of_a_round, score))
+                if score < best_score:
+                    best_score, best = score, jax.device_get(learner.params(learned))
             bar.update(index, f"score {measured[-1][1]:.3f}")
             if index == number:
                 break
             learned = _one_round(learner, goals, rounds, learned, stream, index)
     columns = [list(column) for column in zip(*measured, strict=True)]
-    run = Run(name, rate, seed, *columns, params=jax.device_get(learner.params(learned)))
+    run = Run(name, rate, seed, *columns, params=best)
     folder.mkdir(parents=True, exist_ok=True)
     files.write_params(weights, run.params, kind=_KIND, metadata={})
     content = {

@@ -127,6 +127,9 @@ class Policy2016:
 def step_2016(params: Mapping[str, chex.ArrayTree], features: chex.Array) -> chex.Array:
     """The mean step.
 
+    The output's bias is tied so that where all features are 0 there is no step. A bias that is
+    learned is never quite right, and where gradients have become small it would lead away.
+
     Args:
       params: As of a `Policy2016`.
       features: `float32[..., H + H d]`.
@@ -136,8 +139,9 @@ def step_2016(params: Mapping[str, chex.ArrayTree], features: chex.Array) -> che
     """
     hidden, dimension = params["network"]["output"]["kernel"].shape
     network = StepNetwork(hidden, dimension)
-    outputs = network.apply({"params": params["network"]}, features / params["scales"]["features"])
-    return params["scales"]["step"] * outputs
+    variables, scales = {"params": params["network"]}, params["scales"]
+    at_rest = network.apply(variables, jnp.zeros_like(scales["features"]))
+    return scales["step"] * (network.apply(variables, features / scales["features"]) - at_rest)
 
 
 def init_2016(
