@@ -9,7 +9,7 @@ import re
 import sys
 from typing import Any
 
-from benchmarks import adaptive, cost_page, meta_learners, mnist, results_file, zero_tuning
+from benchmarks import adaptive, cost_page, l2l, meta_learners, mnist, results_file, zero_tuning
 
 README = results_file.RESULTS.parents[1] / "README.md"
 _SECTION = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -21,6 +21,8 @@ _LANDSCAPE_COLUMNS = {
     "steps_off": "learning switched off",
     "adam_tuned_steps": "Adam, best of 9 rates",
 }
+
+_L2L_COLUMNS = ("problem", "optimizer", "loss", "interval", "paper", "later", "paper_later")
 
 
 def render(text: str, folder: Path = results_file.RESULTS) -> str:
@@ -84,6 +86,12 @@ def _meta_learners(folder: Path) -> str:
     return results_file.markdown_table(_rows(folder, "meta_learners"), columns)
 
 
+def _l2l(folder: Path) -> str:
+    return results_file.markdown_table(
+        _rows(folder, "l2l"), {key: l2l.COLUMNS[key] for key in _L2L_COLUMNS}
+    )
+
+
 def _claims(folder: Path) -> str:
     rows = [
         claim | {"holds": "yes" if claim["holds"] else "**no**"}
@@ -100,6 +108,7 @@ _SECTIONS: dict[str, Callable[[Path], str]] = {
     "zero_tuning": _zero_tuning,
     "adaptive": _adaptive,
     "meta_learners": _meta_learners,
+    "l2l": _l2l,
     "claims": _claims,
 }
 

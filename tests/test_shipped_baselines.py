@@ -1,0 +1,53 @@
+"""What ships beside the agents: every file loads, and has a card that says how it was made."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from alphaopt_jax import cards, files
+from alphaopt_jax.baselines import recipes
+from alphaopt_jax.baselines.l2l import l2l
+from alphaopt_jax.tasks import l2l as tasks
+
+_NAMES = files.shipped_names(files.BASELINES)
+
+
+def test_the_lstms_ship():
+    assert {"l2l-quadratics", "l2l-mnist"} <= set(_NAMES)
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_a_card_says_how_it_was_trained(name):
+    card = cards.load_card(name, files.BASELINES)
+
+    assert name in recipes.RECIPES
+    assert card.command == f"alphaopt train-baseline {name} runs/{name} --seed {card.seed}"
+    assert card.summary == recipes.RECIPES[name].summary
+    assert card.env_steps > 0
+    assert np.isfinite(card.score)
+
+
+def test_the_shipped_lstm_is_ahead_of_adam_on_quadratics():
+    family = tasks.quadratics()
+    key = jax.random.key(12345)
+
+    def final(optimizer):
+        def one(key):
+            task_key, init_key = jax.random.split(key)
+            task = family.draw(task_key)
+
+            def step(carry, _):
+                params, state = carry
+                grads = jax.grad(task.loss)(params, None)
+                updates, state = optimizer.update(grads, state, params)
+                return (optax.apply_updates(params, updates), state), None
+
+            params = task.init(init_key)
+            (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), length=100)
+            return task.evaluation_loss(params)
+
+        return float(jnp.mean(jax.jit(jax.vmap(one))(jax.random.split(key, 64))))
+
+    assert final(l2l("l2l-quadratics")) < 0.7 * final(optax.adam(0.464))
