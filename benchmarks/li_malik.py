@@ -1,10 +1,8 @@
 """The optimizers that Li & Malik learn by guided policy search, on what they were not trained on.
 
-`alphaopt train-baseline li-malik-logistic runs/li-malik-logistic` trains one of them again, and
-likewise `li-malik-robust`, `li-malik-tiny-net`, `li-malik-2017` and its rival
-`l2l-projected-mnist`; `python -m benchmarks.li_malik`
-measures those that ship with the package, or with `--runs runs` those in that folder. `--quick`
-measures a little, to see that it runs.
+`alphaopt train-baseline li-malik-logistic runs/li-malik-logistic` trains one of them, and likewise
+`li-malik-robust`, `li-malik-tiny-net`, `li-malik-2017` and its rival `l2l-projected-mnist`;
+`python -m benchmarks.li_malik` measures them. `--quick` measures a little, to see that it runs.
 """
 
 from __future__ import annotations
@@ -31,18 +29,18 @@ class Arguments:
     """How much to run.
 
     Attributes:
-      runs: A folder with a folder for each learned optimizer, in place of those that ship.
+      runs: The folder with a folder for each learned optimizer.
       starts: Runs on each net.
       quick: A few functions, runs and constants, to see that it runs.
     """
 
-    runs: Path | None = None
+    runs: Path = Path("runs")
     starts: int = 5
     quick: bool = False
 
-    def policy(self, name: str) -> Path | str:
+    def policy(self, name: str) -> Path:
         """Where the learned optimizer of that name is."""
-        return name if self.runs is None else self.runs / name / f"{name}.safetensors"
+        return self.runs / name / f"{name}.safetensors"
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], command: str) -> str:

@@ -186,7 +186,12 @@ def load_2016(name_or_path: str | os.PathLike[str]) -> Policy2016:
       FileNotFoundError: There is no such file and no such shipped policy.
       ValueError: The file is not a policy of 2016.
     """
-    path = files.find(name_or_path, files.BASELINES, what="policy of Li & Malik 2016")
+    path = files.find(
+        name_or_path,
+        files.BASELINES,
+        what="policy of Li & Malik 2016",
+        otherwise=" `alphaopt train-baseline li-malik-logistic FOLDER` trains one.",
+    )
     params, metadata = files.read_params(
         path,
         kind=_KIND_2016,
@@ -290,7 +295,12 @@ def load_2017(name_or_path: str | os.PathLike[str]) -> Policy2017:
       FileNotFoundError: There is no such file and no such shipped policy.
       ValueError: The file is not a policy of 2017.
     """
-    path = files.find(name_or_path, files.BASELINES, what="policy of Li & Malik 2017")
+    path = files.find(
+        name_or_path,
+        files.BASELINES,
+        what="policy of Li & Malik 2017",
+        otherwise=" `alphaopt train-baseline li-malik-2017 FOLDER` trains one.",
+    )
     params, _ = files.read_params(
         path,
         kind=_KIND_2017,
