@@ -190,6 +190,13 @@ def test_trees_are_strung_together_in_the_order_of_their_leaves():
     np.testing.assert_allclose(of_tree["b"], of_vector[None, 1:])
 
 
+def test_where_all_features_are_zero_there_is_no_step():
+    params = jax.tree.map(lambda leaf: leaf + 0.3, _policy().params)
+
+    np.testing.assert_array_equal(policies.step_2016(params, jnp.zeros(8)), 0.0)
+    assert float(jnp.abs(policies.step_2016(params, jnp.ones(8))).min()) > 0.0
+
+
 def test_chains_and_compiles_once():
     tx = optax.chain(optax.clip_by_global_norm(1.0), li_malik.li_malik_2016(_policy()))
     params = jnp.ones(3)

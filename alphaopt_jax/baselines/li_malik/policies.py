@@ -139,9 +139,14 @@ def step_2016(params: Mapping[str, chex.ArrayTree], features: chex.Array) -> che
     """
     hidden, dimension = params["network"]["output"]["kernel"].shape
     network = StepNetwork(hidden, dimension)
-    variables, scales = {"params": params["network"]}, params["scales"]
-    at_rest = network.apply(variables, jnp.zeros_like(scales["features"]))
-    return scales["step"] * (network.apply(variables, features / scales["features"]) - at_rest)
+    scales = params["scales"]
+
+    def output(scaled: chex.Array) -> chex.Array:
+        steps: chex.Array = network.apply({"params": params["network"]}, scaled)
+        return steps
+
+    at_rest = output(jnp.zeros_like(scales["features"]))
+    return scales["step"] * (output(features / scales["features"]) - at_rest)
 
 
 def init_2016(
