@@ -252,7 +252,8 @@ def _meta_train(command: MetaTrain) -> None:
     if jax.process_index() == 0:
         _CONSOLE.print(
             f"Best score {result.score:.3f}. The agent is {command.folder / 'agent.safetensors'}:"
-            " use it with alphaopt(agent=...)."
+            " use it with alphaopt(agent=...).",
+            soft_wrap=True,
         )
 
 
@@ -261,4 +262,5 @@ def _train_baseline(command: TrainBaseline) -> None:
 
     card = recipes.train_baseline(command.name, command.folder, seed=command.seed)
     path = command.folder / f"{card.name}.safetensors"
-    _CONSOLE.print(f"Score {card.score:g}. The optimizer is {path}.")
+    # A path that is cut by a line break cannot be copied.
+    _CONSOLE.print(f"Score {card.score:g}. The optimizer is {path}.", soft_wrap=True)

@@ -161,26 +161,21 @@ def _follow(
     *,
     num_steps: int,
 ) -> chex.Array:
-    tx = optax.with_extra_args_support(make(made_of))
+    optimizer = make(made_of)
 
     def one(each: tuple[Any, chex.PRNGKey]) -> chex.Array:
         instance, key = each
         task = family.task(instance)
         init_key, stream = jax.random.split(key)
         params = task.init(init_key)
-
-        def step(carry: Any, step_key: chex.PRNGKey) -> tuple[Any, None]:
-            params, state = carry
-            loss, grads = jax.value_and_grad(task.loss)(params, task.batch(step_key))
-            updates, state = tx.update(grads, state, params, value=loss)
-            return (optax.apply_updates(params, updates), state), None
+        step = rollouts.training_step(task, optimizer)
 
         def block(carry: Any, block_keys: chex.PRNGKey) -> tuple[Any, chex.Array]:
             objective = task.evaluation_loss(carry[0])
             return jax.lax.scan(step, carry, block_keys)[0], objective
 
         step_keys = jax.random.split(stream, (num_steps // EVERY, EVERY))
-        (params, _), objectives = jax.lax.scan(block, (params, tx.init(params)), step_keys)
+        (params, _), objectives = jax.lax.scan(block, (params, optimizer.init(params)), step_keys)
         return jnp.append(objectives, task.evaluation_loss(params))
 
     return jax.lax.map(one, (instances, keys))

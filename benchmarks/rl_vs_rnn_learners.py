@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from alphaopt_jax.baselines import backpropagation
+from alphaopt_jax.baselines import backpropagation, rollouts
 from alphaopt_jax.tasks.task import Family
 from benchmarks import rl_vs_rnn_networks as networks
 
@@ -83,18 +83,12 @@ def outcomes(
     Returns:
       Two `float32[]`.
     """
-    task, tx = goal.family.task(instance), optax.with_extra_args_support(optimizer)
+    task = goal.family.task(instance)
     init_key, stream = jax.random.split(key)
     start = task.init(init_key)
     keys = jax.random.split(stream, num_steps + 2)
-
-    def step(carry: Any, step_key: chex.PRNGKey) -> tuple[Any, None]:
-        optimized, state = carry
-        loss, grads = jax.value_and_grad(task.loss)(optimized, task.batch(step_key))
-        updates, state = tx.update(grads, state, optimized, value=loss)
-        return (optax.apply_updates(optimized, updates), state), None
-
-    (end, _), _ = jax.lax.scan(step, (start, tx.init(start)), keys[2:])
+    step = rollouts.training_step(task, optimizer)
+    (end, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), keys[2:])
     return goal.outcome(instance, start, keys[0]), goal.outcome(instance, end, keys[1])
 
 

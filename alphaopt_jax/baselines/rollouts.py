@@ -40,19 +40,38 @@ def rollout(
       >>> losses.shape, bool(losses[-1] < losses[0])
       ((21,), True)
     """
-    tx = optax.with_extra_args_support(optimizer)
+    step = training_step(task, optimizer)
     init_key, stream = jax.random.split(key)
     params = task.init(init_key)
+    *step_keys, last_key = jax.random.split(stream, num_steps + 1)
+    (params, _), losses = jax.lax.scan(step, (params, optimizer.init(params)), jnp.stack(step_keys))
+    return jnp.append(losses, task.loss(params, task.batch(last_key)))
 
-    def step(carry: tuple[Any, Any], step_key: chex.PRNGKey) -> tuple[tuple[Any, Any], chex.Array]:
+
+def training_step(
+    task: Task, optimizer: optax.GradientTransformation
+) -> Callable[[tuple[Any, optax.OptState], chex.PRNGKey], tuple[tuple[Any, Any], chex.Array]]:
+    """Returns one step of training, to scan over.
+
+    Args:
+      task: What to minimise.
+      optimizer: Any optax optimizer.
+
+    Returns:
+      From the task's parameters with the optimizer's state, and the key of a batch (consumed), to
+      these after the step, and the batch's loss before it, `float32[]`.
+    """
+    tx = optax.with_extra_args_support(optimizer)
+
+    def step(
+        carry: tuple[Any, optax.OptState], key: chex.PRNGKey
+    ) -> tuple[tuple[Any, optax.OptState], chex.Array]:
         params, state = carry
-        loss, grads = jax.value_and_grad(task.loss)(params, task.batch(step_key))
+        loss, grads = jax.value_and_grad(task.loss)(params, task.batch(key))
         updates, state = tx.update(grads, state, params, value=loss)
         return (optax.apply_updates(params, updates), state), loss
 
-    *step_keys, last_key = jax.random.split(stream, num_steps + 1)
-    (params, _), losses = jax.lax.scan(step, (params, tx.init(params)), jnp.stack(step_keys))
-    return jnp.append(losses, task.loss(params, task.batch(last_key)))
+    return step
 
 
 def draw(family: Family, keys: chex.PRNGKey) -> tuple[Any, chex.PRNGKey]:
