@@ -230,7 +230,7 @@ RECIPES: Mapping[str, Recipe] = {
     "li-malik-2017": Recipe(
         "A coordinatewise LSTM of 128 cells, learned by guided policy search on one net of 48 units"
         " and projected MNIST, for 400 steps.",
-        ("It costs a hundred times what Adam costs, and remembers 256 numbers a parameter.",),
+        ("For every parameter it computes an LSTM of 128 cells, and remembers 256 numbers.",),
         _guided_2017(li_malik_2017.projected_net, Config2017()),
     ),
 }

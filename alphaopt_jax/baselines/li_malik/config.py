@@ -69,9 +69,6 @@ class Config2016:
 class Config2017:
     """Constants of *Learning to Optimize Neural Nets*. [P] marks what the paper says.
 
-    Of the paper's network on MNIST (48-48-10, 2,842 parameters in 4 groups) an iteration takes
-    about a minute on two cores with these sizes.
-
     Attributes:
       width: Cells of the policy's LSTM [P].
       horizon: T, steps of a trajectory [P].
