@@ -250,6 +250,7 @@ def _meta_train(command: MetaTrain) -> None:
         mesh=None if command.one_device else devices.all_devices_mesh(members),
     )
     if jax.process_index() == 0:
+        # Soft wraps: a path that is cut by a line break cannot be copied.
         _CONSOLE.print(
             f"Best score {result.score:.3f}. The agent is {command.folder / 'agent.safetensors'}:"
             " use it with alphaopt(agent=...).",
@@ -262,5 +263,4 @@ def _train_baseline(command: TrainBaseline) -> None:
 
     card = recipes.train_baseline(command.name, command.folder, seed=command.seed)
     path = command.folder / f"{card.name}.safetensors"
-    # A path that is cut by a line break cannot be copied.
     _CONSOLE.print(f"Score {card.score:g}. The optimizer is {path}.", soft_wrap=True)

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from alphaopt_jax import credit, explorers, learning, policy
+from alphaopt_jax.baselines import backpropagation
 from benchmarks import rl_vs_rnn_networks as networks
 from benchmarks.rl_vs_rnn_learners import Goal
 
@@ -91,12 +92,10 @@ class PPO:
         """Keeps its arguments."""
         self.network = network
         self.config = config
-        # An episode that fell apart is not learned from, as in `backpropagation`.
-        self._optimizer = optax.apply_if_finite(
+        self._optimizer = backpropagation.skip_not_finite(
             optax.chain(
                 optax.clip_by_global_norm(0.5), optax.adam(config.learning_rate, b1=0.9, eps=1e-5)
-            ),
-            max_consecutive_errors=10**9,
+            )
         )
 
     @property

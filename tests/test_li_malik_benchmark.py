@@ -35,14 +35,19 @@ def test_conjugate_directions_reach_a_quadratics_minimum_in_as_many_steps_as_dim
     np.testing.assert_allclose(location, 0.0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", list(li_malik_rivals.DETERMINISTIC))
-def test_rivals_minimise(name):
+@pytest.mark.parametrize(
+    ("name", "constants"),
+    [
+        ("gradient descent", (0.1,)),
+        ("momentum", (0.03, 0.9)),
+        ("conjugate gradients", (1.0, 1e-4)),
+        ("L-BFGS", (5, 1e-4)),
+    ],
+)
+def test_rivals_minimise(name, constants):
     rival = li_malik_rivals.DETERMINISTIC[name]
-    optimizer = (
-        rival.make(*rival.grid[len(rival.grid) // 2])
-        if len(rival.grid) < 20
-        else (rival.make(0.03, 0.9))
-    )
+    assert constants in rival.grid
+    optimizer = rival.make(*constants)
 
     objectives = li_malik_rivals.descend(_bowl, jnp.zeros(3), optimizer, 100)
 

@@ -28,7 +28,6 @@ from alphaopt_jax.baselines import rollouts
 from alphaopt_jax.tasks.task import Family, Task
 
 _VALIDATION_KEY = 0x7A11D
-_FOREVER = 10**9
 _SEARCH_EPISODES = 0.15  # Share of the training that each learning rate gets in the search.
 
 
@@ -216,6 +215,15 @@ def unroll(
     return jnp.sum(judged), (end, losses)
 
 
+def skip_not_finite(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same optimizer, for which gradients that are not finite do not count, however many.
+
+    Where an episode falls apart its gradient is not finite, and one such would be the end of all
+    that was learned. The state counts them, as `total_notfinite`.
+    """
+    return optax.apply_if_finite(optimizer, max_consecutive_errors=10**9)
+
+
 class Backpropagation:
     """One training, at the first of the learning rates."""
 
@@ -231,13 +239,11 @@ class Backpropagation:
         self._make = make
         self._init = init
         self._config = config
-        # Where an unroll falls apart its gradient is not finite, and one such would be the end.
-        self._adam = optax.apply_if_finite(
+        self._adam = skip_not_finite(
             optax.chain(
                 optax.clip_by_global_norm(config.max_gradient_norm),
                 optax.adam(config.learning_rates[0]),
-            ),
-            max_consecutive_errors=_FOREVER,
+            )
         )
 
     def train(self, label: str, seed: int, folder: str | None, show: bool) -> BackpropagationResult:

@@ -28,7 +28,14 @@ import optax
 from alphaopt_jax import checkpoints
 from alphaopt_jax import progress as progress_lib
 from alphaopt_jax.baselines.li_malik import dynamics as dynamics_lib
-from alphaopt_jax.baselines.li_malik import histories, lqg, policies, positive, trajectories
+from alphaopt_jax.baselines.li_malik import (
+    histories,
+    lqg,
+    numerics,
+    policies,
+    positive,
+    trajectories,
+)
 from alphaopt_jax.baselines.li_malik.config import Config2016
 from alphaopt_jax.baselines.li_malik.linear_gaussian import (
     Controller,
@@ -196,8 +203,8 @@ def make_begin(
         unit = jnp.maximum(first - costs / config.horizon, 1e-6 * jnp.abs(first) + 1e-12)
         features = _features(samples.states[:, :, :-1], dimension)
         scales = {
-            "features": _root_mean_square(features, (0, 1, 2)),
-            "step": _root_mean_square(samples.actions, None),
+            "features": numerics.root_mean_square(features, (0, 1, 2)),
+            "step": numerics.root_mean_square(samples.actions, None),
         }
         params = policies.init_2016(init_key, config.hidden, dimension, scales)
         adam = optax.scale_by_adam().init(params["network"])
@@ -265,7 +272,7 @@ def make_iteration(
         controllers, promised, apart = jax.vmap(improve)(
             samples, search.controllers, search.weights, bounds
         )
-        sound = jax.vmap(_is_finite)(controllers)
+        sound = jax.vmap(numerics.is_finite)(controllers)
         controllers = _choose(sound, controllers, search.controllers)
         controllers = _choose(kept, controllers, search.previous)
         rate = config.learning_rate * (1.0 - 0.9 * search.iteration / config.iterations)
@@ -531,12 +538,3 @@ def _choose(condition: chex.Array, new: Any, old: Any) -> Any:
         return jnp.where(condition.reshape(-1, *(1,) * (one.ndim - 1)), one, other)
 
     return jax.tree.map(of_leaf, new, old)
-
-
-def _is_finite(tree: Any) -> chex.Array:
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
-
-
-def _root_mean_square(values: chex.Array, axes: tuple[int, ...] | None) -> chex.Array:
-    size = jnp.sqrt(jnp.mean(jnp.square(values), axis=axes))
-    return jnp.where(size > 0, size, 1.0)

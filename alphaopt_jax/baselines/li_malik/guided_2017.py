@@ -31,7 +31,7 @@ import optax
 from alphaopt_jax import checkpoints
 from alphaopt_jax import progress as progress_lib
 from alphaopt_jax.baselines.li_malik import coordinate_features as features_lib
-from alphaopt_jax.baselines.li_malik import coordinates, lqg, policies
+from alphaopt_jax.baselines.li_malik import coordinates, lqg, numerics, policies
 from alphaopt_jax.baselines.li_malik import dynamics as dynamics_lib
 from alphaopt_jax.baselines.li_malik.config import Config2017
 from alphaopt_jax.baselines.li_malik.coordinates import Problem, Samples
@@ -171,8 +171,8 @@ def make_begin(
         controllers = quiet._replace(covariance=_noise_covariance(sizes, config))
         samples = _sample(problem, controllers, chosen, keys, config)
         scales = {
-            "features": _root_mean_square(samples.observations, (0, 1, 2, 3)),
-            "step": _root_mean_square(samples.actions, None),
+            "features": numerics.root_mean_square(samples.observations, (0, 1, 2, 3)),
+            "step": numerics.root_mean_square(samples.actions, None),
         }
         params = policies.init_2017(init_key, config.width, scales)
         adam = optax.scale_by_adam().init(params["network"])
@@ -274,7 +274,7 @@ def make_iteration(
         # The solution's own noise would shrink from iteration to iteration.
         sizes = jnp.mean(samples.sizes, axis=0)
         improved = improved._replace(covariance=_noise_covariance(sizes, config))
-        sound = _is_finite(improved)
+        sound = numerics.is_finite(improved)
         controllers = _choose(sound, improved, search.controllers)
         params, adam = fit_policy(
             search.params,
@@ -537,12 +537,3 @@ def _actions(params: chex.ArrayTree, observations: chex.Array) -> chex.Array:
 
 def _choose(condition: chex.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda one, other: jnp.where(condition, one, other), new, old)
-
-
-def _is_finite(tree: Any) -> chex.Array:
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
-
-
-def _root_mean_square(values: chex.Array, axes: tuple[int, ...] | None) -> chex.Array:
-    size = jnp.sqrt(jnp.mean(jnp.square(values), axis=axes))
-    return jnp.where(size > 0, size, 1.0)
