@@ -129,8 +129,8 @@ def measure(
 
 
 def _draw(family: Family, key: int, count: int) -> trajectories.Functions:
-    draw = jax.jit(trajectories.draw_functions, static_argnums=(0, 2, 3, 4))
-    return draw(family, jax.random.key(key), count, 1, 0.0)
+    draw = jax.jit(trajectories.draw_functions, static_argnums=(0, 2))
+    return draw(family, jax.random.key(key), count)
 
 
 def _objectives(
@@ -141,9 +141,9 @@ def _objectives(
 ) -> np.ndarray:
     """`float[N, T + 1]`; what fell apart, or rose above `_WORST`, counts as that."""
 
-    def one(instance: Any, batch: Any, starts: chex.Array) -> chex.Array:
+    def one(instance: Any, batch: Any, start: chex.Array) -> chex.Array:
         objective = trajectories.objective_of(family, instance, batch)
-        return descend(objective, starts[0], optimizer, num_steps)
+        return descend(objective, start, optimizer, num_steps)
 
     found = np.asarray(jax.jit(jax.vmap(one))(*functions), np.float64)
     return np.clip(np.nan_to_num(found, nan=_WORST), None, _WORST)

@@ -18,7 +18,10 @@ _SMALL = li_malik.Config2016(
     hidden=20,
     horizon=12,
     trajectories=10,
+    starts=2,
     iterations=4,
+    bound=20.0,
+    pull=0.003,
     validation_functions=8,
     clusters=3,
     cluster_rounds=4,
@@ -309,7 +312,7 @@ def test_linear_policy_meets_its_mean_action_and_its_derivative():
 def test_policy_learns_what_controllers_do():
     """From gradients alone, controllers that are gradient descent can be copied exactly."""
     family = _bowls()
-    functions = trajectories.draw_functions(family, jax.random.key(0), 4, 10, spread=0.5)
+    functions = trajectories.draw_functions(family, jax.random.key(0), 4, starts=2)
     config = dataclasses.replace(_SMALL, rates=(0.05,), decays=(0.5,), policy_updates=3000)
     over = guided_2016._over(family, trajectories.best_momentum, config)
     controllers, costs = jax.jit(over)(functions)
@@ -333,7 +336,7 @@ def test_policy_comes_to_cost_less_than_the_momentum_it_started_from():
     result = li_malik.train_2016(_bowls(), config, num_functions=8, show=False)
 
     functions_key = jax.random.split(jax.random.key(0), 4)[0]
-    functions = trajectories.draw_functions(_bowls(), functions_key, 8, 1, 0.0)
+    functions = trajectories.draw_functions(_bowls(), functions_key, 8, _SMALL.starts)
     _, costs = guided_2016._over(_bowls(), trajectories.best_momentum, config)(functions)
     momentum_cost = float(jnp.mean(costs)) / config.horizon
     assert result.history[-1]["policy_cost"] < 0.9 * momentum_cost

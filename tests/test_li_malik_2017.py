@@ -117,31 +117,36 @@ def test_memory_smooths_over_three_iterates():
         location = jnp.arange(5.0) * step**2
         locations.append(location)
         memory, _ = coordinates.look(problem, memory, location, jax.random.key(step))
-        memory, _, _ = coordinates.look_closely(problem, memory, location)
 
     smoothed = memory.smoothed[2]
     np.testing.assert_allclose(smoothed[0], locations[0])
     np.testing.assert_allclose(smoothed[1], (locations[0] + locations[1]) / 2)
     np.testing.assert_allclose(smoothed[4], sum(locations[2:]) / 3, rtol=1e-6)
-    objectives = [problem.objective(locations[step]) for step in (2, 3, 4)]
-    assert float(memory.smoothed[0][4]) == pytest.approx(float(sum(objectives)) / 3, rel=1e-5)
+    losses = [problem.loss(locations[step], jax.random.key(step)) for step in (2, 3, 4)]
+    assert float(memory.smoothed[0][4]) == pytest.approx(float(sum(losses)) / 3, rel=1e-5)
 
 
-def test_controllers_see_the_objective_and_policies_a_batch():
-    problem = coordinates.as_problem(_bowl(noise=1.0), _SMALL, jax.random.key(0))
-    location = jnp.arange(5.0)
-    memory = coordinates.begin(5, 4)
-    for step in range(2):
-        memory, observations = coordinates.look(problem, memory, location, jax.random.key(step))
-        memory, state, objective = coordinates.look_closely(problem, memory, location)
+def test_what_is_seen_is_a_batch_and_what_is_judged_the_objective():
+    config = dataclasses.replace(_SMALL, horizon=1)
+    problem = coordinates.as_problem(_bowl(noise=1.0), config, jax.random.key(0))
+    key, start = jax.random.key(1), problem.starts[0]
+    still = coordinates.momentum(problem, 0.0, 0.0, config)
+    chosen = jnp.array([[2, 0], [3, 4]])
 
-    of_batch = [jax.grad(problem.loss)(location, jax.random.key(step)) for step in range(2)]
-    seen = of_batch[1] / (jnp.abs(of_batch[0]) + 1.0)
-    np.testing.assert_allclose(observations[:, 1], seen, rtol=1e-5)
-    slope = jax.grad(problem.objective)(location)
-    newest = state[:, features_lib.NEWEST_GRADIENT]
-    np.testing.assert_allclose(newest, slope / (jnp.abs(slope) + 1.0), rtol=1e-5)
-    assert float(objective) == pytest.approx(float(problem.objective(location)))
+    samples = coordinates.follow_controllers(problem, still, start, chosen, key, config)
+
+    first_key, _, batch_key = jax.random.split(key, 3)
+    keys = [first_key, *jax.random.split(batch_key, 1)]
+    of_batch = [jax.grad(problem.loss)(start, each)[chosen] for each in keys]
+    newest = samples.states[1, :, :, features_lib.NEWEST_GRADIENT]
+    mean = 0.5 * (of_batch[0] + of_batch[1])
+    # One step after the first there is nothing 5 steps ago: it is compared with itself.
+    np.testing.assert_allclose(newest, mean / (jnp.abs(mean) + 1.0), atol=1e-5)
+    slope = jax.grad(problem.objective)(start)
+    np.testing.assert_allclose(samples.gradients[1], slope[chosen], atol=1e-5)
+    squares = [jnp.sum(slope[:3] ** 2), jnp.sum(slope[3:] ** 2)]
+    np.testing.assert_allclose(samples.slopes[1], squares, rtol=1e-4)
+    assert float(samples.objectives[1]) == pytest.approx(float(problem.objective(start)), rel=1e-5)
 
 
 def test_groups_are_leaves_and_coordinates_are_drawn_within_them():
@@ -183,7 +188,7 @@ def test_cost_weights_are_found_and_never_negative():
     slopes = jax.random.uniform(key, (4, 50, 3))
     objectives = 7.0 + 0.5 * slopes @ jnp.array([4.0, -2.0, 1.0])
     objectives += 0.01 * jax.random.normal(noise_key, objectives.shape)
-    samples = coordinates.Samples(None, None, None, objectives, slopes, None)
+    samples = coordinates.Samples(None, None, None, objectives, None, slopes, None)
 
     weights = guided_2017.fit_cost(samples)
 

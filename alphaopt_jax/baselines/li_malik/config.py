@@ -15,10 +15,10 @@ class Config2016:
         sees, or only those before it. The paper's index can be read both ways.
       hidden: Softplus units in the policy's one hidden layer [P].
       horizon: T, steps of a trajectory [P].
-      trajectories: Drawn per training function and iteration [P].
-      start_spread: How far apart a function's trajectories begin, as a share of how far apart the
-        family's starts are. The wider, the more a policy sees of what to do off the track, and the
-        less linear is what a controller has to do.
+      trajectories: Drawn per controller and iteration [P, for a function].
+      starts: Of each training function, each with a controller and trajectories of its own. A
+        policy that knows every function from one start only repeats on others what was right
+        there.
       iterations: Of guided policy search.
       validation_functions: Functions that the best policy of all iterations is chosen by; no others
         tell whether it holds where no controller has been.
@@ -47,8 +47,8 @@ class Config2016:
     hidden: int = 50
     horizon: int = 40
     trajectories: int = 20
-    start_spread: float = 0.0
-    iterations: int = 20
+    starts: int = 4
+    iterations: int = 8
     validation_functions: int = 100
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
     decays: tuple[float, ...] = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
@@ -57,9 +57,9 @@ class Config2016:
     clusters: int = 10
     cluster_rounds: int = 8
     prior_samples: float = 10.0
-    bound: float = 20.0
+    bound: float = 200.0
     least_bound: float = 0.01
-    pull: float = 0.003
+    pull: float = 0.001
     policy_updates: int = 2000
     policy_batch: int = 256
     learning_rate: float = 1e-3

@@ -54,8 +54,7 @@ class Memory(NamedTuple):
       gradient: Of the batch there, `float32[N]`.
       last_step: To the latest point, `float32[N]`.
       step_before: The step before that, `float32[N]`.
-      recent: The last three objectives, `float32[3]`, their gradients and locations,
-        `float32[3, N]`.
+      recent: The last three losses, `float32[3]`, gradients and locations, `float32[3, N]`.
       smoothed: Their means at every step so far: `float32[T + 1]`, and twice `float32[T + 1, N]`.
     """
 
@@ -76,7 +75,8 @@ class Samples(NamedTuple):
       observations: Ψ, `float32[T, G, C, 3]`.
       actions: `float32[T, G, C]`.
       objectives: `float32[T + 1]`.
-      slopes: Sum over a whole group of the squared newest gradient in Φ, `float32[T + 1, G]`.
+      gradients: Of the objective, `float32[T + 1, G, C]`.
+      slopes: Sum over a whole group of their squares, `float32[T + 1, G]`.
       sizes: Mean over a whole group of the squared mean action, `float32[T, G]`.
     """
 
@@ -84,6 +84,7 @@ class Samples(NamedTuple):
     observations: chex.Array
     actions: chex.Array
     objectives: chex.Array
+    gradients: chex.Array
     slopes: chex.Array
     sizes: chex.Array
 
@@ -152,7 +153,7 @@ def begin(size: int, horizon: int) -> Memory:
 def look(
     problem: Problem, memory: Memory, location: chex.Array, key: chex.PRNGKey
 ) -> tuple[Memory, chex.Array]:
-    """Takes a batch's loss and gradient at a location into the memory, as any optimizer sees them.
+    """Takes a batch's loss and gradient at a location into the memory.
 
     Args:
       problem: What is optimized.
@@ -174,39 +175,20 @@ def look(
         memory.last_step,
         memory.step_before,
     )
-    return memory._replace(points=points, loss=loss, gradient=gradient), observations
-
-
-def look_closely(
-    problem: Problem, memory: Memory, location: chex.Array
-) -> tuple[Memory, chex.Array, chex.Array]:
-    """Takes the objective itself and its gradient into the memory, for controllers alone.
-
-    What a controller is judged by is a function of the gradients that it sees; of those of batches
-    it would learn to move so that the next batch's noise is cancelled.
-
-    Args:
-      problem: What is optimized.
-      memory: Of this point, as `look` left it.
-      location: `float32[N]`.
-
-    Returns:
-      The memory, Φ `float32[N, 76]`, and the objective `float32[]`.
-    """
-    objective, gradient = jax.value_and_grad(problem.objective)(location)
     recent = jax.tree.map(
         lambda value, old: jnp.concatenate([value[None], old[:-1]]),
-        (objective, gradient, location),
+        (loss, gradient, location),
         memory.recent,
     )
     smoothed = jax.tree.map(
-        lambda past, each: past.at[memory.points - 1].set(features_lib.smooth(each, memory.points)),
+        lambda past, each: past.at[memory.points].set(features_lib.smooth(each, points)),
         memory.smoothed,
         recent,
     )
-    memory = memory._replace(recent=recent, smoothed=smoothed)
-    state = features_lib.state_features(*memory.smoothed, memory.points - 1)
-    return memory, state, objective
+    memory = memory._replace(
+        points=points, loss=loss, gradient=gradient, recent=recent, smoothed=smoothed
+    )
+    return memory, observations
 
 
 def follow_controllers(
@@ -252,16 +234,17 @@ def follow_controllers(
     def step(carry: tuple[chex.Array, Memory, Any], inputs: Any) -> Any:
         location, memory, observations = carry
         controllers, act_key, batch_key = inputs
-        memory, state, objective = look_closely(problem, memory, location)
+        state = features_lib.state_features(*memory.smoothed, memory.points - 1)
         action, size = act(state, controllers, act_key)
-        told = (state[chosen], observations[chosen], action[chosen], objective, slope(state))
+        told = (state[chosen], observations[chosen], action[chosen], *judge(location))
         location = location + action
         memory = memory._replace(last_step=action, step_before=memory.last_step)
         memory, observations = look(problem, memory, location, batch_key)
         return (location, memory, observations), (*told, size)
 
-    def slope(state: chex.Array) -> chex.Array:
-        return sums(jnp.square(state[:, features_lib.NEWEST_GRADIENT]))
+    def judge(location: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array]:
+        objective, gradient = jax.value_and_grad(problem.objective)(location)
+        return objective, gradient[chosen], sums(jnp.square(gradient))
 
     first_key, act_key, batch_key = jax.random.split(key, 3)
     memory, observations = look(problem, begin(groups.size, config.horizon), start, first_key)
@@ -271,14 +254,19 @@ def follow_controllers(
     (location, memory, _), told = jax.lax.scan(
         step, (start, memory, observations), (in_time, act_keys, batch_keys)
     )
-    states, observations, actions, objectives, slopes, sizes = told
-    memory, last, objective = look_closely(problem, memory, location)
+    states, observations, actions, *judged, sizes = told
+    last = features_lib.state_features(*memory.smoothed, memory.points - 1)
+    objectives, gradients, slopes = (
+        jnp.concatenate([before, at_last[None]])
+        for before, at_last in zip(judged, judge(location), strict=True)
+    )
     return Samples(
         states=jnp.concatenate([states, last[chosen][None]]),
         observations=observations,
         actions=actions,
-        objectives=jnp.append(objectives, objective),
-        slopes=jnp.concatenate([slopes, slope(last)[None]]),
+        objectives=objectives,
+        gradients=gradients,
+        slopes=slopes,
         sizes=sizes,
     )
 

@@ -1,7 +1,7 @@
 """Guided policy search that learns the full-vector optimizer of 2016.
 
-Each training function has a controller of its own, which knows where on its function it is; the
-one policy sees only histories. In every iteration controllers are sampled, dynamics and cost are
+Each start of a training function has a controller of its own, which knows where on its function it
+is; the one policy sees only histories. In every iteration controllers are sampled, dynamics and cost are
 fitted to the samples, each controller is improved within its bound and pulled towards the policy,
 and the policy learns to do what the controllers do. A controller's noise is set anew after each
 improvement, in proportion to its actions; the bound is one on the solution before that. A
@@ -150,10 +150,9 @@ def train_2016(
     }
     store = checkpoints.Store(folder, identity)
     functions_key, unseen_key, begin_key, stream = jax.random.split(jax.random.key(seed), 4)
-    draw = jax.jit(trajectories.draw_functions, static_argnums=(0, 2, 3, 4))
-    spread = config.trajectories, config.start_spread
-    functions = draw(family, functions_key, num_functions, *spread)
-    unseen = draw(family, unseen_key, config.validation_functions, 1, 0.0)
+    draw = jax.jit(trajectories.draw_functions, static_argnums=(0, 2, 3))
+    functions = draw(family, functions_key, num_functions, config.starts)
+    unseen = draw(family, unseen_key, config.validation_functions)
     tune = jax.jit(_over(family, trajectories.best_momentum, config))
     starting, momentum_costs = tune(functions)
     momentum_cost = float(jnp.mean(tune(unseen)[1])) / config.horizon
@@ -196,7 +195,7 @@ def make_begin(
     def begin(
         controllers: Controller, costs: chex.Array, functions: Functions, key: chex.PRNGKey
     ) -> Search2016:
-        count, _, dimension = functions.starts.shape
+        count, dimension = functions.starts.shape
         sample_key, init_key, fit_key = jax.random.split(key, 3)
         samples = _sample(family, functions, controllers, sample_key, config)
         first = samples.objectives[:, 0, 0]
@@ -492,9 +491,9 @@ def _over(family: Family, of_one: Callable[..., Any], config: Config2016) -> Cal
     """A function of an objective and its first start, for all training functions at once."""
 
     def of_all(functions: Functions, *others: Any) -> Any:
-        def one(instance: Any, batch: Any, starts: chex.Array, *others: Any) -> Any:
+        def one(instance: Any, batch: Any, start: chex.Array, *others: Any) -> Any:
             objective = trajectories.objective_of(family, instance, batch)
-            return of_one(objective, starts[0], *others, config)
+            return of_one(objective, start, *others, config)
 
         return jax.vmap(one)(*functions, *others)
 
@@ -511,16 +510,16 @@ def _sample(
     """Trajectories of all functions, with axes `[M, N]` before their own."""
 
     def one(
-        instance: Any, batch: Any, starts: chex.Array, controller: Controller, keys: chex.PRNGKey
+        instance: Any, batch: Any, start: chex.Array, controller: Controller, keys: chex.PRNGKey
     ) -> Trajectory:
         objective = trajectories.objective_of(family, instance, batch)
 
-        def follow(start: chex.Array, key: chex.PRNGKey) -> Trajectory:
+        def follow(key: chex.PRNGKey) -> Trajectory:
             return trajectories.follow_controller(objective, start, controller, key, config)
 
-        return jax.vmap(follow)(starts, keys)
+        return jax.vmap(follow)(keys)
 
-    keys = jax.random.split(key, functions.starts.shape[:2])
+    keys = jax.random.split(key, (len(functions.starts), config.trajectories))
     return jax.vmap(one)(*functions, controllers, keys)
 
 

@@ -6,12 +6,13 @@ dynamics and cost are fitted to the samples, coordinate by coordinate and alike 
 controller is improved within its bound and pulled towards the policy, and the policy learns to do
 what the controllers do. The multipliers of Bregman ADMM hold the mean actions of both together.
 
-Three things that the paper leaves open are chosen here. What controllers see are the gradients of
-the objective, not of a batch. The cost of a coordinate is a quadratic in its newest gradient alone,
-whose weights, one for each group and none negative, are those with which the objective is best
-explained. And the noise of a group's coordinates is correlated (see `config.Config2017`). An
-iteration whose controllers turn out worse than the best ones before goes back to these, with a
-smaller bound.
+Two things that the paper leaves open are chosen here. The cost of a coordinate is a quadratic in
+the objective's gradient alone, whose weights, one for each group and none negative, are those with
+which the objective is best explained. Neither controllers nor policy see that gradient: of what
+they do see, a batch's, smoothed over iterates, a controller would learn to cancel the noise that it
+knows to be in the next one. And the noise of a group's coordinates is correlated (see
+`config.Config2017`). An iteration whose controllers turn out worse than the best ones before goes
+back to these, with a smaller bound.
 
 Source: Li & Malik 2017, *Learning to Optimize Neural Nets*, sections 3 and 4.
 """
@@ -255,15 +256,12 @@ def make_iteration(
         pull = config.pull * search.iteration * jnp.maximum(mean_cost, 1e-12)
         policy_actions = _policy_actions(search.params, samples)
 
-        def improve(
-            states: chex.Array, actions: chex.Array, policy_actions: chex.Array, *others: Any
-        ) -> Any:
-            return _improve(
-                states, actions, policy_actions, *others, bound=search.bound, config=config
-            )
+        def improve(*of_group: Any) -> Any:
+            return _improve(*of_group, bound=search.bound, config=config)
 
-        improved, promised, apart = jax.vmap(improve, in_axes=(2, 2, 2, 0, 0, 0, 0))(
+        improved, promised, apart = jax.vmap(improve, in_axes=(2, 2, 2, 2, 0, 0, 0, 0))(
             samples.states,
+            samples.gradients,
             samples.actions,
             policy_actions,
             search.controllers,
@@ -318,7 +316,7 @@ def fit_cost(samples: Samples) -> chex.Array:
     """The weights of the groups' squared gradients that explain the objective best.
 
     Least squares over all steps and trajectories, with a constant, and no weight below zero: of
-    objective = constant + ½ Σ_g weight_g Σ_{j in g} y_j², with y_j the newest gradient in Φ.
+    objective = constant + ½ Σ_g weight_g Σ_{j in g} y_j², with y_j the objective's gradient.
 
     Args:
       samples: With an axis `[S]` for the trajectories before their own.
@@ -403,6 +401,7 @@ def fit_policy(
 
 def _improve(
     states: chex.Array,
+    gradients: chex.Array,
     actions: chex.Array,
     policy_actions: chex.Array,
     old: Controller,
@@ -415,24 +414,31 @@ def _improve(
 ) -> tuple[Controller, chex.Array, chex.Array]:
     """One group's new controller, the gain it promises, and its divergence from the policy.
 
-    Both are of one coordinate. `states` are `float32[S, T + 1, C, 76]`, actions `float32[S, T, C]`.
+    Both are of one coordinate. `states` are `float32[S, T + 1, C, 76]`, `gradients`
+    `float32[S, T + 1, C]`, actions `float32[S, T, C]`. Within, the gradient is the state's last
+    entry, on which nothing depends but the cost.
     """
     size, horizon = states.shape[-1], config.horizon
+    whole = jnp.concatenate([states, gradients[..., None]], axis=-1)
 
     def pooled(values: chex.Array) -> chex.Array:
         """From `[S, T, C, v]` to `[S C, T, v]`."""
         return jnp.moveaxis(values, 2, 1).reshape(-1, horizon, values.shape[-1])
 
-    now, then = states[:, :-1], states[:, 1:]
+    def blind(gain: chex.Array) -> chex.Array:
+        """A gain on Φ as one on the whole state, `float32[..., 77]`."""
+        return jnp.pad(gain, ((0, 0), (0, 0), (0, 1)))
+
+    now = states[:, :-1]
     moves = dynamics_lib.fit(
-        pooled(jnp.concatenate([now, actions[..., None], then], axis=-1)),
+        pooled(jnp.concatenate([now, actions[..., None], whole[:, 1:]], axis=-1)),
         size + 1,
         num_clusters=config.clusters,
         num_rounds=config.cluster_rounds,
         prior_samples=config.prior_samples,
     )
     dynamics = Dynamics(
-        transition=moves.coefficients[:, :, :size],
+        transition=blind(moves.coefficients[:, :, :size]),
         control=moves.coefficients[:, :, size:],
         constant=moves.constant,
         covariance=moves.covariance,
@@ -444,26 +450,26 @@ def _improve(
         num_rounds=1,
         prior_samples=config.prior_samples,
     )
-    newest = features_lib.NEWEST_GRADIENT
     cost = Cost(
-        hessian=jnp.zeros((horizon, size, size)).at[:, newest, newest].set(weight),
-        gradient=jnp.zeros((horizon, size)),
+        hessian=jnp.zeros((horizon, size + 1, size + 1)).at[:, -1, -1].set(weight),
+        gradient=jnp.zeros((horizon, size + 1)),
         constant=jnp.zeros(horizon),
     )
-    first = states[:, 0].reshape(-1, size)
+    first = whole[:, 0].reshape(-1, size + 1)
     start = Gaussian(jnp.mean(first, axis=0), jnp.cov(first, rowvar=False))
     pull = lqg.Pull(
-        policy.coefficients,
+        blind(policy.coefficients),
         policy.constant,
         jnp.full(horizon, pull_weight),
         multipliers[:, None],
     )
-    improved = lqg.improve(dynamics, cost, old, pull, start, bound, size)
-    before = expectations(dynamics, old, old, cost, start, size)
+    old = old._replace(gain=blind(old.gain))
+    improved = lqg.improve(dynamics, cost, old, pull, start, bound, size + 1)
+    before = expectations(dynamics, old, old, cost, start, size + 1)
     toward = Controller(pull.gain, pull.offset, old.covariance)
-    after = expectations(dynamics, improved.controller, toward, cost, start, size)
+    after = expectations(dynamics, improved.controller, toward, cost, start, size + 1)
     return (
-        improved.controller,
+        improved.controller._replace(gain=improved.controller.gain[..., :size]),
         jnp.sum(before.cost) - improved.cost,
         jnp.mean(after.divergence),
     )

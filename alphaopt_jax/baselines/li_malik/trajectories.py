@@ -42,12 +42,12 @@ class Trajectory(NamedTuple):
 
 
 class Functions(NamedTuple):
-    """M training functions, each with the points it is optimized from.
+    """M training functions, each with the point it is optimized from.
 
     Attributes:
       instances: Of the family, with an axis `[M]` before their own.
       batches: A batch of each function, by which it is a function of its parameters alone.
-      starts: Of N trajectories each, `float32[M, N, d]`.
+      starts: `float32[M, d]`.
     """
 
     instances: Any
@@ -55,20 +55,17 @@ class Functions(NamedTuple):
     starts: chex.Array
 
 
-def draw_functions(
-    family: Family, key: chex.PRNGKey, count: int, trajectories: int, spread: float
-) -> Functions:
+def draw_functions(family: Family, key: chex.PRNGKey, count: int, starts: int = 1) -> Functions:
     """Draws training functions.
 
     Args:
       family: Where they are from.
       key: Consumed.
-      count: M.
-      trajectories: N, the starts of each function.
-      spread: How far they lie from the first of them: 0 is there, 1 is as far as starts are drawn.
+      count: How many there are.
+      starts: Of each. A function stands as many times in the result, one after the other.
     """
 
-    def one(key: chex.PRNGKey) -> tuple[Any, Any, chex.Array]:
+    def one(key: chex.PRNGKey) -> Functions:
         sample_key, batch_key, init_key = jax.random.split(key, 3)
         instance = family.sample(sample_key)
         task = family.task(instance)
@@ -76,12 +73,14 @@ def draw_functions(
         def start(key: chex.PRNGKey) -> chex.Array:
             return flatten_util.ravel_pytree(task.init(key))[0].astype(jnp.float32)
 
-        starts = jax.vmap(start)(jax.random.split(init_key, trajectories))
-        # Of starts that are Gaussian about 0, this is the same Gaussian again.
-        mixed = np.sqrt(1.0 - spread**2) * starts[0] + spread * starts
-        return instance, task.batch(batch_key), mixed.at[0].set(starts[0])
+        def repeat(leaf: chex.Array) -> chex.Array:
+            return jnp.broadcast_to(leaf, (starts, *leaf.shape))
 
-    return Functions(*jax.vmap(one)(jax.random.split(key, count)))
+        same = jax.tree.map(repeat, (instance, task.batch(batch_key)))
+        return Functions(*same, jax.vmap(start)(jax.random.split(init_key, starts)))
+
+    each = jax.vmap(one)(jax.random.split(key, count))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), each)
 
 
 def objective_of(family: Family, instance: Any, batch: Any) -> Objective:
