@@ -1,10 +1,10 @@
 """Guided policy search that learns the full-vector optimizer of 2016.
 
 Each start of a training function has a controller of its own, which knows where on its function it
-is; the one policy sees only histories. In every iteration controllers are sampled, dynamics and cost are
-fitted to the samples, each controller is improved within its bound and pulled towards the policy,
-and the policy learns to do what the controllers do. A controller's noise is set anew after each
-improvement, in proportion to its actions; the bound is one on the solution before that. A
+is; the one policy sees only histories. In every iteration controllers are sampled, dynamics and
+cost are fitted to the samples, each controller is improved within its bound and pulled towards the
+policy, and the policy learns to do what the controllers do. A controller's noise is set anew after
+each improvement, in proportion to its actions; the bound is one on the solution before that. A
 controller under which its function fell apart is taken back.
 
 A run is a pure function of its family, config and seed, and one that is resumed ends with the same

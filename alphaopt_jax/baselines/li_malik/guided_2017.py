@@ -31,7 +31,6 @@ import optax
 
 from alphaopt_jax import checkpoints
 from alphaopt_jax import progress as progress_lib
-from alphaopt_jax.baselines.li_malik import coordinate_features as features_lib
 from alphaopt_jax.baselines.li_malik import coordinates, lqg, numerics, policies
 from alphaopt_jax.baselines.li_malik import dynamics as dynamics_lib
 from alphaopt_jax.baselines.li_malik.config import Config2017

@@ -9,7 +9,6 @@ import chex
 import jax
 from jax import flatten_util
 import jax.numpy as jnp
-import numpy as np
 
 from alphaopt_jax.baselines.li_malik import histories, policies
 from alphaopt_jax.baselines.li_malik.config import Config2016
