@@ -64,7 +64,7 @@ def load_mnist(data_dir: str | os.PathLike[str] | None = None) -> ImageClassific
             f"No prepared MNIST under {os.fspath(data_dir)!r}. Expected a TFDS folder that holds"
             " mnist/3.0.1; leave `data_dir` out to let TFDS download it."
         )
-    obstacle = _download_obstacle()
+    obstacle = download_obstacle()
     if obstacle is None:
         return _read_tfds(None, download=True)
     _LOGGER.warning(
@@ -90,7 +90,7 @@ def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
     for folder in prepared_folders():
         if (folder / name).is_dir():
             return _read_split(name, "train", folder, download=False)
-    obstacle = _download_obstacle()
+    obstacle = download_obstacle()
     if obstacle is not None:
         raise FileNotFoundError(
             f"The data set {name!r} is not on this machine and cannot be downloaded ({obstacle})."
@@ -120,7 +120,7 @@ def prepared_folders(data_dir: str | os.PathLike[str] | None = None) -> Sequence
     return folders
 
 
-def _download_obstacle() -> str | None:
+def download_obstacle() -> str | None:
     """Says why TFDS could not download and prepare a data set here, or None if it could."""
     if importlib.util.find_spec("tensorflow") is None:
         return "TFDS needs TensorFlow to prepare a download, and it is not installed"

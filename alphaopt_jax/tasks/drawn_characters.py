@@ -1,0 +1,98 @@
+"""Characters that a program draws, for machines on which Omniglot cannot be had.
+
+An alphabet has a style: how many strokes its characters have, how curved, long and upright these
+are, and how often they are closed. A character is a set of strokes, each a quadratic Bézier curve.
+A drawer has a hand: it slants, stretches and shifts all of a drawing, misses every control point by
+a little, and holds a pen of some width.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_SIZE = 28
+_MOST_STROKES = 4
+_POINTS = 14  # Along a stroke.
+
+
+def draw_characters(seed: int, alphabets: int, *, characters: int, drawers: int) -> np.ndarray:
+    """Draws alphabets.
+
+    Args:
+      seed: Of everything random.
+      alphabets: How many.
+      characters: Of each alphabet.
+      drawers: Of each character.
+
+    Returns:
+      `bool[alphabets * characters, drawers, 28, 28]`, ink True, alphabet by alphabet.
+
+    Example:
+      >>> drawings = draw_characters(0, 2, characters=3, drawers=4)
+      >>> drawings.shape
+      (6, 4, 28, 28)
+    """
+    keys = jax.random.split(jax.random.key(seed), alphabets)
+    drawings = _draw_alphabets(keys, characters, drawers)
+    return np.asarray(drawings).reshape(-1, drawers, _SIZE, _SIZE)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _draw_alphabets(keys: chex.PRNGKey, characters: int, drawers: int) -> chex.Array:
+    def draw_alphabet(key: chex.PRNGKey) -> chex.Array:
+        style_key, key = jax.random.split(key)
+        style = jax.random.uniform(style_key, (4,))
+
+        def draw_character(key: chex.PRNGKey) -> chex.Array:
+            strokes_key, key = jax.random.split(key)
+            strokes, drawn = _strokes(strokes_key, style)
+            hands = jax.random.split(key, drawers)
+            return jax.vmap(lambda hand: _drawing(hand, strokes, drawn))(hands)
+
+        return jax.vmap(draw_character)(jax.random.split(key, characters))
+
+    return jax.lax.map(draw_alphabet, keys)
+
+
+def _strokes(key: chex.PRNGKey, style: chex.Array) -> tuple[chex.Array, chex.Array]:
+    """A character's control points `float32[S, 3, 2]` in [-1, 1], and which strokes it has."""
+    count_key, place_key, turn_key, length_key, bend_key = jax.random.split(key, 5)
+    shape = (_MOST_STROKES,)
+    most = 3.0 + 1.99 * style[0]
+    count = jnp.floor(jax.random.uniform(count_key, minval=2.0, maxval=most))
+    middle = jax.random.uniform(place_key, (*shape, 2), minval=-0.45, maxval=0.45)
+    # Some alphabets like uprights and levels, others any direction.
+    turn = jax.random.uniform(turn_key, shape, maxval=jnp.pi)
+    square = jnp.round(turn / (jnp.pi / 2)) * (jnp.pi / 2)
+    turn = square + (turn - square) * style[1]
+    length = jax.random.uniform(length_key, shape, minval=0.35, maxval=0.5 + 0.4 * style[2])
+    bend = (0.2 + 1.3 * style[3]) * jax.random.normal(bend_key, shape)
+    along = jnp.stack([jnp.cos(turn), jnp.sin(turn)], axis=-1) * length[:, None]
+    across = along[:, ::-1] * jnp.array([1.0, -1.0]) * bend[:, None]
+    strokes = jnp.stack([middle - along, middle + across, middle + along], axis=1)
+    return strokes, jnp.arange(_MOST_STROKES) < count
+
+
+def _drawing(key: chex.PRNGKey, strokes: chex.Array, drawn: chex.Array) -> chex.Array:
+    """One drawer's drawing, `bool[28, 28]`."""
+    miss_key, bend_key, shift_key, pen_key = jax.random.split(key, 4)
+    missed = strokes + 0.07 * jax.random.normal(miss_key, strokes.shape)
+    hand = jnp.eye(2) + 0.12 * jax.random.normal(bend_key, (2, 2))
+    shift = 0.08 * jax.random.normal(shift_key, (2,))
+    control = missed @ hand.T + shift
+    pen = jax.random.uniform(pen_key, minval=0.05, maxval=0.08)
+
+    time = jnp.linspace(0.0, 1.0, _POINTS)
+    weights = jnp.stack([(1.0 - time) ** 2, 2.0 * time * (1.0 - time), time**2], axis=-1)
+    points = jnp.einsum("pc,scx->spx", weights, control)
+    points = jnp.where(drawn[:, None, None], points, 9.0).reshape(-1, 2)
+    places = (jnp.arange(_SIZE) + 0.5) / _SIZE * 2.0 - 1.0
+    rows = jnp.square(places[:, None] - points[:, 1])
+    columns = jnp.square(places[:, None] - points[:, 0])
+    nearest = jnp.min(rows[:, None] + columns[None], axis=-1)
+    return nearest < jnp.square(jnp.maximum(pen, 0.9 / _SIZE))
