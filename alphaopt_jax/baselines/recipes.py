@@ -213,7 +213,7 @@ RECIPES: Mapping[str, Recipe] = {
         "A full-vector policy of 50 softplus units, learned by guided policy search on logistic"
         " regressions in three dimensions, for 40 steps each.",
         (_ONE_DIMENSION.format(4),),
-        _guided_2016(li_malik_2016.logistic_regression, 90, Config2016(starts=8)),
+        _guided_2016(li_malik_2016.logistic_regression, 90, Config2016()),
     ),
     "li-malik-robust": Recipe(
         "A full-vector policy of 50 softplus units, learned by guided policy search on robust"
@@ -225,7 +225,7 @@ RECIPES: Mapping[str, Recipe] = {
         "A full-vector policy of 50 softplus units, learned by guided policy search on classifiers"
         " of two ReLU units, for 40 steps each.",
         (_ONE_DIMENSION.format(12),),
-        _guided_2016(li_malik_2016.tiny_net, 80, Config2016(starts=2)),
+        _guided_2016(li_malik_2016.tiny_net, 80, Config2016(starts=1)),
     ),
     "li-malik-2017": Recipe(
         "A coordinatewise LSTM of 128 cells, learned by guided policy search on one net of 48 units"

@@ -48,7 +48,7 @@ class Config2016:
     horizon: int = 40
     trajectories: int = 20
     starts: int = 4
-    iterations: int = 8
+    iterations: int = 6
     validation_functions: int = 100
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
     decays: tuple[float, ...] = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
