@@ -147,6 +147,28 @@ def test_training_improves_on_its_start_on_tasks_not_trained_on():
 
 
 @pytest.mark.slow
+def test_an_agent_can_go_on_learning(uninterrupted):
+    start = uninterrupted.agent
+    schedule = dataclasses.replace(_SCHEDULE, num_rounds=4)
+
+    result = _train(schedule=schedule, method=ppo.ppo(CONFIG, start))
+
+    assert result.history[0]["score"] == pytest.approx(uninterrupted.score, rel=1e-5)
+    assert result.score <= uninterrupted.score + 1e-6
+    moved = jax.tree.map(
+        lambda old, new: np.abs(old - new).max(), dict(start.params), result.last_agent.params
+    )
+    assert all(change > 0.0 for change in jax.tree.leaves(moved["actor"]))
+
+
+def test_an_agent_of_other_layers_cannot_go_on(uninterrupted):
+    config = dataclasses.replace(CONFIG, max_log_rate=CONFIG.max_log_rate + 1.0)
+
+    with pytest.raises(ValueError, match=r"start from has max_log_rate=4\.0, but the config says 5\.0"):
+        ppo.ppo(config, uninterrupted.agent)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["openai_es", "persistent_es"])
 def test_evolution_improves_too(strategy):
     schedule = Schedule(

@@ -10,6 +10,7 @@ are short-sighted about how high rates should be (Wu et al. 2018).
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, NamedTuple
 
 import chex
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from alphaopt_jax import agent as agent_lib
 from alphaopt_jax import explorers, learning, policy
 from alphaopt_jax.meta import environment, exploration, method, population
 from alphaopt_jax.meta.config import MetaConfig
@@ -119,14 +121,42 @@ def init(key: chex.PRNGKey, config: MetaConfig) -> Learned:
     return Learned(agent, agent, critic, optimizer, jnp.zeros((), jnp.int32))
 
 
-def ppo(config: MetaConfig) -> method.Method:
-    """Returns meta-training by proximal policy optimization."""
+def ppo(config: MetaConfig, start: agent_lib.Agent | None = None) -> method.Method:
+    """Returns meta-training by proximal policy optimization.
+
+    Args:
+      config: The constants.
+      start: An agent that goes on learning; by default a fresh one learns.
+
+    Raises:
+      ValueError: `start` has other layers than `config` says.
+    """
+    for name in ("actor_hidden", "leaf_hidden", "critic_hidden", "max_log_rate"):
+        if start is not None and getattr(start.network, name) != getattr(config, name):
+            raise ValueError(
+                f"The agent to start from has {name}={getattr(start.network, name)}, but the config"
+                f" says {getattr(config, name)}."
+            )
+
+    def begin(key: chex.PRNGKey) -> Learned:
+        learned = init(key, config)
+        if start is None:
+            return learned
+        agent = jax.tree.map(jnp.asarray, dict(start.params))
+        return learned._replace(agent=agent, averaged_agent=jax.tree.map(jnp.array, agent))
+
     return method.Method(
-        name="ppo",
-        init=lambda key: init(key, config),
+        name="ppo" if start is None else f"ppo from {_digest(start)}",
+        init=begin,
         init_family=lambda: Scales(*(jnp.zeros((), jnp.float32) for _ in Scales._fields)),
         make_round=lambda family: make_round(family, config),
     )
+
+
+def _digest(agent: agent_lib.Agent) -> str:
+    """Tells an agent from others."""
+    leaves = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(dict(agent.params)))
+    return hashlib.sha256(b"".join(leaves)).hexdigest()[:8]
 
 
 def make_round(family: Family, config: MetaConfig) -> method.Round:
