@@ -17,6 +17,8 @@ AGENTS = pathlib.Path(__file__).parent / "agents"
 """The folder of the shipped agents and their cards."""
 BASELINES = pathlib.Path(__file__).parent / "baselines" / "weights"
 """The folder of the shipped baselines and their cards."""
+INITIALIZATIONS = pathlib.Path(__file__).parent / "agents" / "initial_params"
+"""The folder of the initial parameters that go with some agents, by the agents' names."""
 
 
 def write_params(

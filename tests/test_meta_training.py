@@ -164,7 +164,7 @@ def test_an_agent_can_go_on_learning(uninterrupted):
 def test_an_agent_of_other_layers_cannot_go_on(uninterrupted):
     config = dataclasses.replace(CONFIG, max_log_rate=CONFIG.max_log_rate + 1.0)
 
-    with pytest.raises(ValueError, match=r"start from has max_log_rate=4\.0, but the config says 5\.0"):
+    with pytest.raises(ValueError, match=r"has max_log_rate=4\.0, but the config says 5\.0"):
         ppo.ppo(config, uninterrupted.agent)
 
 

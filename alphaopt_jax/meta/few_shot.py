@@ -1,0 +1,257 @@
+"""Agents that learn new characters from a few drawings: meta-training on episodes of Omniglot.
+
+During meta-training both change, what the network starts from and the agent that trains it, in
+turns: the initial parameters learn with the agent frozen, by the queries' gradient where its
+training ended; then the agent learns from these initial parameters, by reinforcement. During
+meta-testing only the network changes. Without learned initial parameters the agent alone learns,
+from fresh networks, so that what either is worth can be told apart.
+
+The agent goes on from a shipped one, as one would who has a task of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+import optax
+
+from alphaopt_jax import agent as agent_lib
+from alphaopt_jax import files, transform
+from alphaopt_jax.baselines import initializations, rollouts
+from alphaopt_jax.meta.config import MetaConfig
+from alphaopt_jax.meta.ppo import ppo
+from alphaopt_jax.meta.training import Schedule, meta_train
+from alphaopt_jax.tasks.omniglot import Omniglot
+from alphaopt_jax.tasks.omniglot_episodes import Protocol, episodes
+from alphaopt_jax.tasks.task import Family
+
+_KIND = "alphaopt-initial-params"
+_VALIDATION_KEY = 0x5E1EC7
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShotConfig:
+    """Constants.
+
+    Attributes:
+      protocol: What an episode consists of.
+      num_steps: Steps of training in an episode; the agent is told.
+      width: Filters of each of the network's convolutions.
+      turns: How often initial parameters and agent learn, one after the other; with 0 the agent
+        learns alone, from fresh networks.
+      initialization_episodes: For the initial parameters, in each turn.
+      initialization_rate: Of the Adam that moves them.
+      rounds: Of the agent's learning, in each turn.
+      meta: Constants of that.
+      start: The agent that goes on learning, by its name or path.
+      validation_episodes: To choose by, the same ones each time.
+    """
+
+    protocol: Protocol
+    num_steps: int
+    width: int = 64
+    turns: int = 2
+    initialization_episodes: int = 1000
+    initialization_rate: float = 1e-3
+    rounds: int = 60
+    meta: MetaConfig = dataclasses.field(default_factory=MetaConfig)
+    start: str = "base"
+    validation_episodes: int = 40
+
+    @property
+    def meta_config(self) -> MetaConfig:
+        """Those of the agent's learning, for episodes of this length."""
+        return dataclasses.replace(
+            self.meta, min_horizon=self.num_steps, max_horizon=self.num_steps, unknown_horizon=0.0
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShotResult:
+    """What comes out of `train_few_shot`: the best pair by validation.
+
+    Attributes:
+      agent: The agent.
+      initial_params: The network's; None where it starts afresh.
+      accuracy: Share of the validation's queries told right.
+      history: A line after each part of each turn: "turn", "part" ("start", "initialization" or
+        "agent"), "episodes" (so far), "env_steps" (likewise) and "accuracy".
+    """
+
+    agent: agent_lib.Agent
+    initial_params: chex.ArrayTree | None
+    accuracy: float
+    history: list[dict[str, Any]]
+
+
+def train_few_shot(
+    data: Omniglot,
+    config: FewShotConfig,
+    *,
+    seed: int = 0,
+    folder: str | os.PathLike[str] | None = None,
+    show: bool = True,
+) -> FewShotResult:
+    """Meta-trains an agent, and what networks start from, on the training characters.
+
+    Args:
+      data: The characters; those for tests are not touched.
+      config: The constants.
+      seed: Of everything random.
+      folder: Where to keep checkpoints; a training that was interrupted goes on from the last.
+      show: Whether to show progress.
+
+    Returns:
+      The best agent and initial parameters by validation.
+
+    Raises:
+      ValueError: `folder` holds another training.
+    """
+    agent, params = agent_lib.load_agent(config.start), None
+    episodes_done, steps_done = 0, 0.0
+    history: list[dict[str, Any]] = []
+    best: FewShotResult | None = None
+
+    def place(part: str, turn: int) -> pathlib.Path | None:
+        return None if folder is None else pathlib.Path(folder) / f"{turn}-{part}"
+
+    def family(characters: Any) -> Family:
+        return episodes(characters, config.protocol, width=config.width, initial_params=params)
+
+    def judge(part: str, turn: int) -> None:
+        nonlocal best
+        accuracy = validation_accuracy(family(data.validation), agent, config)
+        history.append(
+            {
+                "turn": turn,
+                "part": part,
+                "episodes": episodes_done,
+                "env_steps": steps_done,
+                "accuracy": accuracy,
+            }
+        )
+        if best is None or accuracy > best.accuracy:
+            best = FewShotResult(agent, params, accuracy, history)
+
+    judge("start", 0)
+    for turn in range(max(config.turns, 1)):
+        if config.turns:
+            learned = initializations.train_initialization(
+                family(data.training),
+                family(data.validation),
+                lambda _, agent=agent: frozen(agent, config.num_steps),
+                lambda _: {},
+                initializations.InitializationConfig(
+                    "first_order",
+                    config.num_steps,
+                    episodes=config.initialization_episodes,
+                    learning_rate=config.initialization_rate,
+                    validation_episodes=config.validation_episodes,
+                ),
+                label=f"initial parameters, turn {turn + 1}",
+                seed=seed + turn,
+                folder=place("initialization", turn),
+                show=show,
+            )
+            params = learned.learned.params
+            episodes_done += config.initialization_episodes
+            steps_done += float(config.initialization_episodes * config.num_steps)
+            judge("initialization", turn)
+        meta_config = config.meta_config
+        trained = meta_train(
+            {config.protocol.name: family(data.training)},
+            validation={config.protocol.name: family(data.validation)},
+            schedule=Schedule(
+                num_rounds=config.rounds,
+                validate_every=max(config.rounds // 6, 1),
+                checkpoint_every=10,
+                validation_horizons=(config.num_steps,),
+            ),
+            config=meta_config,
+            method=ppo(meta_config, agent),
+            seed=seed + turn,
+            folder=place("agent", turn),
+            show_progress=show,
+        )
+        agent = trained.last_agent
+        members = meta_config.groups * meta_config.copies
+        episodes_done += config.rounds * members
+        steps_done += float(trained.history[-1]["env_steps"])
+        judge("agent", turn)
+    assert best is not None
+    return best
+
+
+def frozen(agent: agent_lib.Agent, num_steps: int) -> optax.GradientTransformation:
+    """The optimizer of a meta-test: the agent acts and does not learn.
+
+    Example:
+      >>> from alphaopt_jax import load_agent
+      >>> tx = frozen(load_agent("base"), num_steps=100)
+    """
+    return transform.alphaopt(agent=agent, learn=False, num_steps=num_steps)
+
+
+def validation_accuracy(family: Family, agent: agent_lib.Agent, config: FewShotConfig) -> float:
+    """Share of queries told right after training with a frozen agent, on fixed episodes.
+
+    Args:
+      family: Of `EpisodeTask`s.
+      agent: The agent.
+      config: Says how many episodes, and of how many steps.
+    """
+    keys = jax.random.split(jax.random.key(_VALIDATION_KEY), config.validation_episodes)
+    instances, keys = rollouts.draw(family, keys)
+
+    def accuracy(each: tuple[Any, chex.PRNGKey]) -> chex.Array:
+        instance, key = each
+        task: Any = family.task(instance)
+        init_key, stream = jax.random.split(key)
+        start = initializations.Learned(task.init(init_key), {})
+        params = initializations.adapt(
+            task,
+            lambda _: frozen(agent, config.num_steps),
+            start,
+            jax.random.split(stream, config.num_steps),
+        )
+        told: chex.Array = task.accuracy(params)
+        return told
+
+    return float(np.mean(jax.jit(lambda *each: jax.lax.map(accuracy, each))(instances, keys)))
+
+
+def save_initial_params(path: str | os.PathLike[str], params: Mapping[str, chex.ArrayTree]) -> None:
+    """Writes what networks start from to a safetensors file.
+
+    Args:
+      path: The file to write.
+      params: As of `FewShotResult.initial_params`.
+    """
+    files.write_params(path, params, kind=_KIND, metadata={})
+
+
+def load_initial_params(name_or_path: str | os.PathLike[str]) -> dict[str, chex.ArrayTree]:
+    """Reads what `save_initial_params` wrote, or what came with a shipped agent.
+
+    Args:
+      name_or_path: A path, or a name.
+
+    Raises:
+      FileNotFoundError: There is no such file.
+      ValueError: The file holds something else.
+    """
+    path = files.find(name_or_path, files.INITIALIZATIONS, what="initial parameters")
+    params, _ = files.read_params(
+        path,
+        kind=_KIND,
+        what="initial parameters",
+        written_by="alphaopt_jax.meta.few_shot.save_initial_params",
+    )
+    return params

@@ -1,0 +1,127 @@
+"""Meta-training on episodes, and meta-tests in which the agent is frozen."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import alphaopt_jax as alphaopt
+from alphaopt_jax import state as state_lib
+from alphaopt_jax.meta import MetaConfig, few_shot
+from alphaopt_jax.tasks import omniglot, omniglot_episodes
+from benchmarks.omniglot_curves import meta_test
+
+_PROTOCOL = omniglot_episodes.Protocol("3-way 2-shot", 3, 2, 4)
+_STEPS = 4
+_CONFIG = few_shot.FewShotConfig(
+    _PROTOCOL,
+    _STEPS,
+    width=4,
+    turns=1,
+    initialization_episodes=4,
+    rounds=2,
+    meta=MetaConfig(groups=2, copies=2, minibatches=1, rollout_length=2),
+    validation_episodes=3,
+)
+
+
+@pytest.fixture(name="data", scope="module")
+def _data():
+    """Characters without any to test on: whoever touched them would fail."""
+    return omniglot.drawn()._replace(test=None)
+
+
+@pytest.fixture(name="family", scope="module")
+def _family(data):
+    return omniglot_episodes.episodes(data.training, _PROTOCOL, width=4)
+
+
+def _differ(tree, other):
+    return any(
+        np.any(left != right)
+        for left, right in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
+    )
+
+
+@pytest.mark.slow
+def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path):
+    result = few_shot.train_few_shot(data, _CONFIG, folder=tmp_path, show=False)
+
+    assert [line["part"] for line in result.history] == ["start", "initialization", "agent"]
+    assert [line["episodes"] for line in result.history] == [0, 4, 12]
+    # Two rounds of two intervals each, of which an episode has two of two steps.
+    assert [line["env_steps"] for line in result.history] == [0.0, 16.0, 48.0]
+    accuracies = [line["accuracy"] for line in result.history]
+    assert result.accuracy == max(accuracies)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0-agent", "0-initialization"]
+
+    again = few_shot.train_few_shot(data, _CONFIG, folder=tmp_path, show=False)
+
+    assert again.history == result.history
+    assert not _differ(again.agent.params, result.agent.params)
+
+
+@pytest.mark.slow
+def test_without_turns_the_agent_learns_alone(data):
+    result = few_shot.train_few_shot(data, dataclasses.replace(_CONFIG, turns=0), show=False)
+
+    assert [line["part"] for line in result.history] == ["start", "agent"]
+    assert result.initial_params is None
+
+
+def test_initial_parameters_come_back_from_their_file(family, tmp_path):
+    params = family.draw(jax.random.key(0)).init(jax.random.key(1))
+    path = tmp_path / "mine.safetensors"
+
+    few_shot.save_initial_params(path, params)
+
+    assert not _differ(few_shot.load_initial_params(path), params)
+    alphaopt.save_agent(path, alphaopt.load_agent("base"))
+    with pytest.raises(ValueError, match=r"not initial parameters.*save_initial_params"):
+        few_shot.load_initial_params(path)
+    with pytest.raises(FileNotFoundError, match="No initial parameters 'nowhere'"):
+        few_shot.load_initial_params("nowhere")
+
+
+def _test(family, optimizer, **more):
+    return meta_test(
+        family,
+        lambda _: optimizer,
+        0,
+        key=jax.random.key(2),
+        num_episodes=3,
+        num_steps=_STEPS,
+        every=2,
+        at_once=2,
+        **more,
+    )
+
+
+def test_meta_test_looks_before_and_after_training(family):
+    told = []
+    curves = _test(family, optax.sgd(0.0), told=told.append)
+
+    assert curves.steps == (0, 2, 4)
+    assert curves.accuracies.shape == curves.losses.shape == (3, 3)
+    assert told == [2, 3]
+    np.testing.assert_array_equal(curves.accuracies[:, 0], curves.accuracies[:, 2])
+    np.testing.assert_allclose(curves.area(4), curves.accuracy(2), rtol=1e-6)
+    trained = _test(family, optax.sgd(0.3))
+    np.testing.assert_array_equal(trained.losses[:, 0], curves.losses[:, 0])
+    assert _differ(trained.losses, curves.losses)
+
+
+def test_agent_of_a_meta_test_is_bit_by_bit_the_same_before_and_after(family):
+    frozen = few_shot.frozen(alphaopt.load_agent("base"), _STEPS)
+
+    def params(state):
+        return state_lib.find(state).agent
+
+    assert _test(family, frozen, learned=params).accuracies.shape == (3, 3)
+    learning = alphaopt.alphaopt(
+        agent=None, config=alphaopt.AlphaOptConfig(rollout_length=2), learn=True
+    )
+    with pytest.raises(RuntimeError, match="The agent changed during a meta-test"):
+        _test(family, learning, learned=params)
