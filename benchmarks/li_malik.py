@@ -1,8 +1,9 @@
 """The optimizers that Li & Malik learn by guided policy search, on what they were not trained on.
 
-`alphaopt train-baseline li-malik-logistic runs/li-malik-logistic` trains one of them, and likewise
-`li-malik-robust`, `li-malik-tiny-net`, `li-malik-2017` and its rival `l2l-projected-mnist`;
-`python -m benchmarks.li_malik` measures them. `--quick` measures a little, to see that it runs.
+`python -m benchmarks.li_malik` measures the shipped ones. `alphaopt train-baseline
+li-malik-logistic runs/li-malik-logistic` trains one of them again, and likewise `li-malik-robust`,
+`li-malik-tiny-net`, `li-malik-2017` and its rival `l2l-projected-mnist`; `--runs runs` measures
+these. `--quick` measures a little, to see that it runs.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ class Arguments:
     """How much to run.
 
     Attributes:
-      runs: The folder with a folder for each learned optimizer.
+      runs: A folder with a folder for each learned optimizer; without it the shipped ones.
       starts: Runs on each net.
       quick: A few functions, runs and constants, to see that it runs.
     """
 
-    runs: Path = Path("runs")
+    runs: Path | None = None
     starts: int = 5
     quick: bool = False
 
-    def policy(self, name: str) -> Path:
-        """Where the learned optimizer of that name is."""
-        return self.runs / name / f"{name}.safetensors"
+    def policy(self, name: str) -> Path | str:
+        """The learned optimizer of that name, or where it is."""
+        return name if self.runs is None else self.runs / name / f"{name}.safetensors"
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], command: str) -> str:

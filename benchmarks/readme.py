@@ -9,7 +9,18 @@ import re
 import sys
 from typing import Any
 
-from benchmarks import adaptive, cost_page, l2l, meta_learners, mnist, results_file, zero_tuning
+from benchmarks import (
+    adaptive,
+    cost_page,
+    l2l,
+    li_malik_2016,
+    li_malik_2017,
+    meta_learners,
+    mnist,
+    results_file,
+    rl_vs_rnn_page,
+    zero_tuning,
+)
 
 README = results_file.RESULTS.parents[1] / "README.md"
 _SECTION = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -22,6 +33,8 @@ _LANDSCAPE_COLUMNS = {
     "adam_tuned_steps": "Adam, best of 9 rates",
 }
 
+_LI_MALIK_2016_COLUMNS = ("problem", "rival", "ahead", "ahead_later", "at_5", "at_40", "wins")
+_LI_MALIK_2017_COLUMNS = ("optimizer", "mnist", "omniglot", "digits", "transfer", "later")
 _L2L_COLUMNS = ("problem", "optimizer", "loss", "interval", "paper", "later", "paper_later")
 
 
@@ -92,6 +105,23 @@ def _l2l(folder: Path) -> str:
     )
 
 
+def _li_malik_2016(folder: Path) -> str:
+    rows = [row for row in _rows(folder, "li_malik") if row["part"] == "2016"]
+    columns = {key: li_malik_2016.COLUMNS[key] for key in _LI_MALIK_2016_COLUMNS}
+    return results_file.markdown_table(rows, columns)
+
+
+def _li_malik_2017(folder: Path) -> str:
+    setting = li_malik_2017.SETTINGS[0].name
+    rows = [row for row in _rows(folder, "li_malik") if row.get("setting") == setting]
+    columns = {key: li_malik_2017.COLUMNS[key] for key in _LI_MALIK_2017_COLUMNS}
+    return results_file.markdown_table(rows, columns)
+
+
+def _rl_vs_rnn(folder: Path) -> str:
+    return rl_vs_rnn_page.answer(_rows(folder, "rl_vs_rnn"))
+
+
 def _claims(folder: Path) -> str:
     rows = [
         claim | {"holds": "yes" if claim["holds"] else "**no**"}
@@ -109,6 +139,9 @@ _SECTIONS: dict[str, Callable[[Path], str]] = {
     "adaptive": _adaptive,
     "meta_learners": _meta_learners,
     "l2l": _l2l,
+    "li_malik_2016": _li_malik_2016,
+    "li_malik_2017": _li_malik_2017,
+    "rl_vs_rnn": _rl_vs_rnn,
     "claims": _claims,
 }
 

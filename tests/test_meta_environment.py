@@ -31,8 +31,17 @@ def _start(num_steps: float, seed: int = 0):
     return environment.reset(_FAMILY, instance, jax.random.key(seed + 1), jnp.float32(num_steps))
 
 
-def _run(member, agent, length, config=CONFIG, noise_scale=0.0, observed=0, explores=True):
-    model = environment.layout(_FAMILY, config)
+def _run(
+    member,
+    agent,
+    length,
+    config=CONFIG,
+    noise_scale=0.0,
+    observed=0,
+    explores=True,
+    family=_FAMILY,
+):
+    model = environment.layout(family, config)
     num_explorers = sum(model.explorers) if explores else 0
     leaf_key, explorer_key = jax.random.split(jax.random.key(9))
     noise = environment.Noise(
@@ -40,7 +49,7 @@ def _run(member, agent, length, config=CONFIG, noise_scale=0.0, observed=0, expl
         noise_scale * jax.random.normal(explorer_key, (num_explorers,)),
     )
     return environment.run_interval(
-        _FAMILY,
+        family,
         ppo.make_network(config),
         agent,
         member,
@@ -111,6 +120,29 @@ def test_the_shared_reward_is_the_same_for_everyone():
     decrease = jnp.log(start.measure.loss + floor) - jnp.log(end.measure.loss + floor)
     np.testing.assert_allclose(outcome.leaf_rewards, decrease, rtol=1e-4)
     np.testing.assert_allclose(outcome.explorer_rewards, decrease, rtol=1e-4)
+
+
+def test_rewards_may_come_from_another_loss_than_what_is_trained_on():
+    """Half of the square of what is trained on: its logarithm falls by twice as much."""
+    start, agent = _start(20), _agent()
+
+    def task(instance):
+        own = bowls("quiet", noise=0.0).task(instance)
+        return dataclasses.replace(
+            own, reward_loss=lambda params, key: 0.5 * own.loss(params, own.batch(key)) ** 2
+        )
+
+    family = dataclasses.replace(_FAMILY, task=task)
+    config = dataclasses.replace(CONFIG, team_share=0.0, loss_floor=0.0)
+    begun = environment.reset(family, start.instance, jax.random.key(1), jnp.float32(20.0))
+    np.testing.assert_array_equal(begun.params, start.params)
+    np.testing.assert_allclose(begun.judged_loss, 0.5 * begun.measure.loss**2, rtol=1e-6)
+
+    end, outcome = _run(begun, agent, 5, config, family=family)
+
+    decrease = 2.0 * (jnp.log(begun.measure.loss) - jnp.log(end.measure.loss))
+    np.testing.assert_allclose(outcome.leaf_rewards.sum(), decrease, rtol=1e-4)
+    np.testing.assert_allclose(end.judged_loss, 0.5 * end.measure.loss**2, rtol=1e-6)
 
 
 def test_a_step_that_breaks_the_task_is_not_made_and_costs():

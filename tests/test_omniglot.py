@@ -274,6 +274,19 @@ def test_accuracy_is_the_share_of_queries_told_right():
     assert float(task.evaluation_loss(always_the_third)) == pytest.approx(40.0, abs=3.0)
 
 
+def test_reward_is_that_of_queries():
+    family = omniglot_episodes.episodes(_characters(), _FEW, width=4)
+    task = family.draw(jax.random.key(0))
+    params = task.init(jax.random.key(1))
+    losses = jnp.stack(
+        [task.reward_loss(params, key) for key in jax.random.split(jax.random.key(2), 30)]
+    )
+
+    # 30 times 40 of the 75 queries.
+    assert float(losses.mean()) == pytest.approx(float(task.evaluation_loss(params)), rel=0.1)
+    assert float(losses.std()) > 0.0
+
+
 def test_learned_parameters_are_where_episodes_begin():
     characters = _characters()
     fresh = omniglot_episodes.episodes(characters, _FEW, width=4)

@@ -50,6 +50,8 @@ class Member(NamedTuple):
       first_loss: `float32[]`, the loss at the start.
       measure: Loss and gradients here. They judge the step that led here, and since their batch
         is fresh they flatter no rate; then the next step is made from them.
+      judged_loss: `float32[]`, the loss here that rewards are the decrease of: `measure`'s, unless
+        the task has another.
     """
 
     instance: Any
@@ -64,6 +66,7 @@ class Member(NamedTuple):
     num_steps: chex.Array
     first_loss: chex.Array
     measure: Measure
+    judged_loss: chex.Array
 
 
 class Layout(NamedTuple):
@@ -167,6 +170,7 @@ def reset(family: Family, instance: Any, key: chex.PRNGKey, num_steps: chex.Arra
         num_steps=jnp.asarray(num_steps, jnp.float32),
         first_loss=measure.loss,
         measure=measure,
+        judged_loss=_judge(task, flat, measure, batch_key).loss,
     )
 
 
@@ -324,7 +328,8 @@ def _step(
     change = -rates * normalized.momentum
     params = member.params + change
     measure = _loss_and_grads(task, params, batch_key)
-    leaf_rewards, explorer_rewards = _rewards(member, measure, change, positions, model, config)
+    judged = _judge(task, params, measure, batch_key)
+    leaf_rewards, explorer_rewards = _rewards(member, judged, change, positions, model, config)
 
     of_leaves = jnp.concatenate([context, memory_features], axis=-1)
 
@@ -351,9 +356,10 @@ def _step(
         num_steps=member.num_steps,
         first_loss=member.first_loss,
         measure=measure,
+        judged_loss=judged.loss,
     )
     # A step that breaks the task is not made, and costs the most that a step can.
-    finite = _all_finite((params, measure))
+    finite = _all_finite((params, measure, judged))
     stay = member._replace(key_data=new.key_data, step=number)
     new = jax.tree.map(lambda moved, old: jnp.where(finite, moved, old), new, stay)
     outcome = Outcome(
@@ -386,7 +392,7 @@ def _leaf_statistics(
 
 def _rewards(
     member: Member,
-    measure: Measure,
+    judged: Measure,
     change: chex.Array,
     positions: chex.Array,
     model: Layout,
@@ -399,7 +405,7 @@ def _rewards(
     equally, so that their parts add up to the decrease.
     """
     before, after = (
-        floored(loss, member.first_loss, config) for loss in (member.measure.loss, measure.loss)
+        floored(loss, member.first_loss, config) for loss in (member.judged_loss, judged.loss)
     )
     decrease = jnp.log(before) - jnp.log(after)
     num_leaves = len(model.sizes)
@@ -407,7 +413,7 @@ def _rewards(
         total = jnp.clip(decrease, -_MAX_REWARD, _MAX_REWARD)
         return jnp.full((num_leaves,), total), jnp.full(positions.shape, total)
     parts = credit.divided(
-        member.measure.grads, measure.grads, change, previous_gradient_weight=0.0
+        member.measure.grads, judged.grads, change, previous_gradient_weight=0.0
     ) / (0.5 * (before + after))
     leaf_parts = parts @ model.membership
     leaf_parts = leaf_parts + (decrease - jnp.sum(leaf_parts)) / num_leaves
@@ -461,6 +467,15 @@ def _loss_and_grads(task: Task, flat: chex.Array, key: chex.PRNGKey) -> Measure:
     """Loss and gradients on a batch, of parameters that lie flat."""
     batch = task.batch(key)
     return Measure(*jax.value_and_grad(lambda flat: task.loss(unflatten(task, flat), batch))(flat))
+
+
+def _judge(task: Task, flat: chex.Array, measure: Measure, batch_key: chex.PRNGKey) -> Measure:
+    """Loss and gradients that rewards come from, where `measure` is of the batch of that key."""
+    reward_loss = task.reward_loss
+    if reward_loss is None:
+        return measure
+    key = jax.random.fold_in(batch_key, 1)
+    return Measure(*jax.value_and_grad(lambda flat: reward_loss(unflatten(task, flat), key))(flat))
 
 
 def _all_finite(tree: chex.ArrayTree) -> chex.Array:

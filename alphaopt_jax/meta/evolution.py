@@ -209,4 +209,4 @@ def _tell(
 def _log_loss(episodes: population.Population, config: MetaConfig) -> chex.Array:
     """Log of every member's loss, `float32[B]`, with the floor that PPO's rewards have too."""
     members = episodes.members
-    return jnp.log(environment.floored(members.measure.loss, members.first_loss, config))
+    return jnp.log(environment.floored(members.judged_loss, members.first_loss, config))

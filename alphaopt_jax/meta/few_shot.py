@@ -47,6 +47,8 @@ class FewShotConfig:
       turns: How often initial parameters and agent learn, one after the other; with 0 the agent
         learns alone, from fresh networks.
       initialization_episodes: For the initial parameters, in each turn.
+      initialization_steps: The first so many steps of an episode are made before its queries say
+        where the initial parameters are to go.
       initialization_rate: Of the Adam that moves them.
       rounds: Of the agent's learning, in each turn.
       meta: Constants of that.
@@ -59,6 +61,7 @@ class FewShotConfig:
     width: int = 64
     turns: int = 2
     initialization_episodes: int = 1000
+    initialization_steps: int = 10
     initialization_rate: float = 1e-3
     rounds: int = 60
     meta: MetaConfig = dataclasses.field(default_factory=MetaConfig)
@@ -143,6 +146,7 @@ def train_few_shot(
     judge("start", 0)
     for turn in range(max(config.turns, 1)):
         if config.turns:
+            steps = min(config.initialization_steps, config.num_steps)
             learned = initializations.train_initialization(
                 family(data.training),
                 family(data.validation),
@@ -150,7 +154,7 @@ def train_few_shot(
                 lambda _: {},
                 initializations.InitializationConfig(
                     "first_order",
-                    config.num_steps,
+                    steps,
                     episodes=config.initialization_episodes,
                     learning_rate=config.initialization_rate,
                     validation_episodes=config.validation_episodes,
@@ -162,7 +166,7 @@ def train_few_shot(
             )
             params = learned.learned.params
             episodes_done += config.initialization_episodes
-            steps_done += float(config.initialization_episodes * config.num_steps)
+            steps_done += float(config.initialization_episodes * steps)
             judge("initialization", turn)
         meta_config = config.meta_config
         trained = meta_train(

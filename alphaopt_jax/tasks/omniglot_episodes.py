@@ -32,6 +32,8 @@ from alphaopt_jax.tasks.task import Family, Task
 
 _BLOCKS = 4
 _EPSILON = 1e-5
+# Queries that a step of meta-training is rewarded by.
+_REWARD_QUERIES = 40
 
 
 class CharacterNet(nn.Module):
@@ -140,13 +142,16 @@ class Episode(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeTask(Task):
-    """An episode as a task, whose evaluation loss is that of the queries.
+    """An episode as a task.
+
+    Its evaluation loss is that of the queries, and an agent's reward the decrease of that of some
+    of them: reinforcement needs no gradient of what is rewarded.
 
     Attributes:
       accuracy: From parameters to the share of queries that are told right, `float32[]`.
     """
 
-    accuracy: Callable[[chex.ArrayTree], chex.Array]
+    accuracy: Callable[[chex.ArrayTree], chex.Array] = dataclasses.field(kw_only=True)
 
 
 def draw_episode(characters: Characters, protocol: Protocol, key: chex.PRNGKey) -> Episode:
@@ -236,6 +241,7 @@ def episodes(
       ((5, 28, 28, 1), ())
     """
     network = CharacterNet(protocol.ways, width)
+    end = protocol.shots + protocol.queries
 
     def init(key: chex.PRNGKey) -> chex.ArrayTree:
         if initial_params is not None:
@@ -246,31 +252,40 @@ def episodes(
         def support() -> Batch:
             return look_up(characters, episode, 0, protocol.shots)
 
+        def some(key: chex.PRNGKey, size: int, first: int, last: int) -> Batch:
+            """Drawings by people of this range, with replacement."""
+            way_key, person_key = jax.random.split(key)
+            way = jax.random.randint(way_key, (size,), 0, protocol.ways)
+            person = jax.random.randint(person_key, (size,), first, last)
+            drawers = episode.drawers[way, person]
+            bits = jnp.asarray(characters.bits)[episode.characters[way], drawers]
+            return Batch(_turn(unpack(bits), episode.turns[way]), way)
+
         def batch(key: chex.PRNGKey) -> Batch:
             if protocol.batch_size is None:
                 return support()
-            size = (protocol.batch_size,)
-            way_key, shot_key = jax.random.split(key)
-            way = jax.random.randint(way_key, size, 0, protocol.ways)
-            shot = jax.random.randint(shot_key, size, 0, protocol.shots)
-            bits = jnp.asarray(characters.bits)[episode.characters[way], episode.drawers[way, shot]]
-            return Batch(_turn(unpack(bits), episode.turns[way]), way)
+            return some(key, protocol.batch_size, 0, protocol.shots)
 
         def loss(params: chex.ArrayTree, batch: Batch) -> chex.Array:
             return supervised.cross_entropy(
                 network.apply({"params": params}, batch.inputs), batch.targets
             )
 
-        def on_queries(params: chex.ArrayTree) -> Batch:
+        def tried_on(params: chex.ArrayTree, reference: chex.Array, queries: Batch) -> Batch:
             """Logits and labels."""
-            reference = support().inputs
-            queries = look_up(
-                characters, episode, protocol.shots, protocol.shots + protocol.queries
-            )
-            logits = network.apply(
-                {"params": params}, jnp.concatenate([reference, queries.inputs]), len(reference)
-            )
+            images = jnp.concatenate([reference, queries.inputs])
+            logits = network.apply({"params": params}, images, len(reference))
             return Batch(logits[len(reference) :], queries.targets)
+
+        def on_queries(params: chex.ArrayTree) -> Batch:
+            queries = look_up(characters, episode, protocol.shots, end)
+            return tried_on(params, support().inputs, queries)
+
+        def reward_loss(params: chex.ArrayTree, key: chex.PRNGKey) -> chex.Array:
+            batch_key, query_key = jax.random.split(key)
+            size = min(_REWARD_QUERIES, protocol.ways * protocol.queries)
+            queries = some(query_key, size, protocol.shots, end)
+            return supervised.cross_entropy(*tried_on(params, batch(batch_key).inputs, queries))
 
         def accuracy(params: chex.ArrayTree) -> chex.Array:
             logits, labels = on_queries(params)
@@ -282,6 +297,7 @@ def episodes(
             batch=batch,
             loss=loss,
             evaluation_loss=lambda params: supervised.cross_entropy(*on_queries(params)),
+            reward_loss=reward_loss,
             accuracy=accuracy,
         )
 

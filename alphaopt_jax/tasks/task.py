@@ -25,6 +25,8 @@ class Task:
       loss: From parameters and a batch to the training loss, `float32[]`.
       evaluation_loss: From parameters to the loss that the user wants low, on data that is not
         trained on where the task has any, `float32[]`.
+      reward_loss: From parameters and a key to the loss whose decrease is an agent's reward in
+        meta-training, where that is not the training loss of the next batch, `float32[]`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -44,6 +46,7 @@ class Task:
     batch: Callable[[chex.PRNGKey], chex.ArrayTree]
     loss: Callable[[chex.ArrayTree, chex.ArrayTree], chex.Array]
     evaluation_loss: Callable[[chex.ArrayTree], chex.Array]
+    reward_loss: Callable[[chex.ArrayTree, chex.PRNGKey], chex.Array] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
