@@ -54,7 +54,8 @@ def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path):
     # Two rounds of two intervals each, of which an episode has two of two steps.
     assert [line["env_steps"] for line in result.history] == [0.0, 16.0, 48.0]
     accuracies = [line["accuracy"] for line in result.history]
-    assert result.accuracy == max(accuracies)
+    assert result.accuracy == max(accuracies[1:])
+    assert result.initial_params is not None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0-agent", "0-initialization"]
 
     again = few_shot.train_few_shot(data, _CONFIG, folder=tmp_path, show=False)

@@ -120,7 +120,7 @@ def test_place_that_cannot_be_written_to_is_no_reason_to_stop(monkeypatch, prepa
     _as_tfds(monkeypatch, 1)
     (tmp_path / "cache").write_text("a file where a folder should be")
 
-    assert omniglot.load_omniglot().test.count == 2
+    assert omniglot.load_omniglot().test.number == 2
 
 
 def test_without_data_and_network_characters_are_drawn_and_named_so(monkeypatch, tmp_path, caplog):
@@ -168,7 +168,7 @@ def test_no_character_and_no_turn_of_one_crosses(data):
         assert not seen & turned
         seen |= turned
     if data == "omniglot":
-        assert [part.count for part in parts] == [806, 158, 659]
+        assert [part.number for part in parts] == [806, 158, 659]
         alphabets = [set(part.alphabets.tolist()) for part in parts]
         assert [len(each) for each in alphabets] == [25, 5, 20]
         assert len(set.union(*alphabets)) == 50

@@ -72,7 +72,11 @@ class FewShotConfig:
     def meta_config(self) -> MetaConfig:
         """Those of the agent's learning, for episodes of this length."""
         return dataclasses.replace(
-            self.meta, min_horizon=self.num_steps, max_horizon=self.num_steps, unknown_horizon=0.0
+            self.meta,
+            min_horizon=self.num_steps,
+            max_horizon=self.num_steps,
+            rollout_length=min(self.meta.rollout_length, self.num_steps),
+            unknown_horizon=0.0,
         )
 
 
@@ -140,7 +144,9 @@ def train_few_shot(
                 "accuracy": accuracy,
             }
         )
-        if best is None or accuracy > best.accuracy:
+        # Where initial parameters are to be learned, none are no answer.
+        counts = params is not None or not config.turns
+        if counts and (best is None or accuracy > best.accuracy):
             best = FewShotResult(agent, params, accuracy, history)
 
     judge("start", 0)
@@ -150,7 +156,7 @@ def train_few_shot(
             learned = initializations.train_initialization(
                 family(data.training),
                 family(data.validation),
-                lambda _, agent=agent: frozen(agent, config.num_steps),
+                _frozen_factory(agent, config.num_steps),
                 lambda _: {},
                 initializations.InitializationConfig(
                     "first_order",
@@ -203,6 +209,10 @@ def frozen(agent: agent_lib.Agent, num_steps: int) -> optax.GradientTransformati
     return transform.alphaopt(agent=agent, learn=False, num_steps=num_steps)
 
 
+def _frozen_factory(agent: agent_lib.Agent, num_steps: int) -> rollouts.OptimizerFactory:
+    return lambda _: frozen(agent, num_steps)
+
+
 def validation_accuracy(family: Family, agent: agent_lib.Agent, config: FewShotConfig) -> float:
     """Share of queries told right after training with a frozen agent, on fixed episodes.
 
@@ -221,7 +231,7 @@ def validation_accuracy(family: Family, agent: agent_lib.Agent, config: FewShotC
         start = initializations.Learned(task.init(init_key), {})
         params = initializations.adapt(
             task,
-            lambda _: frozen(agent, config.num_steps),
+            _frozen_factory(agent, config.num_steps),
             start,
             jax.random.split(stream, config.num_steps),
         )

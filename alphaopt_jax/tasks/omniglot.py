@@ -53,7 +53,7 @@ class Characters(NamedTuple):
     alphabets: np.ndarray
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """C."""
         return len(self.alphabets)
 

@@ -174,18 +174,18 @@ def draw_episode(characters: Characters, protocol: Protocol, key: chex.PRNGKey) 
     """
     choose_key, alphabet_key, drawers_key = jax.random.split(key, 3)
     alphabets, counts = np.unique(characters.alphabets, return_counts=True)
-    if protocol.ways > (counts.max() if protocol.of_one_alphabet else 4 * characters.count):
+    if protocol.ways > (counts.max() if protocol.of_one_alphabet else 4 * characters.number):
         raise ValueError(f"No {protocol.ways} characters for an episode of {protocol.name!r}.")
     if protocol.of_one_alphabet:
         large = jnp.asarray(alphabets[counts >= protocol.ways])
         alphabet = jax.random.choice(alphabet_key, large)
         among = jnp.asarray(characters.alphabets) == alphabet
-        lots = jax.random.gumbel(choose_key, (characters.count,))
+        lots = jax.random.gumbel(choose_key, (characters.number,))
         _, chosen = jax.lax.top_k(jnp.where(among, lots, -jnp.inf), protocol.ways)
         turns = jnp.zeros(protocol.ways, jnp.int32)
     else:
         classes = jax.random.choice(
-            choose_key, 4 * characters.count, (protocol.ways,), replace=False
+            choose_key, 4 * characters.number, (protocol.ways,), replace=False
         )
         chosen, turns = classes // 4, classes % 4
     order = jnp.tile(jnp.arange(DRAWERS), (protocol.ways, 1))

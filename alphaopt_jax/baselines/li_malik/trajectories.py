@@ -75,8 +75,8 @@ def draw_functions(family: Family, key: chex.PRNGKey, count: int, starts: int = 
         def repeat(leaf: chex.Array) -> chex.Array:
             return jnp.broadcast_to(leaf, (starts, *leaf.shape))
 
-        same = jax.tree.map(repeat, (instance, task.batch(batch_key)))
-        return Functions(*same, jax.vmap(start)(jax.random.split(init_key, starts)))
+        instances, batches = jax.tree.map(repeat, (instance, task.batch(batch_key)))
+        return Functions(instances, batches, jax.vmap(start)(jax.random.split(init_key, starts)))
 
     each = jax.vmap(one)(jax.random.split(key, count))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), each)

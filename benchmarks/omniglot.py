@@ -1,0 +1,96 @@
+"""Omniglot: how much a pre-trained optimizer helps to learn new characters from few drawings.
+
+`python -m benchmarks.omniglot` meta-trains AlphaOpt and its rivals on background alphabets, and
+tests all of them on evaluation alphabets, frozen. It takes hours on two cores; what is learned is
+kept in `benchmarks/results/omniglot_runs`, so that it goes on where it was stopped. `--quick` is a
+matter of minutes: less of everything, with characters that a program draws where Omniglot is not on
+this machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from typing import Any
+
+from rich import progress as rich_progress
+import tyro
+
+from alphaopt_jax.tasks import omniglot
+from benchmarks import omniglot_contenders, omniglot_page, omniglot_pictures, results_file
+from benchmarks import omniglot_learning as learning
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """How much to run.
+
+    Attributes:
+      protocols: Names of the protocols; all of them by default.
+      quick: Little of the first protocol, to see that it runs.
+    """
+
+    protocols: tuple[str, ...] = tuple(learning.PLANS)
+    quick: bool = False
+
+
+def quick_plans() -> dict[str, learning.Plan]:
+    """The main plan, with little of everything."""
+    name, plan = next(iter(learning.PLANS.items()))
+    return {
+        name: dataclasses.replace(
+            plan,
+            num_steps=20,
+            inner_steps=3,
+            episodes=40,
+            rounds=2,
+            turns=1,
+            width=8,
+            test_episodes=6,
+            validation_episodes=4,
+            longer=40,
+        )
+    }
+
+
+def main(arguments: Arguments) -> int:
+    """Meta-trains, tests and reports; returns 0 if the claims hold."""
+    plans = quick_plans() if arguments.quick else dict(learning.PLANS)
+    folder = results_file.RESULTS / ("quick" if arguments.quick else "")
+    data = omniglot.load_omniglot()
+    tested: dict[str, list[omniglot_contenders.Tested]] = {}
+    histories: dict[str, dict[str, Any]] = {}
+    for name in [name for name in plans if name in arguments.protocols]:
+        found, histories[name] = omniglot_contenders.contenders(
+            plans[name], data, folder / "omniglot_runs"
+        )
+        with rich_progress.Progress() as progress:
+            bar = progress.add_task("testing", total=len(found))
+
+            def tell(note: str, progress: Any = progress, bar: Any = bar) -> None:
+                progress.update(bar, advance=1, description=note)
+
+            tested[name] = [
+                omniglot_contenders.test(each, plans[name], data, tell) for each in found
+            ]
+    rows = omniglot_page.summarize(tested, plans)
+    claims = [] if arguments.quick else omniglot_page.make_claims(rows)
+    command = shlex.join(["python", "-m", "benchmarks.omniglot", *sys.argv[1:]])
+    page = omniglot_page.page(rows, plans, data.source, command)
+    print(page)
+    results_file.write(
+        "omniglot",
+        rows=[*rows, {"part": "learning", "source": data.source, "histories": histories}],
+        claims=claims,
+        seeds=[omniglot_contenders.TEST_KEY],
+        command=command,
+        folder=folder,
+    )
+    (folder / "omniglot.md").write_text(page)
+    omniglot_pictures.write(tested, histories, folder)
+    return 0 if all(claim.holds for claim in claims) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Arguments)))

@@ -1,0 +1,157 @@
+"""Who takes part in `benchmarks.omniglot`: every optimizer from everywhere to start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+import alphaopt_jax as alphaopt
+from alphaopt_jax import state as state_lib
+from alphaopt_jax.baselines import initializations, rollouts
+from alphaopt_jax.meta import few_shot
+from alphaopt_jax.tasks.omniglot import Omniglot
+from alphaopt_jax.tasks.omniglot_episodes import episodes
+from benchmarks import omniglot_learning as learning
+from benchmarks.omniglot_curves import Curves, meta_test
+
+ADAM, SGD = "Adam", "SGD"
+GENERAL, OWN = "AlphaOpt, shipped", "AlphaOpt, meta-trained here"
+RANDOM, LEARNED = "random", "learned with AlphaOpt"
+RATES: Mapping[str, tuple[float, ...]] = {
+    SGD: (0.01, 0.03, 0.1, 0.3, 1.0),
+    ADAM: (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+}
+_MAKERS: Mapping[str, rollouts.OptimizerFactory] = {
+    SGD: lambda rate: optax.sgd(rate),
+    ADAM: lambda rate: optax.adam(rate),
+}
+_TUNING_KEY, TEST_KEY = 900, 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """An optimizer from somewhere to start.
+
+    Attributes:
+      start: Where initial parameters are from.
+      optimizer: What trains from there.
+      make: Makes it.
+      made_of: What `make` is called with; where there are several, the best is chosen on validation
+        alphabets.
+      initial_params: Where networks start, or None.
+      is_agent: Whether an agent is in the optimizer's state, which must not change.
+    """
+
+    start: str
+    optimizer: str
+    make: rollouts.OptimizerFactory
+    made_of: Sequence[Any] = (0,)
+    initial_params: Any = None
+    is_agent: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Tested:
+    """A contender in the meta-test.
+
+    Attributes:
+      contender: Which.
+      chosen: What it was made of, where there was a choice.
+      curves: As trained for.
+      longer: For more steps, or None.
+    """
+
+    contender: Contender
+    chosen: Any
+    curves: Curves
+    longer: Curves | None
+
+
+def contenders(
+    plan: learning.Plan, data: Omniglot, folder: Path
+) -> tuple[list[Contender], dict[str, Any]]:
+    """Learns all that is to be learned.
+
+    Returns:
+      All contenders, and the course of every learning by its name.
+    """
+    tuned = [(name, _MAKERS[name], RATES[name]) for name in (SGD, ADAM)]
+    histories: dict[str, Any] = {}
+    found = [Contender(RANDOM, *each) for each in tuned]
+    general = _make_frozen(alphaopt.load_agent("base"), plan)
+    found.append(Contender(RANDOM, GENERAL, general, is_agent=True))
+    for rival in learning.RIVALS:
+        result = learning.learn_rival(rival, plan, data, folder)
+        histories[rival.name] = result.history
+        params = result.learned.params
+        if rival.learns_rates:
+            rates = result.learned.made_of
+            found.append(
+                Contender(rival.name, "its rates", initializations.scale_by_rates, [rates], params)
+            )
+        else:
+            found += [Contender(rival.name, *each, params) for each in tuned]
+    for kind, start in ((False, RANDOM), (True, LEARNED)):
+        learned = learning.learn_agent(plan, data, folder, initialization=kind)
+        histories[f"{OWN}, {start}"] = learned.history
+        params = learned.initial_params
+        if kind:
+            found += [Contender(start, *each, params) for each in tuned]
+            found.append(Contender(start, GENERAL, general, (0,), params, True))
+        found.append(Contender(start, OWN, _make_frozen(learned.agent, plan), (0,), params, True))
+    return found, histories
+
+
+def test(
+    contender: Contender, plan: learning.Plan, data: Omniglot, tell: Callable[[str], None]
+) -> Tested:
+    """Chooses on validation alphabets, and tests on evaluation alphabets."""
+
+    def run(characters: Any, made_of: Any, key: int, number: int, steps: int) -> Curves:
+        family = episodes(
+            characters,
+            plan.protocol,
+            width=plan.width,
+            initial_params=contender.initial_params,
+        )
+        return meta_test(
+            family,
+            contender.make,
+            made_of,
+            key=jax.random.key(key),
+            num_episodes=number,
+            num_steps=steps,
+            every=plan.looks * (steps // plan.num_steps),
+            learned=_agent_in if contender.is_agent else None,
+        )
+
+    chosen = contender.made_of[0]
+    if len(contender.made_of) > 1:
+        scores = [
+            run(data.validation, each, _TUNING_KEY, plan.validation_episodes, plan.num_steps)
+            .accuracy(plan.num_steps)
+            .mean()
+            for each in contender.made_of
+        ]
+        chosen = contender.made_of[int(np.argmax(scores))]
+    curves = run(data.test, chosen, TEST_KEY, plan.test_episodes, plan.num_steps)
+    longer = None
+    if plan.longer:
+        number = max(plan.test_episodes // 10, 2)
+        longer = run(data.test, chosen, TEST_KEY, number, plan.longer)
+    tell(f"{plan.protocol.name}: {contender.optimizer}, {contender.start} start")
+    return Tested(contender, chosen if len(contender.made_of) > 1 else None, curves, longer)
+
+
+def _make_frozen(agent: alphaopt.Agent, plan: learning.Plan) -> rollouts.OptimizerFactory:
+    return lambda _: few_shot.frozen(agent, plan.num_steps)
+
+
+def _agent_in(state: optax.OptState) -> Any:
+    return state_lib.find(state).agent

@@ -1,0 +1,216 @@
+"""The tables, the claims and the page of `benchmarks.omniglot`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks import intervals, results_file
+from benchmarks.omniglot_contenders import ADAM, GENERAL, LEARNED, OWN, RANDOM, SGD, Tested
+from benchmarks.omniglot_learning import PLANS, Plan
+
+Row = Mapping[str, Any]
+_MAIN = next(iter(PLANS))
+_FEW_SHOT_BARS = {
+    "5-way 1-shot": 97.0,
+    "5-way 5-shot": 99.0,
+    "20-way 1-shot": 90.0,
+    "20-way 5-shot": 97.0,
+}
+_PUBLISHED = """\
+| | 5-way 1-shot | 5-way 5-shot | 20-way 1-shot | 20-way 5-shot |
+| --- | --- | --- | --- | --- |
+| MAML (Finn et al. 2017) | 98.7 | 99.9 | 95.8 | 98.9 |
+| Meta-SGD (Li et al. 2017) | 99.53 | 99.93 | 95.93 | 98.97 |
+| Reptile (Nichol et al. 2018) | 95.4 | 98.9 | 88.1 | 96.7 |
+"""
+
+COLUMNS = {
+    "start": "start",
+    "optimizer": "optimizer",
+    "chosen": "rate",
+    "accuracy": "accuracy, %",
+    "interval": "±",
+    "area": "mean along the way, %",
+    "longer": "after more steps, %",
+}
+
+
+def summarize(
+    tested: Mapping[str, Sequence[Tested]], plans: Mapping[str, Plan]
+) -> list[dict[str, Any]]:
+    """A row for each contender of each protocol; accuracies are in percent."""
+    rows: list[dict[str, Any]] = []
+    for name, each in tested.items():
+        plan = plans[name]
+        for one in each:
+            final = 100.0 * one.curves.accuracy(plan.num_steps)
+            longer = None if one.longer is None else 100.0 * one.longer.accuracies[:, -1]
+            rows.append(
+                {
+                    "part": "test",
+                    "protocol": name,
+                    "start": one.contender.start,
+                    "optimizer": one.contender.optimizer,
+                    "chosen": one.chosen,
+                    "accuracy": float(final.mean()),
+                    "interval": intervals.half_interval(final),
+                    "area": float(100.0 * one.curves.area(plan.num_steps).mean()),
+                    "longer": None if longer is None else float(longer.mean()),
+                    "longer_interval": None if longer is None else intervals.half_interval(longer),
+                    "episodes": len(final),
+                    "steps": one.curves.steps,
+                    "curve": 100.0 * one.curves.accuracies.mean(axis=0),
+                }
+            )
+    return rows
+
+
+def gain_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """What initial parameters give, what the optimizer gives, and both, protocol by protocol."""
+    table = []
+    for protocol in dict.fromkeys(row["protocol"] for row in rows):
+        cells = _by_pair(rows, protocol)
+        neither = cells[RANDOM, ADAM]["accuracy"]
+        table.append(
+            {
+                "protocol": protocol,
+                "neither": neither,
+                "initialization": cells[LEARNED, ADAM]["accuracy"] - neither,
+                "optimizer": cells[RANDOM, OWN]["accuracy"] - neither,
+                "both": cells[LEARNED, OWN]["accuracy"] - neither,
+            }
+        )
+    return table
+
+
+GAIN_COLUMNS = {
+    "protocol": "protocol",
+    "neither": "tuned Adam, random start, %",
+    "initialization": "learned start alone, points",
+    "optimizer": "frozen agent alone, points",
+    "both": "both, points",
+}
+
+
+def make_claims(rows: Sequence[Row]) -> list[results_file.Claim]:
+    """What the frozen agent is to reach, on characters that nobody has trained on."""
+    claims = []
+    protocols = list(dict.fromkeys(row["protocol"] for row in rows))
+    if _MAIN in protocols:
+        cells = _by_pair(rows, _MAIN)
+        own, alone = cells[LEARNED, OWN], cells[RANDOM, OWN]
+        reptile = max(cells["Reptile", name]["accuracy"] for name in (SGD, ADAM))
+
+        def claim(name: str, text: str, value: float, bar: str) -> None:
+            claims.append(results_file.Claim(f"omniglot.{name}", f"{_MAIN}: {text}", value, bar))
+
+        claim("multi_shot", "accuracy of the frozen agent, learned start", own["accuracy"], ">= 80")
+        claim(
+            "multi_shot.reptile",
+            "the frozen agent's lead over Reptile, in points",
+            own["accuracy"] - reptile,
+            ">= 5",
+        )
+        claim(
+            "multi_shot.adam",
+            "its lead over tuned Adam from the same start, in points",
+            own["accuracy"] - cells[LEARNED, ADAM]["accuracy"],
+            ">= 5",
+        )
+        for name in (ADAM, SGD):
+            rival = cells[RANDOM, name]
+            claim(
+                f"multi_shot.random.{name.lower()}",
+                f"random start: the frozen agent's lead over tuned {name}, in points",
+                alone["accuracy"] - rival["accuracy"],
+                ">= 3",
+            )
+            claim(
+                f"multi_shot.random.{name.lower()}.steps",
+                f"random start: share of tuned {name}'s steps that the frozen agent needs for as"
+                " much",
+                _share_of_steps(alone, rival["accuracy"]),
+                "<= 0.5",
+            )
+        if own["longer"] is not None:
+            claim(
+                "multi_shot.longer",
+                "learned start: accuracy after five times the steps over that after those that the"
+                " agent was trained for",
+                own["longer"] / own["accuracy"],
+                ">= 0.98",
+            )
+    for protocol, bar in _FEW_SHOT_BARS.items():
+        if protocol not in protocols:
+            continue
+        cells = _by_pair(rows, protocol)
+        own, rival = cells[LEARNED, OWN], cells["Meta-SGD", "its rates"]
+        name = f"omniglot.{protocol.replace(' ', '_')}"
+        text = f"{protocol}: accuracy of the frozen agent, learned start"
+        claims.append(results_file.Claim(name, text, own["accuracy"], f">= {bar:g}"))
+        claims.append(
+            results_file.Claim(
+                f"{name}.meta_sgd",
+                f"{protocol}: its lead over Meta-SGD, in intervals of the latter",
+                (own["accuracy"] - rival["accuracy"]) / rival["interval"],
+                ">= -1",
+            )
+        )
+    return claims
+
+
+def _share_of_steps(row: Row, accuracy: float) -> float:
+    """Of all steps, those after which a curve has first come so far; infinite if it never has."""
+    reached = np.flatnonzero(np.asarray(row["curve"]) >= accuracy)
+    return float(row["steps"][reached[0]] / row["steps"][-1]) if len(reached) else np.inf
+
+
+def _by_pair(rows: Sequence[Row], protocol: str) -> dict[tuple[str, str], Row]:
+    return {(row["start"], row["optimizer"]): row for row in rows if row["protocol"] == protocol}
+
+
+def page(rows: Sequence[Row], plans: Mapping[str, Plan], source: str, command: str) -> str:
+    """The page beside the JSON file."""
+    sections = []
+    for protocol in dict.fromkeys(row["protocol"] for row in rows):
+        plan = plans[protocol]
+        mine = [row for row in rows if row["protocol"] == protocol]
+        more = f"; the last column after {plan.longer}" if plan.longer else ""
+        sections.append(
+            f"## {protocol}\n\n{plan.num_steps} steps on each episode, {mine[0]['episodes']}"
+            f" episodes{more}. Initial parameters were learned from {plan.episodes} episodes, the"
+            f" agent in {plan.rounds} rounds.\n\n" + results_file.markdown_table(mine, COLUMNS)
+        )
+    body = "\n".join(sections)
+    return f"""# Omniglot: new characters from few drawings
+
+Made by `{command}`. Characters: {source}.
+
+Everything is learned on background alphabets, and tested on evaluation alphabets, which neither
+learning nor any choice has seen. During a meta-test only the network changes: the agent's
+parameters are compared bit by bit before and after. Batch normalisation takes its statistics from
+the support set alone; queries do not see each other (no transduction). Rates of SGD and Adam are
+the best of five on validation alphabets. Intervals are of the mean over episodes, 95 %, {GENERAL}
+is the general agent, which has never seen a picture of 28x28 pixels.
+
+## What the start gives, and what the optimizer
+
+{results_file.markdown_table(gain_table(rows), GAIN_COLUMNS)}
+![Learning curves](omniglot.png)
+
+{body}
+Published, with transduction in Reptile's case where it is better: {_published_note()}
+
+{_PUBLISHED}
+![Accuracy over meta-training](omniglot_learning.png)
+"""
+
+
+def _published_note() -> str:
+    return (
+        "figures of networks twice as wide and trained on up to a hundred times as many episodes,"
+        " to say where the field stands."
+    )

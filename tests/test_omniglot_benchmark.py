@@ -1,0 +1,118 @@
+"""The benchmark of Omniglot: its tables, its claims, its page and its pictures."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from benchmarks import omniglot as benchmark
+from benchmarks import omniglot_contenders as contenders
+from benchmarks import omniglot_learning as learning
+from benchmarks import omniglot_page, omniglot_pictures
+from benchmarks.omniglot_curves import Curves
+
+_MAIN = next(iter(learning.PLANS))
+_ACCURACIES = {
+    (contenders.RANDOM, contenders.SGD): 0.60,
+    (contenders.RANDOM, contenders.ADAM): 0.62,
+    (contenders.RANDOM, contenders.GENERAL): 0.63,
+    (contenders.RANDOM, contenders.OWN): 0.66,
+    ("Reptile", contenders.SGD): 0.70,
+    ("Reptile", contenders.ADAM): 0.71,
+    ("Meta-SGD", "its rates"): 0.79,
+    (contenders.LEARNED, contenders.ADAM): 0.74,
+    (contenders.LEARNED, contenders.OWN): 0.81,
+}
+
+
+def _tested(plan, episodes=4):
+    steps = tuple(range(0, plan.num_steps + 1, plan.looks))
+    found = []
+    for (start, optimizer), end in _ACCURACIES.items():
+        curve = np.linspace(0.05, end, len(steps)) + 0.01 * np.arange(episodes)[:, None]
+        curve -= curve.mean(axis=0) - np.linspace(0.05, end, len(steps))
+        curves = Curves(steps, curve, 1.0 - curve)
+        longer = curves._replace(accuracies=curve + 0.01) if plan.longer else None
+        contender = contenders.Contender(start, optimizer, lambda made_of: made_of)
+        found.append(contenders.Tested(contender, 0.1, curves, longer))
+    return found
+
+
+@pytest.fixture(name="rows")
+def _rows():
+    tested = {name: _tested(plan) for name, plan in learning.PLANS.items()}
+    return omniglot_page.summarize(tested, learning.PLANS)
+
+
+def test_rows_are_in_percent_with_intervals(rows):
+    row = next(row for row in rows if row["optimizer"] == contenders.OWN)
+
+    assert (row["protocol"], row["start"]) == (_MAIN, contenders.RANDOM)
+    assert row["accuracy"] == pytest.approx(66.0)
+    assert row["interval"] == pytest.approx(3.182 * np.std([0, 1, 2, 3], ddof=1) / 2, rel=1e-3)
+    assert row["area"] == pytest.approx((5.0 + 66.0) / 2)
+    assert row["longer"] == pytest.approx(67.0)
+    assert next(row for row in rows if row["protocol"] == "5-way 1-shot")["longer"] is None
+
+
+def test_gain_is_split_into_start_and_optimizer(rows):
+    gains = omniglot_page.gain_table(rows)
+
+    assert [gain["protocol"] for gain in gains] == list(learning.PLANS)
+    assert gains[0]["neither"] == pytest.approx(62.0)
+    parts = [gains[0][part] for part in ("initialization", "optimizer", "both")]
+    np.testing.assert_allclose(parts, [12.0, 4.0, 19.0])
+
+
+def test_claims_hold_where_figures_do(rows):
+    claims = {claim.name: claim for claim in omniglot_page.make_claims(rows)}
+
+    assert claims["omniglot.multi_shot"].value == pytest.approx(81.0)
+    assert claims["omniglot.multi_shot"].holds
+    assert claims["omniglot.multi_shot.reptile"].value == pytest.approx(10.0)
+    assert claims["omniglot.multi_shot.adam"].value == pytest.approx(7.0)
+    assert claims["omniglot.multi_shot.random.adam"].value == pytest.approx(4.0)
+    assert claims["omniglot.multi_shot.random.sgd"].holds
+    # Its curve is a line from 5 to 66 %, of which 62 % are reached at the last look.
+    assert claims["omniglot.multi_shot.random.adam.steps"].value == 1.0
+    assert claims["omniglot.multi_shot.longer"].value == pytest.approx(82.0 / 81.0)
+    few = claims["omniglot.5-way_1-shot"]
+    assert (few.value, few.bar, few.holds) == (pytest.approx(81.0), ">= 97", False)
+    assert claims["omniglot.5-way_1-shot.meta_sgd"].value > 0.0
+
+
+def test_steps_never_reached_are_infinitely_many(rows):
+    row = dict(rows[0])
+
+    assert omniglot_page._share_of_steps(row, 99.0) == np.inf
+    assert omniglot_page._share_of_steps(row, 5.0) == 0.0
+
+
+def test_protocols_can_be_left_out():
+    plans = {_MAIN: dataclasses.replace(learning.PLANS[_MAIN], longer=0)}
+    rows = omniglot_page.summarize({_MAIN: _tested(plans[_MAIN])}, plans)
+    names = [claim.name for claim in omniglot_page.make_claims(rows)]
+
+    assert "omniglot.multi_shot.longer" not in names
+    assert not any("way" in name for name in names)
+
+
+def test_page_and_pictures(rows, tmp_path):
+    tested = {name: _tested(plan) for name, plan in learning.PLANS.items()}
+    line = {"round": 0, "accuracy": 0.3, "loss": 1.0}
+    histories = {name: {"Reptile": [line, line | {"round": 8}]} for name in tested}
+
+    page = omniglot_page.page(rows, learning.PLANS, "drawn by a program", "command")
+    omniglot_pictures.write(tested, histories, tmp_path)
+
+    assert "drawn by a program" in page
+    assert all(f"## {name}" in page for name in learning.PLANS)
+    assert {path.name for path in tmp_path.iterdir()} == {"omniglot.png", "omniglot_learning.png"}
+
+
+def test_quick_plan_is_small_and_of_the_main_protocol():
+    plans = benchmark.quick_plans()
+
+    assert list(plans) == [_MAIN]
+    assert plans[_MAIN].episodes <= 40
+    assert plans[_MAIN].longer > plans[_MAIN].num_steps
