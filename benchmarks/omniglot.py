@@ -71,9 +71,7 @@ def main(arguments: Arguments) -> int:
             def tell(note: str, progress: Any = progress, bar: Any = bar) -> None:
                 progress.update(bar, advance=1, description=note)
 
-            tested[name] = [
-                omniglot_contenders.test(each, plans[name], data, tell) for each in found
-            ]
+            tested[name] = omniglot_contenders.test(found, plans[name], data, tell)
     rows = omniglot_page.summarize(tested, plans)
     claims = [] if arguments.quick else omniglot_page.make_claims(rows)
     command = shlex.join(["python", "-m", "benchmarks.omniglot", *sys.argv[1:]])

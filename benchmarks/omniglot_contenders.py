@@ -17,6 +17,7 @@ from alphaopt_jax.baselines import initializations, rollouts
 from alphaopt_jax.meta import few_shot
 from alphaopt_jax.tasks.omniglot import Omniglot
 from alphaopt_jax.tasks.omniglot_episodes import episodes
+from alphaopt_jax.tasks.task import Family
 from benchmarks import omniglot_learning as learning
 from benchmarks.omniglot_curves import Curves, meta_test
 
@@ -32,6 +33,7 @@ _MAKERS: Mapping[str, rollouts.OptimizerFactory] = {
     ADAM: lambda rate: optax.adam(rate),
 }
 _TUNING_KEY, TEST_KEY = 900, 1000
+_AT_ONCE = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +86,9 @@ def contenders(
     tuned = [(name, _MAKERS[name], RATES[name]) for name in (SGD, ADAM)]
     histories: dict[str, Any] = {}
     found = [Contender(RANDOM, *each) for each in tuned]
-    general = _make_frozen(alphaopt.load_agent("base"), plan)
-    found.append(Contender(RANDOM, GENERAL, general, is_agent=True))
+    general = alphaopt.load_agent("base")
+    make = _agent_maker(general, plan)
+    found.append(_agent_contender(RANDOM, GENERAL, general, make, None))
     for rival in learning.RIVALS:
         result = learning.learn_rival(rival, plan, data, folder)
         histories[rival.name] = result.history
@@ -103,23 +106,33 @@ def contenders(
         params = learned.initial_params
         if kind:
             found += [Contender(start, *each, params) for each in tuned]
-            found.append(Contender(start, GENERAL, general, (0,), params, True))
-        found.append(Contender(start, OWN, _make_frozen(learned.agent, plan), (0,), params, True))
+            found.append(_agent_contender(start, GENERAL, general, make, params))
+        found.append(_agent_contender(start, OWN, learned.agent, make, params))
     return found, histories
 
 
 def test(
-    contender: Contender, plan: learning.Plan, data: Omniglot, tell: Callable[[str], None]
-) -> Tested:
-    """Chooses on validation alphabets, and tests on evaluation alphabets."""
+    found: Sequence[Contender],
+    plan: learning.Plan,
+    data: Omniglot,
+    tell: Callable[[str], None],
+) -> list[Tested]:
+    """Chooses what there is to choose on validation alphabets, and tests on evaluation alphabets.
 
-    def run(characters: Any, made_of: Any, key: int, number: int, steps: int) -> Curves:
-        family = episodes(
-            characters,
-            plan.protocol,
-            width=plan.width,
-            initial_params=contender.initial_params,
-        )
+    Args:
+      found: The contenders. Those that are made alike share what is compiled.
+      plan: Of the protocol.
+      data: The characters.
+      tell: Called with what has been tested.
+    """
+    validation, evaluation = (
+        episodes(characters, plan.protocol, width=plan.width)
+        for characters in (data.validation, data.test)
+    )
+
+    def run(
+        contender: Contender, made_of: Any, family: Family, key: int, number: int, steps: int
+    ) -> Curves:
         return meta_test(
             family,
             contender.make,
@@ -128,29 +141,44 @@ def test(
             num_episodes=number,
             num_steps=steps,
             every=plan.looks * (steps // plan.num_steps),
+            initial_params=contender.initial_params,
             learned=_agent_in if contender.is_agent else None,
+            at_once=min(number, _AT_ONCE),
         )
 
-    chosen = contender.made_of[0]
-    if len(contender.made_of) > 1:
-        scores = [
-            run(data.validation, each, _TUNING_KEY, plan.validation_episodes, plan.num_steps)
-            .accuracy(plan.num_steps)
-            .mean()
-            for each in contender.made_of
-        ]
-        chosen = contender.made_of[int(np.argmax(scores))]
-    curves = run(data.test, chosen, TEST_KEY, plan.test_episodes, plan.num_steps)
-    longer = None
-    if plan.longer:
-        number = max(plan.test_episodes // 10, 2)
-        longer = run(data.test, chosen, TEST_KEY, number, plan.longer)
-    tell(f"{plan.protocol.name}: {contender.optimizer}, {contender.start} start")
-    return Tested(contender, chosen if len(contender.made_of) > 1 else None, curves, longer)
+    def of_one(contender: Contender) -> Tested:
+        chosen = contender.made_of[0]
+        if len(contender.made_of) > 1:
+            tuning = validation, _TUNING_KEY, plan.validation_episodes, plan.num_steps
+            scores = [
+                run(contender, each, *tuning).accuracy(plan.num_steps).mean()
+                for each in contender.made_of
+            ]
+            chosen = contender.made_of[int(np.argmax(scores))]
+        curves = run(contender, chosen, evaluation, TEST_KEY, plan.test_episodes, plan.num_steps)
+        longer = None
+        if plan.longer:
+            number = max(plan.test_episodes // 10, 2)
+            longer = run(contender, chosen, evaluation, TEST_KEY, number, plan.longer)
+        tell(f"{plan.protocol.name}: {contender.optimizer}, {contender.start} start")
+        return Tested(contender, chosen if len(contender.made_of) > 1 else None, curves, longer)
+
+    return [of_one(contender) for contender in found]
 
 
-def _make_frozen(agent: alphaopt.Agent, plan: learning.Plan) -> rollouts.OptimizerFactory:
-    return lambda _: few_shot.frozen(agent, plan.num_steps)
+def _agent_contender(
+    start: str, name: str, agent: alphaopt.Agent, make: rollouts.OptimizerFactory, params: Any
+) -> Contender:
+    return Contender(start, name, make, [dict(agent.params)], params, is_agent=True)
+
+
+def _agent_maker(like: alphaopt.Agent, plan: learning.Plan) -> rollouts.OptimizerFactory:
+    """Makes the frozen optimizer of an agent's parameters; one program serves all agents."""
+
+    def make(params: Any) -> optax.GradientTransformation:
+        return few_shot.frozen(dataclasses.replace(like, params=params), plan.num_steps)
+
+    return make
 
 
 def _agent_in(state: optax.OptState) -> Any:

@@ -47,9 +47,9 @@ def meta_test(
     num_episodes: int,
     num_steps: int,
     every: int,
-    told: Callable[[int], None] | None = None,
+    initial_params: Any = None,
     learned: Callable[[optax.OptState], Any] | None = None,
-    at_once: int = 25,
+    at_once: int = 20,
 ) -> Curves:
     """Trains on episodes, each from its start, and looks at the queries now and then.
 
@@ -61,20 +61,28 @@ def meta_test(
       num_episodes: E.
       num_steps: Updates in each; a multiple of `every`.
       every: Updates between two looks.
-      told: Called with the number of episodes done.
+      initial_params: Where the network starts; by default where the task says.
       learned: From an optimizer's state to what must not change in a meta-test. It is compared bit
         by bit.
-      at_once: Episodes between two calls of `told`.
+      at_once: Episodes of one call of the compiled program; another number compiles anew.
 
     Raises:
       RuntimeError: What must not change has changed.
     """
-    found, done = [], 0
-    for part in np.array_split(jax.random.split(key, num_episodes), -(-num_episodes // at_once)):
-        drawn = rollouts.draw(family, part)
+    found = []
+    keys = jax.random.split(key, num_episodes)
+    for first in range(0, num_episodes, at_once):
+        drawn = rollouts.draw(family, keys[first : first + at_once])
         *curves, same = jax.device_get(
             _follow(
-                family, make, made_of, learned, *drawn, num_looks=num_steps // every, every=every
+                family,
+                make,
+                learned,
+                made_of,
+                initial_params,
+                *drawn,
+                num_looks=num_steps // every,
+                every=every,
             )
         )
         if not np.all(same):
@@ -82,19 +90,17 @@ def meta_test(
                 "The agent changed during a meta-test, in which only the network may change."
             )
         found.append(curves)
-        done += len(part)
-        if told is not None:
-            told(done)
     accuracies, losses = (np.concatenate(each) for each in zip(*found, strict=True))
     return Curves(tuple(range(0, num_steps + 1, every)), accuracies, losses)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 3), static_argnames=("num_looks", "every"))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), static_argnames=("num_looks", "every"))
 def _follow(
     family: Family,
     make: rollouts.OptimizerFactory,
-    made_of: Any,
     learned: Callable[[optax.OptState], Any] | None,
+    made_of: Any,
+    initial_params: Any,
     instances: Any,
     keys: chex.PRNGKey,
     *,
@@ -107,7 +113,7 @@ def _follow(
         instance, key = each
         task: Any = family.task(instance)
         init_key, stream = jax.random.split(key)
-        params = task.init(init_key)
+        params = task.init(init_key) if initial_params is None else initial_params
         begun = optimizer.init(params)
         step = rollouts.training_step(task, optimizer)
 
