@@ -7,15 +7,30 @@ import optax
 import pytest
 
 from alphaopt_jax import cards, files
-from alphaopt_jax.baselines import recipes
+from alphaopt_jax.baselines import li_malik, recipes
 from alphaopt_jax.baselines.l2l import l2l
 from alphaopt_jax.tasks import l2l as tasks
 
 _NAMES = files.shipped_names(files.BASELINES)
 
 
-def test_the_lstms_ship():
-    assert {"l2l-quadratics", "l2l-mnist"} <= set(_NAMES)
+def test_the_papers_optimizers_ship():
+    policies = {f"li-malik-{name}" for name in ("logistic", "robust", "tiny-net", "2017")}
+    assert {"l2l-quadratics", "l2l-mnist"} | policies <= set(_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "dimension"), [("logistic", 4), ("robust", 4), ("tiny-net", 12), ("2017", None)]
+)
+def test_shipped_policies_are_optax_transformations(name, dimension):
+    make = li_malik.li_malik_2016 if dimension else li_malik.li_malik_2017
+    tx = make(f"li-malik-{name}")
+    params = jnp.ones(dimension or 3)
+
+    updates, _ = tx.update(params, tx.init(params), params, value=jnp.ones(()))
+
+    assert updates.shape == params.shape
+    assert np.isfinite(updates).all()
 
 
 @pytest.mark.parametrize("name", _NAMES)
