@@ -158,8 +158,8 @@ def unpack(bits: chex.Array) -> chex.Array:
     Example:
       >>> import numpy as np
       >>> images = unpack(np.full((5, 98), 0b10000000, np.uint8))
-      >>> images.shape, float(images.mean())
-      ((5, 28, 28, 1), 0.125)
+      >>> images.shape, int(images[0].sum())
+      ((5, 28, 28, 1), 98)
     """
     pixels = jnp.unpackbits(jnp.asarray(bits), axis=-1).astype(jnp.float32)
     return pixels.reshape(*pixels.shape[:-1], SIZE, SIZE, 1)
