@@ -193,8 +193,8 @@ Everything is learned on background alphabets, and tested on evaluation alphabet
 learning nor any choice has seen. During a meta-test only the network changes: the agent's
 parameters are compared bit by bit before and after. Batch normalisation takes its statistics from
 the support set alone; queries do not see each other (no transduction). Rates of SGD and Adam are
-the best of five on validation alphabets. Intervals are of the mean over episodes, 95 %, {GENERAL}
-is the general agent, which has never seen a picture of 28x28 pixels.
+the best of five on validation alphabets. Intervals are of the mean over episodes, 95 %.
+"{GENERAL}" is the general agent, which has never seen a picture of 28x28 pixels.
 
 ## What the start gives, and what the optimizer
 
@@ -202,15 +202,10 @@ is the general agent, which has never seen a picture of 28x28 pixels.
 ![Learning curves](omniglot.png)
 
 {body}
-Published, with transduction in Reptile's case where it is better: {_published_note()}
+Published figures, to say where the field stands: of networks twice as wide, and trained on up to a
+hundred times as many episodes. Reptile's are without transduction, MAML's with it. Of the multi-shot
+protocol: Reptile 70.8, Leap 75.5, fine-tuning 76.4, Warp-Leap 83.6 (Flennerhag et al. 2019).
 
 {_PUBLISHED}
 ![Accuracy over meta-training](omniglot_learning.png)
 """
-
-
-def _published_note() -> str:
-    return (
-        "figures of networks twice as wide and trained on up to a hundred times as many episodes,"
-        " to say where the field stands."
-    )

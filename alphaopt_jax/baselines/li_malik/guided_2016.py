@@ -57,10 +57,10 @@ class Search2016(NamedTuple):
 
     Attributes:
       iteration: How many there were, `int32[]`.
-      controllers: With an axis `[M]` for the functions before their own.
+      controllers: With an axis `[M]` before their own, for the starts of all training functions.
       weights: ν of the divergence from the policy, `float32[M, T]`.
       unit: What the first controller gains in a typical step, `float32[M]`.
-      bounds: ε of each function, `float32[M]`.
+      bounds: ε of each controller, `float32[M]`.
       previous: The controllers before the last iteration.
       costs: Theirs, `float32[M]`, summed over T steps.
       promised: By how much the last iteration was to lower them, `float32[M]`.
@@ -115,13 +115,14 @@ def train_2016(
 ) -> Result2016:
     """Learns an optimizer for the functions of one family.
 
-    A training function is one instance of the family, with one batch and one start: guided policy
-    search is for deterministic objectives, as of families whose batches are all of their data.
+    A training function is one instance of the family with one batch, from a few starts: guided
+    policy search is for deterministic objectives, as of families whose batches are all of their
+    data.
 
     Args:
       family: What to train on. All its tasks have the same number of parameters.
       config: The constants.
-      num_functions: M, the training functions.
+      num_functions: Training functions, each from `config.starts` starts.
       seed: Of everything random.
       folder: Where to keep checkpoints; a search that was interrupted goes on from the last.
       show: Whether to show progress.
@@ -488,7 +489,7 @@ def _improve(
 
 
 def _over(family: Family, of_one: Callable[..., Any], config: Config2016) -> Callable[..., Any]:
-    """A function of an objective and its first start, for all training functions at once."""
+    """A function of an objective and its start, for all training functions at once."""
 
     def of_all(functions: Functions, *others: Any) -> Any:
         def one(instance: Any, batch: Any, start: chex.Array, *others: Any) -> Any:

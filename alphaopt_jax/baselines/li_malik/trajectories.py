@@ -41,7 +41,7 @@ class Trajectory(NamedTuple):
 
 
 class Functions(NamedTuple):
-    """M training functions, each with the point it is optimized from.
+    """M training functions, each with the point it is optimized from; some may be the same.
 
     Attributes:
       instances: Of the family, with an axis `[M]` before their own.
