@@ -203,8 +203,9 @@ the best of five on validation alphabets. Intervals are of the mean over episode
 
 {body}
 Published figures, to say where the field stands: of networks twice as wide, and trained on up to a
-hundred times as many episodes. Reptile's are without transduction, MAML's with it. Of the multi-shot
-protocol: Reptile 70.8, Leap 75.5, fine-tuning 76.4, Warp-Leap 83.6 (Flennerhag et al. 2019).
+hundred times as many episodes. Reptile's are without transduction, MAML's with it. Of the
+multi-shot protocol (Flennerhag et al. 2019): Reptile 70.8, Leap 75.5, fine-tuning 76.4,
+Warp-Leap 83.6.
 
 {_PUBLISHED}
 ![Accuracy over meta-training](omniglot_learning.png)

@@ -16,6 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+OMNIGLOT_DRAWERS = 20
+"""People who drew each character of Omniglot."""
+
 _LOGGER = logging.getLogger(__name__)
 _DOWNLOAD_HOST = ("storage.googleapis.com", 443)
 _NETWORK_TIMEOUT_SECONDS = 3.0
@@ -97,6 +100,33 @@ def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
             " Set TFDS_DATA_DIR to a folder in which TFDS has prepared it."
         )
     return _read_split(name, "train", None, download=True)
+
+
+def read_omniglot(
+    split: str, folder: pathlib.Path | None, *, download: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a split of Omniglot through TFDS.
+
+    Args:
+      split: "train", the background alphabets, or "test", the evaluation alphabets.
+      folder: In which TFDS has prepared it; None is TFDS's own.
+      download: Whether TFDS may download it.
+
+    Returns:
+      Drawings, `bool[C, 20, 105, 105]`, ink True, alphabet by alphabet and character by character;
+      and each character's alphabet, `int32[C]`.
+    """
+    import tensorflow_datasets as tfds  # Slow to import, and needed only here.
+
+    source = tfds.data_source("omniglot", split=split, data_dir=folder, download=download)
+    examples = source.__getitems__(list(range(len(source))))
+    alphabets = np.array([example["alphabet"] for example in examples], np.int32)
+    characters = np.array([example["alphabet_char_id"] for example in examples])
+    # Whether paper is 1 or 255 depends on the decoder of the PNG.
+    ink = np.stack([example["image"][..., 0] == 0 for example in examples])
+    order = np.lexsort((np.arange(len(examples)), characters, alphabets))
+    drawings = ink[order].reshape(-1, OMNIGLOT_DRAWERS, *ink.shape[1:])
+    return drawings, alphabets[order][::OMNIGLOT_DRAWERS]
 
 
 def prepared_folders(data_dir: str | os.PathLike[str] | None = None) -> Sequence[pathlib.Path]:

@@ -28,7 +28,7 @@ from alphaopt_jax.tasks.drawn_characters import draw_characters
 
 SIZE = 28
 """Height and width of a drawing, in pixels."""
-DRAWERS = 20
+DRAWERS = datasets.OMNIGLOT_DRAWERS
 """People who drew each character."""
 
 _LOGGER = logging.getLogger(__name__)
@@ -177,20 +177,12 @@ def _divide(background: Characters, evaluation: Characters, *, source: str) -> O
 
 
 def _read_tfds(folder: pathlib.Path | None, *, download: bool) -> tuple[Characters, Characters]:
-    import tensorflow_datasets as tfds  # Slow to import, and needed only here.
-
-    parts = []
-    for split in ("train", "test"):
-        source = tfds.data_source("omniglot", split=split, data_dir=folder, download=download)
-        examples = source.__getitems__(list(range(len(source))))
-        labels = np.array([example["label"] for example in examples])
-        alphabets = np.array([example["alphabet"] for example in examples], np.int32)
-        # Whether paper is 1 or 255 depends on the decoder of the PNG.
-        images = np.stack([example["image"][..., 0] == 0 for example in examples])
-        order = np.lexsort((np.arange(len(labels)), labels, alphabets))
-        images = images[order].reshape(-1, DRAWERS, *images.shape[1:])
-        parts.append(Characters(_pack(_shrink(images)), alphabets[order][::DRAWERS]))
-    background, evaluation = parts
+    background, evaluation = (
+        Characters(_pack(_shrink(drawings)), alphabets)
+        for drawings, alphabets in (
+            datasets.read_omniglot(split, folder, download=download) for split in ("train", "test")
+        )
+    )
     return background, evaluation
 
 

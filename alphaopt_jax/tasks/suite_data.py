@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
-import os
+import pathlib
 from typing import NamedTuple
 
 import chex
@@ -19,7 +19,6 @@ CHARACTERS = "\n abcdefghijklmnopqrstuvwxyz0123456789.,:;!?'\"()[]<>{}/\\|-_+*=~
 """What text is made of here; all other characters become spaces."""
 
 _OMNIGLOT_ALPHABET = 1  # The evaluation alphabet that has exactly 20 characters.
-_OMNIGLOT_CHARACTERS = 20
 _TRAIN_DRAWERS = 15  # Of the 20 people who drew each character.
 _MNIST_TEST_IMAGES = 2000
 
@@ -71,27 +70,14 @@ def omniglot() -> Split:
       FileNotFoundError: No folder holds a prepared Omniglot.
     """
     folder = _folder_of("omniglot")
-    import tensorflow_datasets as tfds  # Slow to import, and needed only here.
-
-    source = tfds.data_source("omniglot", split="test", data_dir=folder, download=False)
-    chosen = [
-        (int(each["alphabet_char_id"]), each["image"])
-        for each in source.__getitems__(list(range(len(source))))
-        if int(each["alphabet"]) == _OMNIGLOT_ALPHABET
-    ]
-    train: list[tuple[int, np.ndarray]] = []
-    test: list[tuple[int, np.ndarray]] = []
-    for character in range(_OMNIGLOT_CHARACTERS):
-        drawings = [(character, _shrunk(image)) for label, image in chosen if label == character]
-        train += drawings[:_TRAIN_DRAWERS]
-        test += drawings[_TRAIN_DRAWERS:]
-    labels, images = zip(*train, strict=True)
-    test_labels, test_images = zip(*test, strict=True)
+    drawings, alphabets = datasets.read_omniglot("test", folder, download=False)
+    images = _shrunk(drawings[alphabets == _OMNIGLOT_ALPHABET])
+    labels = np.arange(len(images), dtype=np.int32)
     return Split(
-        np.stack(images),
-        np.array(labels, np.int32),
-        np.stack(test_images),
-        np.array(test_labels, np.int32),
+        images[:, :_TRAIN_DRAWERS].reshape(-1, *images.shape[2:]),
+        np.repeat(labels, _TRAIN_DRAWERS),
+        images[:, _TRAIN_DRAWERS:].reshape(-1, *images.shape[2:]),
+        np.repeat(labels, images.shape[1] - _TRAIN_DRAWERS),
     )
 
 
@@ -168,7 +154,7 @@ def text() -> tuple[np.ndarray, np.ndarray]:
     return codes[:cut], codes[cut:]
 
 
-def _folder_of(name: str) -> os.PathLike[str]:
+def _folder_of(name: str) -> pathlib.Path:
     folders = datasets.prepared_folders()
     for folder in folders:
         if (folder / name).is_dir():
@@ -180,11 +166,11 @@ def _folder_of(name: str) -> os.PathLike[str]:
     )
 
 
-def _shrunk(image: np.ndarray) -> np.ndarray:
-    """From a drawing, `uint8[105, 105, 3]`, to `uint8[28, 28]` with ink 255."""
-    ink = image[..., 0] == 0  # Whether paper is 1 or 255 depends on the decoder of the PNG.
-    padded = np.pad(ink, ((3, 4), (3, 4)))
-    return (255.0 * padded.reshape(28, 4, 28, 4).mean(axis=(1, 3))).astype(np.uint8)
+def _shrunk(ink: np.ndarray) -> np.ndarray:
+    """From drawings, `bool[..., 105, 105]`, to `uint8[..., 28, 28]` with ink 255."""
+    padded = np.pad(ink, [(0, 0)] * (ink.ndim - 2) + [(3, 4), (3, 4)])
+    cells = padded.reshape(*ink.shape[:-2], 28, 4, 28, 4)
+    return (255.0 * cells.mean(axis=(-3, -1))).astype(np.uint8)
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:
