@@ -142,18 +142,36 @@ def test_poissons_residual_vanishes_for_a_known_solution():
     np.testing.assert_allclose(wave.loss(params, points), expected, rtol=1e-4)
 
 
-def test_ink_is_ink_whatever_the_decoder_says():
-    drawing = np.zeros((105, 105, 3), np.uint8)
-    drawing[40:60, 20:80] = 1
-    ink = 1 - drawing
+def test_ink_is_ink_whatever_the_decoder_says(monkeypatch, tmp_path):
+    """Paper is 1 or 255, and what is read is the same."""
+    import tensorflow_datasets as tfds
 
-    small = suite_data._shrunk(ink)
+    (tmp_path / "omniglot").mkdir()
+    monkeypatch.setattr(datasets, "prepared_folders", lambda data_dir=None: [tmp_path])
 
-    assert small.shape == (28, 28)
+    def read(paper):
+        image = np.full((105, 105, 3), paper, np.uint8)
+        image[40:60, 20:80] = 0
+        one = {"image": image, "alphabet": suite_data._OMNIGLOT_ALPHABET, "alphabet_char_id": 0}
+
+        class Source(list):
+            def __getitems__(self, indices):
+                return [self[index] for index in indices]
+
+        monkeypatch.setattr(tfds, "data_source", lambda *_, **__: Source([one] * 20))
+        return suite_data.omniglot.__wrapped__()
+
+    data = read(paper=1)
+
+    assert data.train_inputs.shape == (15, 28, 28)
+    assert data.test_inputs.shape == (5, 28, 28)
+    assert data.train_targets.tolist() == [0] * 15
+    small = data.train_inputs[0]
     assert small.dtype == np.uint8
     assert small.max() == 255
     assert small.mean() == pytest.approx(255 * 20 * 60 / 112**2, rel=0.02)
-    np.testing.assert_array_equal(small, suite_data._shrunk(ink * 255))
+    for array, other in zip(data, read(paper=255), strict=True):
+        np.testing.assert_array_equal(array, other)
 
 
 def test_text_is_made_of_the_known_characters():
