@@ -156,6 +156,10 @@ def _guided_2017(
 
 
 _ONE_DIMENSION = "It optimizes functions of {} parameters, and no others."
+_BEHIND_MOMENTUM = (
+    "On functions that it has not seen its mean objective over 40 steps is {}; that of momentum which"
+    " is tuned for each of them, {}."
+)
 RECIPES: Mapping[str, Recipe] = {
     "l2l-quadratics": Recipe(
         "A coordinatewise LSTM of 2 x 20 units, trained by backpropagation through time on random"
@@ -212,25 +216,29 @@ RECIPES: Mapping[str, Recipe] = {
     "li-malik-logistic": Recipe(
         "A full-vector policy of 50 softplus units, learned by guided policy search on logistic"
         " regressions in three dimensions, for 40 steps each.",
-        (_ONE_DIMENSION.format(4),),
+        (_ONE_DIMENSION.format(4), _BEHIND_MOMENTUM.format(0.392, 0.379)),
         _guided_2016(li_malik_2016.logistic_regression, 90, Config2016()),
     ),
     "li-malik-robust": Recipe(
         "A full-vector policy of 50 softplus units, learned by guided policy search on robust"
         " regressions in three dimensions, for 40 steps each.",
-        (_ONE_DIMENSION.format(4),),
+        (_ONE_DIMENSION.format(4), _BEHIND_MOMENTUM.format(0.475, 0.465)),
         _guided_2016(li_malik_2016.robust_regression, 120, Config2016()),
     ),
     "li-malik-tiny-net": Recipe(
         "A full-vector policy of 50 softplus units, learned by guided policy search on classifiers"
         " of two ReLU units, for 40 steps each.",
-        (_ONE_DIMENSION.format(12),),
+        (_ONE_DIMENSION.format(12), _BEHIND_MOMENTUM.format(0.426, 0.386)),
         _guided_2016(li_malik_2016.tiny_net, 80, Config2016(starts=1)),
     ),
     "li-malik-2017": Recipe(
         "A coordinatewise LSTM of 128 cells, learned by guided policy search on one net of 48 units"
         " and projected MNIST, for 400 steps.",
-        ("For every parameter it computes an LSTM of 128 cells, and remembers 256 numbers.",),
+        (
+            "For every parameter it computes an LSTM of 128 cells, and remembers 256 numbers.",
+            "On the net that it was trained on it is behind the momentum that its controllers began"
+            " as: 0.527 is its mean objective over 400 steps, 0.504 that of the momentum.",
+        ),
         _guided_2017(li_malik_2017.projected_net, Config2017()),
     ),
 }
