@@ -157,8 +157,8 @@ def _guided_2017(
 
 _ONE_DIMENSION = "It optimizes functions of {} parameters, and no others."
 _BEHIND_MOMENTUM = (
-    "On functions that it has not seen its mean objective over 40 steps is {}; that of momentum which"
-    " is tuned for each of them, {}."
+    "On functions that it has not seen its mean objective over 40 steps is {}; that of momentum"
+    " which is tuned for each of them, {}."
 )
 RECIPES: Mapping[str, Recipe] = {
     "l2l-quadratics": Recipe(
