@@ -1,7 +1,7 @@
 """Characters that a program draws, for machines on which Omniglot cannot be had.
 
-An alphabet has a style: how many strokes its characters have, how curved, long and upright these
-are, and how often they are closed. A character is a set of strokes, each a quadratic Bézier curve.
+An alphabet has a style: how many strokes its characters have, and how curved, long and upright
+these are. A character is a set of strokes, each a quadratic Bézier curve.
 A drawer has a hand: it slants, stretches and shifts all of a drawing, misses every control point by
 a little, and holds a pen of some width.
 """
@@ -95,4 +95,4 @@ def _drawing(key: chex.PRNGKey, strokes: chex.Array, drawn: chex.Array) -> chex.
     rows = jnp.square(places[:, None] - points[:, 1])
     columns = jnp.square(places[:, None] - points[:, 0])
     nearest = jnp.min(rows[:, None] + columns[None], axis=-1)
-    return nearest < jnp.square(jnp.maximum(pen, 0.9 / _SIZE))
+    return nearest < jnp.square(pen)
