@@ -13,6 +13,8 @@ from alphaopt_jax.meta import MetaConfig, few_shot
 from alphaopt_jax.tasks import omniglot, omniglot_episodes
 from benchmarks.omniglot_curves import meta_test
 
+pytestmark = pytest.mark.slow
+
 _PROTOCOL = omniglot_episodes.Protocol("3-way 2-shot", 3, 2, 4)
 _STEPS = 4
 _CONFIG = few_shot.FewShotConfig(
@@ -45,7 +47,6 @@ def _differ(tree, other):
     )
 
 
-@pytest.mark.slow
 def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path):
     result = few_shot.train_few_shot(data, _CONFIG, folder=tmp_path, show=False)
 
@@ -59,7 +60,6 @@ def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0-agent", "0-initialization"]
 
 
-@pytest.mark.slow
 def test_without_turns_the_agent_learns_alone(data):
     result = few_shot.train_few_shot(data, dataclasses.replace(_CONFIG, turns=0), show=False)
 

@@ -24,6 +24,8 @@ from alphaopt_jax.baselines.l2l import (
 from alphaopt_jax.tasks import l2l as l2l_tasks
 from alphaopt_jax.tasks.task import Task
 
+pytestmark = pytest.mark.slow
+
 
 def _lstm(seed: int = 0, grouping: str = "all", **constants) -> LSTMOptimizer:
     groups = {"all": ("all",), "conv_and_dense": ("conv", "dense")}[grouping]

@@ -11,6 +11,8 @@ from alphaopt_jax.cards import load_card
 from alphaopt_jax.tasks import l2l as tasks
 from benchmarks import l2l
 
+pytestmark = pytest.mark.slow
+
 
 def _curves(lstm=0.03):
     ends = {"SGD": 0.2, "NAG": 0.1, "RMSprop": 0.06, "Adam": 0.05, l2l.LSTM: lstm}

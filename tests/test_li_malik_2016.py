@@ -13,6 +13,8 @@ from alphaopt_jax.baselines.li_malik import guided_2016, histories, policies, tr
 from alphaopt_jax.baselines.li_malik.linear_gaussian import next_state
 from alphaopt_jax.tasks.task import Family, Task
 
+pytestmark = pytest.mark.slow
+
 _SMALL = li_malik.Config2016(
     history=4,
     hidden=20,

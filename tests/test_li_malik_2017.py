@@ -14,6 +14,8 @@ from alphaopt_jax.baselines.li_malik import coordinates, guided_2017, policies
 from alphaopt_jax.baselines.li_malik.linear_gaussian import Controller
 from alphaopt_jax.tasks.task import Task
 
+pytestmark = pytest.mark.slow
+
 _SMALL = li_malik.Config2017(
     width=12,
     horizon=20,

@@ -14,6 +14,8 @@ from benchmarks import li_malik_2016 as full_vector
 from benchmarks import li_malik_2017 as coordinatewise
 from benchmarks import li_malik_pictures, li_malik_rivals
 
+pytestmark = pytest.mark.slow
+
 
 def _bowl(location):
     curvature = jnp.array([10.0, 3.0, 1.0])

@@ -19,6 +19,8 @@ from alphaopt_jax.baselines.li_malik.linear_gaussian import (
     tail_source,
 )
 
+pytestmark = pytest.mark.slow
+
 _HORIZON, _SIZE, _HEAD, _ACTIONS, _OBSERVED, _SHIFT = 6, 9, 5, 2, 2, 2
 
 

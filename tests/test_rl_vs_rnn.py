@@ -24,6 +24,8 @@ from benchmarks import rl_vs_rnn_scores as scores
 from benchmarks import rl_vs_rnn_tasks as tasks
 from benchmarks import rl_vs_rnn_training as training
 
+pytestmark = pytest.mark.slow
+
 _NETWORKS = pytest.mark.parametrize(
     "network", [networks.feedforward(), networks.recurrent((4, 4))], ids=["feedforward", "lstm"]
 )
@@ -155,7 +157,6 @@ def _improves(learner, goal, rounds, judge):
     return judge(learner.network, learner.params(learned)) - before
 
 
-@pytest.mark.slow
 @_NETWORKS
 @pytest.mark.parametrize("name", ["ppo", "evolution", "backpropagation"])
 def test_each_learner_makes_each_network_better(network, name):

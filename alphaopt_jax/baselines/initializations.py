@@ -80,11 +80,11 @@ class Learned(NamedTuple):
     """What is learned.
 
     Attributes:
-      params: The network's initial parameters.
+      params: The network's initial parameters; None where each task says where to start.
       made_of: What the optimizer is made of: rates of Meta-SGD, an empty tree for most.
     """
 
-    params: chex.ArrayTree
+    params: chex.ArrayTree | None
     made_of: chex.ArrayTree
 
 
@@ -209,7 +209,7 @@ def train_initialization(
     learning = store.restore(begin)
     history = store.read_history(int(learning.episode))
     move = jax.jit(_make_move(family, make, outer, config), donate_argnums=0)
-    judge = jax.jit(_make_judge(validation, make, config))
+    judge = jax.jit(make_judge(validation, make, config.num_steps))
     examples = rollouts.draw(
         validation, jax.random.split(jax.random.key(_VALIDATION_KEY), config.validation_episodes)
     )
@@ -287,6 +287,41 @@ def outer_gradient(
     return Learned(params, optax.tree.zeros_like(learned.made_of))
 
 
+def make_judge(
+    family: Family, make: rollouts.OptimizerFactory, num_steps: int
+) -> Callable[..., tuple[chex.Array, chex.Array]]:
+    """How good it is to start from what was learned.
+
+    Args:
+      family: Of `EpisodeTask`s.
+      make: From what the optimizer is made of to the optimizer.
+      num_steps: Steps of training in an episode.
+
+    Returns:
+      A function to compile: from what was learned, instances and keys to the mean accuracy and the
+      mean loss on the queries, both `float32[]`. Where `params` is None, networks start as their
+      tasks say.
+    """
+
+    def judge(
+        learned: Learned, instances: Any, keys: chex.PRNGKey
+    ) -> tuple[chex.Array, chex.Array]:
+        def of_episode(each: tuple[Any, chex.PRNGKey]) -> tuple[chex.Array, chex.Array]:
+            instance, key = each
+            task: Any = family.task(instance)
+            init_key, stream = jax.random.split(key)
+            start = learned
+            if learned.params is None:
+                start = learned._replace(params=task.init(init_key))
+            params = adapt(task, make, start, jax.random.split(stream, num_steps))
+            return task.accuracy(params), task.evaluation_loss(params)
+
+        accuracies, losses = jax.lax.map(of_episode, (instances, keys))
+        return jnp.mean(accuracies), jnp.mean(losses)
+
+    return judge
+
+
 def _outer(config: InitializationConfig) -> optax.GradientTransformation:
     """What moves the initial parameters."""
     moves = max(config.episodes // config.episodes_at_once, 1)
@@ -323,26 +358,6 @@ def _make_move(
         )
 
     return move
-
-
-def _make_judge(
-    family: Family, make: rollouts.OptimizerFactory, config: InitializationConfig
-) -> Callable[..., tuple[chex.Array, chex.Array]]:
-    """Accuracy and loss on queries, to compile: from what was learned, instances and keys."""
-
-    def judge(
-        learned: Learned, instances: Any, keys: chex.PRNGKey
-    ) -> tuple[chex.Array, chex.Array]:
-        def of_episode(each: tuple[Any, chex.PRNGKey]) -> tuple[chex.Array, chex.Array]:
-            instance, key = each
-            task: Any = family.task(instance)
-            params = adapt(task, make, learned, jax.random.split(key, config.num_steps))
-            return task.accuracy(params), task.evaluation_loss(params)
-
-        accuracies, losses = jax.lax.map(of_episode, (instances, keys))
-        return jnp.mean(accuracies), jnp.mean(losses)
-
-    return judge
 
 
 def _validate(

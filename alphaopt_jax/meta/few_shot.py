@@ -19,7 +19,6 @@ from typing import Any
 
 import chex
 import jax
-import numpy as np
 import optax
 
 from alphaopt_jax import agent as agent_lib
@@ -222,23 +221,12 @@ def validation_accuracy(family: Family, agent: agent_lib.Agent, config: FewShotC
       config: Says how many episodes, and of how many steps.
     """
     keys = jax.random.split(jax.random.key(_VALIDATION_KEY), config.validation_episodes)
-    instances, keys = rollouts.draw(family, keys)
-
-    def accuracy(each: tuple[Any, chex.PRNGKey]) -> chex.Array:
-        instance, key = each
-        task: Any = family.task(instance)
-        init_key, stream = jax.random.split(key)
-        start = initializations.Learned(task.init(init_key), {})
-        params = initializations.adapt(
-            task,
-            _frozen_factory(agent, config.num_steps),
-            start,
-            jax.random.split(stream, config.num_steps),
-        )
-        told: chex.Array = task.accuracy(params)
-        return told
-
-    return float(np.mean(jax.jit(lambda *each: jax.lax.map(accuracy, each))(instances, keys)))
+    judge = initializations.make_judge(
+        family, _frozen_factory(agent, config.num_steps), config.num_steps
+    )
+    nothing = initializations.Learned(None, {})
+    accuracy, _ = jax.jit(judge)(nothing, *rollouts.draw(family, keys))
+    return float(accuracy)
 
 
 def save_initial_params(path: str | os.PathLike[str], params: Mapping[str, chex.ArrayTree]) -> None:
