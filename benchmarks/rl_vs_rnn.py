@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
+from pathlib import Path
 import shlex
 import sys
 from typing import Any
 
+import jax
 import numpy as np
 import tyro
 
@@ -161,8 +164,43 @@ def sections(arguments: Arguments) -> list[Section]:
     ]
 
 
+def try_out(
+    section: Section, runs: Sequence[training.Run], folder: Path
+) -> dict[tuple[str, int], dict[str, float]]:
+    """Scores of trained networks on every test, by cell and seed; kept from run to run.
+
+    What was compiled for one network is dropped before the next one: all of it together would need
+    more memory maps than Linux gives a process.
+
+    Args:
+      section: What was run.
+      runs: Its trainings.
+      folder: Where finished runs are kept.
+    """
+    found = {}
+    for name, network in NETWORKS.items():
+        jax.clear_caches()
+        for run in runs:
+            if not run.cell.startswith(f"{name}, "):
+                continue
+            path = training.path_of(folder, run.cell, run.rate, section.env_steps, run.seed)
+
+            def measure(
+                network: networks.LearnedOptimizer = network, run: training.Run = run
+            ) -> dict[str, float]:
+                return {test: judge(network, run.params) for test, judge in section.tests.items()}
+
+            kept = path.with_name(f"{path.name}.tests.json")
+            found[run.cell, run.seed] = training.remembered(kept, measure)
+    return found
+
+
 def summarize(
-    section: Section, runs: Sequence[training.Run], seconds_per_step: Mapping[str, float]
+    section: Section,
+    runs: Sequence[training.Run],
+    seconds_per_step: Mapping[str, float],
+    tested: Mapping[tuple[str, int], Mapping[str, float]],
+    tuned: Mapping[str, float],
 ) -> list[dict[str, Any]]:
     """One row for each cell, and one for a tuned Adam.
 
@@ -170,6 +208,8 @@ def summarize(
       section: What was run.
       runs: All of its trainings, at the rates that were chosen.
       seconds_per_step: Of each cell, by its name.
+      tested: As from `try_out`.
+      tuned: Scores of a tuned Adam, by test.
     """
     budget = min(run.env_steps[-1] * seconds_per_step[run.cell] for run in runs)
     rows: list[dict[str, Any]] = []
@@ -177,10 +217,7 @@ def summarize(
         mine, speed = [run for run in runs if run.cell == cell.name], seconds_per_step[cell.name]
         at_steps = [run.best_score() for run in mine]
         at_time = [run.best_score(budget / speed) for run in mine]
-        tried = {
-            name: [judge(NETWORKS[cell.network], run.params) for run in mine]
-            for name, judge in section.tests.items()
-        }
+        tried = {name: [tested[run.cell, run.seed][name] for run in mine] for name in section.tests}
         rows.append(
             {
                 "section": section.name,
@@ -205,9 +242,20 @@ def summarize(
                 ],
             }
         )
-    tuned = {name: judge.tuned_adam() for name, judge in section.tests.items()}
-    rows.append({"section": section.name, "network": "–", "learner": "tuned Adam", "tests": tuned})
+    rows.append(
+        {
+            "section": section.name,
+            "network": "–",
+            "learner": "tuned Adam",
+            "tests": dict(tuned),
+        }
+    )
     return rows
+
+
+def tune_adam(section: Section) -> dict[str, float]:
+    """Scores of Adam at its best rates, by test."""
+    return {name: judge.tuned_adam() for name, judge in section.tests.items()}
 
 
 def main(arguments: Arguments) -> int:
@@ -235,6 +283,7 @@ def main(arguments: Arguments) -> int:
 
         runs = []
         for cell in section.cells:
+            jax.clear_caches()  # As in `try_out`.
             # Rates are chosen by the loss, once.
             if cell.name not in chosen and not arguments.quick:
                 tried = {
@@ -248,8 +297,17 @@ def main(arguments: Arguments) -> int:
             cell.name: make_learner(cell, chosen.get(cell.name, cell.rates[0]))
             for cell in section.cells
         }
-        speeds = training.seconds_per_step(made, section.goals, 1 if arguments.quick else 5)
-        rows += summarize(section, runs, speeds)
+        kept = folder / "rl_vs_rnn_runs" / section.name
+        tested = try_out(section, runs, kept)
+        jax.clear_caches()
+        tuned = training.remembered(kept / "tuned_adam.json", functools.partial(tune_adam, section))
+        speeds = training.remembered(
+            kept / "seconds_per_step.json",
+            functools.partial(
+                training.seconds_per_step, made, section.goals, 1 if arguments.quick else 5
+            ),
+        )
+        rows += summarize(section, runs, speeds, tested, tuned)
     command = shlex.join(["python", "-m", "benchmarks.rl_vs_rnn", *sys.argv[1:]])
     page = rl_vs_rnn_page.page(rows, command)
     print(page)

@@ -75,8 +75,7 @@ def train(
       judge: From a network and its parameters to its score, of which less is better.
       folder: Where finished runs are kept.
     """
-    slug = name.lower().replace("'", "").replace(", ", "-").replace(" ", "_")
-    path = folder / f"{slug}-{rate:g}-{env_steps:g}-{seed}"
+    path = path_of(folder, name, rate, env_steps, seed)
     weights, curve = path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.json")
     if curve.exists():
         params, _ = files.read_params(
@@ -112,6 +111,22 @@ def train(
     }
     curve.write_text(json.dumps(content, default=float) + "\n")
     return run
+
+
+def path_of(folder: Path, name: str, rate: float, env_steps: float, seed: int) -> Path:
+    """What the files of a training begin with; its arguments are those of `train`."""
+    slug = name.lower().replace("'", "").replace(", ", "-").replace(" ", "_")
+    return folder / f"{slug}-{rate:g}-{env_steps:g}-{seed}"
+
+
+def remembered(path: Path, measure: Callable[[], Any]) -> Any:
+    """What was measured before, or what is measured now and kept in a JSON file."""
+    if path.exists():
+        return json.loads(path.read_text())
+    found = measure()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found) + "\n")
+    return found
 
 
 def seconds_per_step(

@@ -215,6 +215,34 @@ def test_a_finished_run_is_read_again(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.params, first.params)
 
 
+def test_what_a_finished_run_scores_elsewhere_is_measured_once(tmp_path):
+    asked = []
+
+    def judge(network, params):
+        asked.append((network.name, params))
+        return float(len(asked))
+
+    cell, other = rl_vs_rnn.CELLS[0], rl_vs_rnn.CELLS[-1]
+    section = rl_vs_rnn.Section("loss", [], judge, {"a": judge, "b": judge}, 800, [cell, other])
+    runs = [
+        training.Run(each.name, 1e-3, seed, [0, 800], [0.0, -1.0], params=f"{each.name} {seed}")
+        for each in (cell, other)
+        for seed in range(2)
+    ]
+
+    first = rl_vs_rnn.try_out(section, runs, tmp_path)
+    again = rl_vs_rnn.try_out(section, runs, tmp_path)
+
+    assert first == again
+    assert first[cell.name, 1] == {"a": 3.0, "b": 4.0}
+    assert asked == [
+        (each.network, f"{each.name} {seed}")
+        for each in (cell, other)
+        for seed in range(2)
+        for _ in "ab"
+    ]
+
+
 def test_every_learner_is_timed_per_step_of_a_task():
     goal = learners.Goal(_bowls(), _bowls())
     cells = [cell for cell in rl_vs_rnn.CELLS if cell.learner == rl_vs_rnn_page.BPTT]
