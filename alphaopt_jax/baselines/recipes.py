@@ -3,57 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-import dataclasses
-from importlib import metadata
 import os
 import pathlib
-import time
-from typing import NamedTuple
 
-import jax
-
-from alphaopt_jax import cards
+from alphaopt_jax import cards, recipes
 from alphaopt_jax.baselines import l2l, li_malik
 from alphaopt_jax.baselines.backpropagation import BackpropagationConfig
 from alphaopt_jax.baselines.l2l import LSTMConfig
 from alphaopt_jax.baselines.li_malik import Config2016, Config2017
+from alphaopt_jax.recipes import Recipe, Trained
 from alphaopt_jax.tasks import l2l as l2l_tasks
 from alphaopt_jax.tasks import li_malik_2016, li_malik_2017
 from alphaopt_jax.tasks.task import Family
-
-
-class Trained(NamedTuple):
-    """What a recipe leaves.
-
-    Attributes:
-      save: Writes the learned parameters to a path.
-      family: Name of the family that it was trained and chosen on.
-      rounds: How many rounds there were: episodes of backpropagation, or iterations of guided
-        policy search.
-      env_steps: Steps made on all tasks together.
-      score: What the best was chosen by.
-    """
-
-    save: Callable[[pathlib.Path], None]
-    family: str
-    rounds: int
-    env_steps: int
-    score: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """One baseline.
-
-    Attributes:
-      summary: One sentence.
-      weaknesses: What it is known to be bad at, a sentence each.
-      train: From a seed, a folder for checkpoints and whether to show progress to what came out.
-    """
-
-    summary: str
-    weaknesses: tuple[str, ...]
-    train: Callable[[int, pathlib.Path, bool], Trained]
 
 
 def train_baseline(
@@ -73,31 +34,9 @@ def train_baseline(
     Raises:
       ValueError: There is no such baseline.
     """
-    if name not in RECIPES:
-        raise ValueError(f"No baseline has the name {name!r}; there are {sorted(RECIPES)}.")
-    recipe, place = RECIPES[name], pathlib.Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    trained = recipe.train(seed, place, show)
-    card = cards.Card(
-        name=name,
-        summary=recipe.summary,
-        command=f"alphaopt train-baseline {name} runs/{name} --seed {seed}",
-        seed=seed,
-        trained_on=[trained.family],
-        selected_on=[trained.family],
-        rounds=trained.rounds,
-        env_steps=trained.env_steps,
-        hours=round((time.monotonic() - began) / 3600.0, 2),
-        hardware=f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} cores",
-        versions={each: metadata.version(each) for each in ("jax", "flax", "optax")},
-        score=round(trained.score, 4),
-        results={},
-        weaknesses=recipe.weaknesses,
+    return recipes.follow(
+        RECIPES, name, folder, what="baseline", command="train-baseline", seed=seed, show=show
     )
-    trained.save(place / f"{name}.safetensors")
-    cards.write_card(card, place)
-    return card
 
 
 def _lstm(
@@ -109,7 +48,8 @@ def _lstm(
         episodes = int(result.history[-1]["round"])
         return Trained(
             save=lambda path: l2l.save_lstm(path, result.optimizer),
-            family=family.name,
+            trained_on=[family.name],
+            selected_on=[family.name],
             rounds=episodes,
             env_steps=episodes * config.training.tasks * config.training.horizon,
             score=result.score,
@@ -129,7 +69,8 @@ def _guided_2016(
         steps = num_functions * config.starts * config.trajectories * config.horizon
         return Trained(
             save=lambda path: li_malik.save_2016(path, result.policy),
-            family=family.name,
+            trained_on=[family.name],
+            selected_on=[family.name],
             rounds=len(result.history),
             env_steps=len(result.history) * steps,
             score=result.cost,
@@ -146,7 +87,8 @@ def _guided_2017(
         result = li_malik.train_2017(family, config, seed=seed, folder=folder, show=show)
         return Trained(
             save=lambda path: li_malik.save_2017(path, result.policy),
-            family=family.name,
+            trained_on=[family.name],
+            selected_on=[family.name],
             rounds=len(result.history),
             env_steps=len(result.history) * config.trajectories * config.horizon,
             score=result.cost,
