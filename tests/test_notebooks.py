@@ -1,4 +1,4 @@
-"""Both notebooks run from top to bottom, at reduced length, and match their scripts."""
+"""The notebooks run from top to bottom, at reduced length, and match their scripts."""
 
 import os
 import pathlib
@@ -13,7 +13,7 @@ _NOTEBOOKS = sorted(_FOLDER.glob("*.ipynb"))
 
 
 def test_there_are_notebooks():
-    assert len(_NOTEBOOKS) >= 2
+    assert len(_NOTEBOOKS) == 4
 
 
 @pytest.mark.parametrize("path", _NOTEBOOKS, ids=lambda path: path.stem)

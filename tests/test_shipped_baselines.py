@@ -16,7 +16,8 @@ _NAMES = files.shipped_names(files.BASELINES)
 
 def test_the_papers_optimizers_ship():
     policies = {f"li-malik-{name}" for name in ("logistic", "robust", "tiny-net", "2017")}
-    assert {"l2l-quadratics", "l2l-mnist"} | policies <= set(_NAMES)
+    lstms = {f"l2l-{name}" for name in ("quadratics", "mnist", "projected-mnist")}
+    assert lstms | policies == set(_NAMES)
 
 
 @pytest.mark.parametrize(
