@@ -57,7 +57,7 @@ nitpick_ignore = [
         "jax.nn.initializers.Initializer",
         "jax.sharding.Mesh",
         "jax.typing.DTypeLike",
-        "matplotlib.axes._axes.Axes",
+        "matplotlib.axes.Axes",
         "matplotlib.axis.Axis",
         "matplotlib.figure.Figure",
         "numpy.ndarray",

@@ -113,12 +113,13 @@ def test_a_results_page_is_included_where_it_is_there(tmp_path):
     page = "before\n<!-- include-if-present: some.md -->\nafter"
 
     without = alphaopt_results.include_if_present(page, tmp_path)
-    (tmp_path / "some.md").write_text("# Some\n")
+    (tmp_path / "some.md").write_text("# Some\n\n![It](some.png), [more](https://x.y)\n")
     with_it = alphaopt_results.include_if_present(page, tmp_path)
 
     assert "not in the repository yet" in without
-    assert "```{include} ../results/some.md" in with_it
-    assert with_it.startswith("before\n")
+    assert with_it == (
+        "before\n### Some\n\n![It](../results/some.png), [more](https://x.y)\n\nafter"
+    )
 
 
 def test_results_are_shown_as_they_are_stored():

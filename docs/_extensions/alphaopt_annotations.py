@@ -61,13 +61,20 @@ class _Spelling(ast.NodeTransformer):
         elif id(thing) in self._aliases:
             full = [self._aliases[id(thing)], *rest]
         elif inspect.isclass(thing) or getattr(thing, "__module__", "").startswith("collections"):
-            full = [thing.__module__, getattr(thing, "__qualname__", head), *rest]
+            full = [_public_module(thing), getattr(thing, "__qualname__", head), *rest]
         else:  # What Python or `typing` has.
             full = [dotted]
         found: ast.expr = ast.parse(".".join(full), mode="eval").body
         if len(full) > 1 or "." in full[0]:
             found = ast.UnaryOp(ast.Invert(), found)
         return found
+
+
+def _public_module(thing: Any) -> str:
+    """Where users import something from, which may be defined in a private module."""
+    public = thing.__module__.partition("._")[0]
+    module = importlib.import_module(public)
+    return public if getattr(module, thing.__name__, None) is thing else thing.__module__
 
 
 def spell_out(module_names: Iterable[str]) -> None:

@@ -111,16 +111,22 @@ def _write_pages(app: Sphinx) -> None:
 
 
 def include_if_present(text: str, folder: Path = results_file.RESULTS) -> str:
-    """Puts a results page where a page of the documentation asks for it, if it is there."""
+    """Puts a results page where a page of the documentation asks for it, if it is there.
+
+    Args:
+      text: A page that lies in a folder beside that of the results.
+      folder: Where the results files are.
+
+    Returns:
+      The page, with the results under headings two levels lower.
+    """
 
     def replace(match: re.Match[str]) -> str:
-        file = match["file"]
-        if not (folder / file).exists():
+        path = folder / match["file"]
+        if not path.exists():
             return "The results of this benchmark are not in the repository yet."
-        return (
-            f"```{{include}} ../results/{file}\n:heading-offset: 2\n"
-            ":relative-images:\n:relative-docs: .\n```"
-        )
+        lower = re.sub("^(?=#+ )", "##", path.read_text(), flags=re.MULTILINE)
+        return re.sub(r"\]\((?!https?:|#)", "](../results/", lower)
 
     return _MARKER.sub(replace, text)
 
