@@ -61,7 +61,7 @@ def public_names(module: ModuleType) -> Iterator[tuple[str, set[str]]]:
 
 def _assigns(module: ModuleType, name: str) -> bool:
     """Whether a constant, which knows of no module, is this one's."""
-    return re.search(rf"^{name}\b.*=", inspect.getsource(module), re.MULTILINE) is not None
+    return re.search(rf"^(\w+, )*{name}\b.*=", inspect.getsource(module), re.MULTILINE) is not None
 
 
 def _definitions(path: Path) -> Iterator[tuple[str, str]]:
@@ -93,7 +93,7 @@ def page(module_name: str) -> str:
     ]
     elsewhere = []
     for name, kind in _definitions(Path(str(module.__file__))):
-        if kind == "class" and name in alphaopt_jax.__all__:  # One class, one place.
+        if kind == "class" and _in_package(getattr(module, name)):  # One class, one place.
             elsewhere.append(f"{PACKAGE}.{name}")
         elif typing.get_origin(getattr(module, name)) is not None:
             lines += _alias(module_name, name, Path(str(module.__file__)))
@@ -131,8 +131,12 @@ def _alias(module_name: str, name: str, path: Path) -> list[str]:
 
 def _place(thing: Any) -> str:
     """Where something that a subpackage exports is documented."""
-    in_package = thing.__name__ in alphaopt_jax.__all__
-    return f"{PACKAGE if in_package else thing.__module__}.{thing.__name__}"
+    return f"{PACKAGE if _in_package(thing) else thing.__module__}.{thing.__name__}"
+
+
+def _in_package(thing: Any) -> bool:
+    """Whether the package itself exports it, by its own name."""
+    return getattr(alphaopt_jax, getattr(thing, "__name__", ""), None) is thing
 
 
 def pages() -> dict[str, str]:
@@ -263,6 +267,11 @@ class _Unsplit:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
+    from sphinx.domains.python import PyObject
+
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
     unsplit = _Unsplit()
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("builder-inited", _write_pages)
