@@ -40,16 +40,18 @@ def results_pages(folder: Path = results_file.RESULTS) -> dict[str, str]:
     for name in order:
         lines += ["", *_section(name, contents[name], texts, folder)]
     lines += ["", "## Claims", "", _summary("claims", folder)]
-    others = [Path(name).stem for name in texts]
-    lines += ["", "```{toctree}", ":hidden:", "", *others, "```", ""]
+    records = {name: _title(text) for name, text in texts.items() if Path(name).stem not in order}
+    if records:
+        lines += ["", "## Records", ""]
+        lines += [f"- [{title}]({name})" for name, title in records.items()]
+    lines += ["", "```{toctree}", ":hidden:", "", *(Path(name).stem for name in texts), "```", ""]
     return {**texts, "index.md": "\n".join(lines)}
 
 
 def _section(
     name: str, content: Mapping[str, Any], texts: Mapping[str, str], folder: Path
 ) -> Iterator[str]:
-    text = texts.get(f"{name}.md", f"# {name}\n")
-    title = text.splitlines()[0].removeprefix("# ").strip()
+    title = _title(texts.get(f"{name}.md", name))
     yield f"## [{title}]({name}.md)" if f"{name}.md" in texts else f"## {title}"
     yield ""
     versions = ", ".join(f"{package} {version}" for package, version in content["versions"].items())
@@ -61,6 +63,11 @@ def _section(
     for section in _sections_of(name):
         yield ""
         yield _summary(section, folder)
+
+
+def _title(text: str) -> str:
+    """Of a page: its first line."""
+    return text.splitlines()[0].removeprefix("# ").strip()
 
 
 def _sections_of(name: str) -> list[str]:
