@@ -1,0 +1,285 @@
+"""Writes a page for every public module, and fails the build where a public name is missing.
+
+A module is public if no part of its dotted name begins with an underscore. Its public names are
+those of `__all__` where there is one, else all that it defines and that do not begin with an
+underscore. What gets a page is read from the source; whether everything has got one is asked of the
+imported modules, so that the one checks the other.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+import importlib
+import inspect
+from pathlib import Path
+import pkgutil
+import re
+from types import ModuleType
+import typing
+from typing import TYPE_CHECKING, Any
+
+import alphaopt_annotations
+
+import alphaopt_jax
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+PACKAGE = alphaopt_jax.__name__
+_GROUPS = {
+    "The optimizer": "",
+    "Meta-training": "meta",
+    "Tasks": "tasks",
+    "Baselines": "baselines",
+    "Pictures": "plotting",
+}
+_CLASS_OPTIONS = ":members:\n:special-members: __call__\n"
+
+
+def public_modules() -> list[str]:
+    """Dotted names of the public modules, the package itself first."""
+    found = pkgutil.walk_packages(alphaopt_jax.__path__, f"{PACKAGE}.")
+    names = [PACKAGE, *(module.name for module in found)]
+    return [name for name in names if not any(part[0] == "_" for part in name.split("."))]
+
+
+def public_names(module: ModuleType) -> Iterator[tuple[str, set[str]]]:
+    """Every public name of an imported module, with the dotted names that may document it."""
+    here = f"{module.__name__}."
+    for name in getattr(module, "__all__", None) or sorted(vars(module)):
+        thing = getattr(module, name)
+        if name.startswith("_") or inspect.ismodule(thing):
+            continue
+        home = getattr(thing, "__module__", None)
+        origin = f"{home}.{getattr(thing, '__qualname__', name)}"
+        if hasattr(module, "__all__"):
+            yield name, {here + name, origin}
+        elif home == module.__name__ or _assigns(module, name):
+            yield name, {here + name}
+
+
+def _assigns(module: ModuleType, name: str) -> bool:
+    """Whether a constant, which knows of no module, is this one's."""
+    return re.search(rf"^(\w+, )*{name}\b.*=", inspect.getsource(module), re.MULTILINE) is not None
+
+
+def _definitions(path: Path) -> Iterator[tuple[str, str]]:
+    """Public names that a file defines at its top level, in its order, each with its kind."""
+    for node in ast.parse(path.read_text()).body:
+        names: list[tuple[str, str]] = []
+        if isinstance(node, ast.ClassDef):
+            names = [(node.name, "class")]
+        elif isinstance(node, ast.FunctionDef):
+            names = [(node.name, "function")]
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            parts = [part for target in targets for part in ast.walk(target)]
+            names = [(part.id, "data") for part in parts if isinstance(part, ast.Name)]
+        yield from ((name, kind) for name, kind in names if not name.startswith("_"))
+
+
+def page(module_name: str) -> str:
+    """The page of a module, in Markdown."""
+    module = importlib.import_module(module_name)
+    lines = [
+        f"# `{module_name}`",
+        "```{eval-rst}",
+        f".. automodule:: {module_name}",
+        "   :no-members:",
+        "",
+        f".. currentmodule:: {module_name}",
+        "",
+    ]
+    elsewhere = []
+    for name, kind in _definitions(Path(str(module.__file__))):
+        if kind == "class" and _in_package(getattr(module, name)):  # One class, one place.
+            elsewhere.append(f"{PACKAGE}.{name}")
+        elif typing.get_origin(getattr(module, name)) is not None:
+            lines += _alias(module_name, name, Path(str(module.__file__)))
+        else:
+            lines += _directive(module_name, name, kind)
+    exported = getattr(module, "__all__", ())
+    if module_name == PACKAGE:  # What users call it by is documented where they look for it.
+        for name in exported:
+            kind = "class" if inspect.isclass(getattr(module, name)) else "function"
+            lines += _directive(module_name, name, kind)
+    else:
+        elsewhere += [_place(getattr(module, name)) for name in exported]
+    lines += [f"* :py:obj:`{place}`" for place in elsewhere]
+    return "\n".join([*lines, "```", ""])
+
+
+def _directive(module_name: str, name: str, kind: str) -> list[str]:
+    options = [f"   {line}" for line in _CLASS_OPTIONS.splitlines()] if kind == "class" else []
+    return [f".. auto{kind}:: {module_name}.{name}", *options, ""]
+
+
+def _alias(module_name: str, name: str, path: Path) -> list[str]:
+    """A name for a type, as the source has it; Sphinx would show what it stands for in full."""
+    body = ast.parse(path.read_text()).body
+    for node, following in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            lines = [f".. py:data:: {name}", f"   :module: {module_name}", ""]
+            lines += [f"   Stands for ``{ast.unparse(node.value)}``.", ""]
+            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+                text = inspect.cleandoc(str(following.value.value)).splitlines()
+                lines += [f"   {_to_restructured_text(line)}".rstrip() for line in text]
+            return [*lines, ""]
+    raise LookupError(f"{path} does not assign {name}.")
+
+
+def _place(thing: Any) -> str:
+    """Where something that a subpackage exports is documented."""
+    return f"{PACKAGE if _in_package(thing) else thing.__module__}.{thing.__name__}"
+
+
+def _in_package(thing: Any) -> bool:
+    """Whether the package itself exports it, by its own name."""
+    return getattr(alphaopt_jax, getattr(thing, "__name__", ""), None) is thing
+
+
+def pages() -> dict[str, str]:
+    """All pages of the reference, from their paths to their text; `index.md` is one of them."""
+    modules = public_modules()
+    texts = {f"{name}.md": page(name) for name in modules}
+    lines = [
+        "# Reference",
+        "",
+        f"Made from the docstrings. [`{PACKAGE}`]({PACKAGE}.md) holds what most users need.",
+        "Everything else is public too, for those who build on parts of it.",
+    ]
+    for title, folder in _GROUPS.items():
+        members = [name for name in modules if _folder(name) == folder]
+        lines += ["", "```{toctree}", ":maxdepth: 1", f":caption: {title}", "", *members, "```"]
+    texts["index.md"] = "\n".join([*lines, ""])
+    return texts
+
+
+def _folder(module_name: str) -> str:
+    """The subpackage that a module belongs to."""
+    parts = module_name.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in _GROUPS.values() else ""
+
+
+def missing_names(documented: set[str]) -> list[str]:
+    """Public names that are not among the dotted names that are documented."""
+    missing = []
+    for module_name in public_modules():
+        module = importlib.import_module(module_name)
+        for name, places in public_names(module):
+            if not places & documented:
+                missing.append(f"{module_name}.{name}")
+    return missing
+
+
+def _write_pages(app: Sphinx) -> None:
+    fill(Path(app.srcdir) / "reference", dict(pages()))
+
+
+def fill(folder: Path, contents: dict[str, str | Path]) -> None:
+    """Makes a folder hold these texts and copies of files, and nothing else.
+
+    What is there already is left alone, so that a second build reads no more than it must.
+    """
+    wanted = {
+        folder / name: what.read_bytes() if isinstance(what, Path) else what.encode()
+        for name, what in contents.items()
+    }
+    for path in [path for path in folder.rglob("*") if path.is_file() and path not in wanted]:
+        path.unlink()
+    for path, content in wanted.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
+
+
+def _check(app: Sphinx, env: Any) -> None:
+    from sphinx.errors import ExtensionError
+
+    documented = set(env.domains.python_domain.objects)
+    if missing := missing_names(documented):
+        raise ExtensionError(f"Public names without documentation: {', '.join(missing)}.")
+
+
+def _skip_fields(
+    app: Sphinx, kind: str, name: str, thing: Any, skip: bool, options: Any
+) -> bool | None:
+    """Fields are described at their class; what is left of its members is functions."""
+    del app, options
+    own = getattr(getattr(thing, "fget", thing), "__name__", None) == name
+    return True if kind == "class" and not own else (skip or None)
+
+
+_CODE = re.compile(r"`+[^`]+`+")
+_MAY_TOUCH = ("", *" \"'([{</:-")  # What may stand right before code, or nothing.
+
+
+def _from_markdown(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
+) -> None:
+    """Docstrings write code between single backticks, and bars between which there are norms."""
+    del app, name, options
+    if what == "data" and "\n".join(lines).strip() == inspect.cleandoc(type(thing).__doc__ or ""):
+        lines.clear()  # Python gives a constant without a docstring that of its type.
+    in_example = False
+    for index, line in enumerate(lines):
+        in_example = line.lstrip().startswith(">>>") or (in_example and bool(line.strip()))
+        if not in_example:
+            lines[index] = _to_restructured_text(line)
+
+
+def _to_restructured_text(line: str) -> str:
+    """Code between double backticks, set off from what touches it; bars escaped elsewhere."""
+    parts, end = [], 0
+    for match in _CODE.finditer(line):
+        before = line[end : match.start()].replace("|", r"\|")
+        parts.append(before if before[-1:] in _MAY_TOUCH else f"{before}\\ ")
+        end = match.end()
+        parts.append(f"``{match[0].strip('`')}``")
+        if line[end : end + 1].isalnum():
+            parts.append("\\ ")
+    return "".join([*parts, line[end:].replace("|", r"\|")])
+
+
+class _Unsplit:
+    """Keeps napoleon from taking the first words of a constant's docstring for its type."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, list[str]] = {}
+
+    def keep(
+        self, app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
+    ) -> None:
+        """Before napoleon."""
+        del app, thing, options
+        if what in ("data", "property"):
+            self._lines[name] = list(lines)
+
+    def restore(
+        self, app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
+    ) -> None:
+        """After napoleon."""
+        del app, thing, options
+        if what in ("data", "property"):
+            lines[:] = self._lines.pop(name)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    from sphinx.domains.python import PyObject
+
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
+    unsplit = _Unsplit()
+    app.setup_extension("sphinx.ext.autodoc")
+    app.connect("builder-inited", _write_pages)
+    app.connect("builder-inited", lambda app: alphaopt_annotations.spell_out(public_modules()))
+    app.connect("autodoc-process-signature", alphaopt_annotations.readable)
+    app.connect("autodoc-skip-member", _skip_fields)
+    app.connect("autodoc-process-docstring", _from_markdown, priority=300)
+    app.connect("autodoc-process-docstring", unsplit.keep, priority=400)
+    app.connect("autodoc-process-docstring", unsplit.restore, priority=600)
+    app.connect("env-check-consistency", _check)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
