@@ -141,11 +141,13 @@ def _objectives(
 ) -> np.ndarray:
     """`float[N, T + 1]`; what fell apart, or rose above `_WORST`, counts as that."""
 
-    def one(instance: Any, batch: Any, start: chex.Array) -> chex.Array:
+    def one(function: trajectories.Functions) -> chex.Array:
+        instance, batch, start = function
         objective = trajectories.objective_of(family, instance, batch)
         return descend(objective, start, optimizer, num_steps)
 
-    found = np.asarray(jax.jit(jax.vmap(one))(*functions), np.float64)
+    # One after the other: side by side, optax's zoom line search does not always come to an end.
+    found = np.asarray(jax.jit(lambda each: jax.lax.map(one, each))(functions), np.float64)
     return np.clip(np.nan_to_num(found, nan=_WORST), None, _WORST)
 
 
