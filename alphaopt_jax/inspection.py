@@ -27,6 +27,9 @@ def learning_rates(state: optax.OptState, params: optax.Params) -> optax.Params:
       `float32` rates, positive, in a pytree like the parameters (complex parameters have a rate for
       the real and one for the imaginary part, as a complex number). Zeros before the first step.
 
+    Raises:
+      ValueError: The state is not that of these parameters.
+
     Example:
       >>> import jax.numpy as jnp, alphaopt_jax as alphaopt
       >>> tx, params = alphaopt.alphaopt(), {"w": jnp.ones(2)}
@@ -35,8 +38,15 @@ def learning_rates(state: optax.OptState, params: optax.Params) -> optax.Params:
       (2,)
     """
     state = state_lib.find(state)
-    structure = jax.tree.structure(complex_numbers.split(params))
-    return complex_numbers.merge(jax.tree.unflatten(structure, _rates(state)))
+    leaves, structure = jax.tree.flatten(complex_numbers.split(params))
+    rates = _rates(state)
+    if len(leaves) != len(rates):
+        raise ValueError(
+            f"The state is that of {len(rates)} arrays, but params has {len(leaves)}. Pass the"
+            " parameters that AlphaOpt optimizes; under optax.partition or optax.masked these are a"
+            " part of them."
+        )
+    return complex_numbers.merge(jax.tree.unflatten(structure, rates))
 
 
 def metrics(state: optax.OptState) -> dict[str, chex.Array]:

@@ -3,8 +3,9 @@
 An observation has three parts. The *coordinate features* differ from parameter to parameter and are
 computed for every one of them, so there are few and they need only the accumulators that Adam has.
 The *context* is the same for all parameters of a leaf. The *memory* is what each leaf remembers of
-earlier steps, and what is known of the horizon. None of them changes when the loss or a leaf is
-multiplied by a constant, nor (but for the few features of `Context`) when the loss is shifted.
+earlier steps, and what is known of the horizon. None of them changes when the loss is multiplied by
+a constant, or (but for the logarithm of a leaf's scale) when a leaf is, nor (but for the few
+features of `Context`) when the loss is shifted.
 
 The meaning and order of the features is the *observation contract*: an agent is only good for the
 contract that it was trained with. Change a feature, and raise `CONTRACT_VERSION`.

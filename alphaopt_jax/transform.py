@@ -57,8 +57,8 @@ def alphaopt(
     Returns:
       An optax transformation. Its `update` needs `params`, and takes the loss as `value`; without
       `value` the agent sees no loss, and still learns from gradients unless the credit is
-      `"shared"`. A step with a `value` or a gradient that is not finite, or whose square is not,
-      changes nothing and is counted.
+      `"shared"`. A step with a `value` that is not finite, or with a leaf of gradients the sum of
+      whose squares is not, changes nothing and is counted.
 
     Raises:
       ValueError: The agent, the mask or an argument does not fit; the message says which and why.

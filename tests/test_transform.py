@@ -585,6 +585,9 @@ def test_multi_transform_gives_it_its_share():
     assert alphaopt_jax.metrics(state)["updates_made"] == 2
     descended = _run(optax.sgd(0.1), steps=2)[0]
     np.testing.assert_allclose(params["b"], descended["b"], rtol=1e-6)
+    assert set(alphaopt_jax.learning_rates(state, {"w": params["w"]})) == {"w"}
+    with pytest.raises(ValueError, match=r"of 1 arrays, but params has 2.*optax.partition"):
+        alphaopt_jax.learning_rates(state, params)
 
 
 def test_injected_hyperparameters_are_arrays_and_act():
