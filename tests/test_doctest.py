@@ -9,10 +9,29 @@ import pytest
 import alphaopt_jax
 
 
+# Examples that train something compile for several seconds.
+_SLOW = {
+    f"alphaopt_jax.{name}"
+    for name in (
+        "baselines.initializations",
+        "baselines.li_malik.guided_2016",
+        "meta.training",
+        "tasks.l2l",
+        "tasks.omniglot_episodes",
+    )
+}
+
+
 def _modules():
     yield alphaopt_jax.__name__
     for module in pkgutil.walk_packages(alphaopt_jax.__path__, f"{alphaopt_jax.__name__}."):
-        yield module.name
+        slow = [pytest.mark.slow] if module.name in _SLOW else []
+        yield pytest.param(module.name, marks=slow)
+
+
+def test_slow_modules_exist():
+    for name in _SLOW:
+        importlib.import_module(name)
 
 
 @pytest.mark.parametrize("name", list(_modules()))

@@ -109,6 +109,7 @@ def test_divergence_by_hand():
     np.testing.assert_allclose(divergence, [2.0, 0.0])
 
 
+@pytest.mark.slow
 def test_a_policy_that_is_held_to_another_moves_less_from_it_and_comes_back():
     rollout, network = _two_armed_rollout(1.0, jax.random.key(1))
     prior = policy.init_params(jax.random.key(2), network)

@@ -76,6 +76,7 @@ def test_too_few_memory_maps_are_reported_before_the_compiler_fails(monkeypatch,
         _train()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_bit_for_bit(uninterrupted, tmp_path):
     def interrupt(number, metrics):
         if number == 7:

@@ -152,7 +152,7 @@ def test_drawn_drawers_differ_and_characters_differ_more():
     assert within.mean() < 0.7 * between[~np.eye(12, dtype=bool)].mean()
 
 
-@pytest.mark.parametrize("data", ["drawn", "omniglot"])
+@pytest.mark.parametrize("data", ["drawn", pytest.param("omniglot", marks=pytest.mark.slow)])
 def test_no_character_and_no_turn_of_one_crosses(data):
     if data == "omniglot" and not _HAVE_OMNIGLOT:
         pytest.skip("Omniglot is not on this machine.")
