@@ -8,7 +8,6 @@ import pytest
 
 import alphaopt_jax
 
-
 # Examples that train something compile for several seconds.
 _SLOW = {
     f"alphaopt_jax.{name}"
