@@ -5,8 +5,9 @@ LSTM) and the learner (reinforcement learning, or backpropagation through time).
 apart: `python -m benchmarks.rl_vs_rnn` trains both networks by each of three learners, on the same
 tasks, with the same observations and actions and as many steps of tasks, three seeds each, and then
 tries them frozen on tasks that they were not trained on. It takes hours on two cores; what is
-finished is kept in `benchmarks/results/rl_vs_rnn_runs`, so that it goes on where it was stopped.
-`--quick` is a matter of minutes and shows only that it runs.
+finished is kept in `benchmarks/results/rl_vs_rnn_runs`, so that it goes on where it was stopped;
+without that folder everything is measured anew. `--quick` is a matter of minutes and shows only
+that it runs.
 """
 
 from __future__ import annotations
@@ -178,11 +179,10 @@ def try_out(
       folder: Where finished runs are kept.
     """
     found = {}
+    network_of = {cell.name: cell.network for cell in section.cells}
     for name, network in NETWORKS.items():
         jax.clear_caches()
-        for run in runs:
-            if not run.cell.startswith(f"{name}, "):
-                continue
+        for run in [run for run in runs if network_of[run.cell] == name]:
             path = training.path_of(folder, run.cell, run.rate, section.env_steps, run.seed)
 
             def measure(

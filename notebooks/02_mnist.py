@@ -43,7 +43,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from rich.progress import track
+from tqdm import tqdm
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax.tasks import datasets, mnist
@@ -60,7 +60,7 @@ BATCH = 128
 
 # %%
 data = datasets.load_mnist()
-print(f"{len(data.train_labels):,} training images from {data.source}")
+print(f"{len(data.train_labels):,} training images from {data.source.partition(' (')[0]}")
 
 generator = np.random.default_rng(0)
 
@@ -120,7 +120,7 @@ def train_step(model, optimizer, images, labels):
 
 
 nnx_losses, nnx_rates = [], []
-for images, labels in track(batches(STEPS), "NNX", total=STEPS):
+for images, labels in tqdm(batches(STEPS), "NNX", total=STEPS):
     nnx_losses.append(float(train_step(model, optimizer, images, labels)))
     nnx_rates.append(float(alphaopt.metrics(optimizer.opt_state)["mean_learning_rate"]))
 print(f"loss of the last ten steps: {np.mean(nnx_losses[-10:]):.3f}")
@@ -146,7 +146,6 @@ def linen_training(tx, seed=0):
     """Trains the same CNN, in Linen, with any optimizer; returns losses, rates and the state."""
     model = mnist.CNN()
     params = model.init(jax.random.key(seed), jnp.zeros((1, 28, 28, 1)))["params"]
-    tx = optax.with_extra_args_support(tx)
     state = TrainState.create(apply_fn=model.apply, params=params, tx=tx)
 
     @jax.jit
@@ -159,7 +158,7 @@ def linen_training(tx, seed=0):
         return state.apply_gradients(grads=grads, value=loss), loss  # was: grads=grads
 
     losses, rates = [], []
-    for images, labels in track(batches(STEPS), "Linen", total=STEPS):
+    for images, labels in tqdm(batches(STEPS), "Linen", total=STEPS):
         state, loss = train_step(state, images, labels)
         losses.append(float(loss))
         if isinstance(state.opt_state, alphaopt.AlphaOptState):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 
 import jupytext
 import nbclient
@@ -45,3 +46,21 @@ def test_is_the_same_as_its_script(path):
     script = jupytext.read(path.with_suffix(".py"))
     sources = [cell.source for cell in nbformat.read(path, as_version=4).cells]
     assert sources == [cell.source for cell in script.cells]
+
+
+@pytest.mark.parametrize("path", _NOTEBOOKS, ids=lambda path: path.stem)
+def test_is_stored_with_its_output_which_names_no_folder_of_a_machine(path):
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    outputs = [output for cell in cells for output in cell.outputs]
+    texts = [output.get("text", "") for output in outputs]
+    texts += [
+        content
+        for output in outputs
+        for kind, content in output.get("data", {}).items()
+        if kind.startswith("text/")
+    ]
+
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert not any(output.output_type == "error" for output in outputs)
+    for text in texts:
+        assert not re.search(r"""(?:^|[\s"'(>])(?:/[\w.-]+){2,}""", text), text
