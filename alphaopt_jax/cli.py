@@ -1,4 +1,4 @@
-"""The command line: `alphaopt agents`, `evaluate`, `meta-train` and `train-baseline`."""
+"""The command line: `alphaopt agents`, `evaluate`, and what trains every optimizer that ships."""
 
 from __future__ import annotations
 
@@ -92,6 +92,21 @@ class TrainBaseline:
     seed: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainFewShot:
+    """Train an agent for few drawings of new characters; run it again to go on where it stopped.
+
+    Attributes:
+      name: Which, such as "omniglot-learned"; a wrong one lists them.
+      folder: Where checkpoints, the agent, its card and initial parameters go.
+      seed: Of everything random.
+    """
+
+    name: Annotated[str, tyro.conf.Positional]
+    folder: Annotated[pathlib.Path, tyro.conf.Positional]
+    seed: int = 0
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line.
 
@@ -104,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "evaluate": Evaluate,
             "meta-train": MetaTrain,
             "train-baseline": TrainBaseline,
+            "train-few-shot": TrainFewShot,
         },
         prog="alphaopt",
         description="AlphaOpt: an optimizer that is a reinforcement-learning agent.",
@@ -114,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Evaluate: _evaluate,
         MetaTrain: _meta_train,
         TrainBaseline: _train_baseline,
+        TrainFewShot: _train_few_shot,
     }
     try:
         run[type(command)](command)
@@ -264,3 +281,14 @@ def _train_baseline(command: TrainBaseline) -> None:
     card = recipes.train_baseline(command.name, command.folder, seed=command.seed)
     path = command.folder / f"{card.name}.safetensors"
     _CONSOLE.print(f"Score {card.score:g}. The optimizer is {path}.", soft_wrap=True)
+
+
+def _train_few_shot(command: TrainFewShot) -> None:
+    from alphaopt_jax.meta import few_shot_recipes
+
+    card = few_shot_recipes.train_agent(command.name, command.folder, seed=command.seed)
+    path = command.folder / f"{card.name}.safetensors"
+    _CONSOLE.print(
+        f"Accuracy {1.0 - card.score:.1%}. The agent is {path}: use it with alphaopt(agent=...).",
+        soft_wrap=True,
+    )

@@ -38,20 +38,17 @@ class Arguments:
 def quick_plans() -> dict[str, learning.Plan]:
     """The main plan, with little of everything."""
     name, plan = next(iter(learning.PLANS.items()))
-    return {
-        name: dataclasses.replace(
-            plan,
-            num_steps=20,
-            inner_steps=3,
-            episodes=40,
-            rounds=2,
-            turns=1,
-            width=8,
-            test_episodes=6,
-            validation_episodes=4,
-            longer=40,
-        )
-    }
+    ours = dataclasses.replace(
+        plan.ours,
+        num_steps=20,
+        width=8,
+        turns=1,
+        initialization_episodes=40,
+        initialization_steps=3,
+        rounds=2,
+        validation_episodes=4,
+    )
+    return {name: dataclasses.replace(plan, ours=ours, test_episodes=6, longer=40)}
 
 
 def main(arguments: Arguments) -> int:
@@ -75,11 +72,11 @@ def main(arguments: Arguments) -> int:
     rows = omniglot_page.summarize(tested, plans)
     claims = [] if arguments.quick else omniglot_page.make_claims(rows)
     command = shlex.join(["python", "-m", "benchmarks.omniglot", *sys.argv[1:]])
-    page = omniglot_page.page(rows, plans, data.source, command)
+    page = omniglot_page.page(rows, plans, data.name, command)
     print(page)
     results_file.write(
         "omniglot",
-        rows=[*rows, {"part": "learning", "source": data.source, "histories": histories}],
+        rows=[*rows, {"part": "learning", "source": data.name, "histories": histories}],
         claims=claims,
         seeds=[omniglot_contenders.TEST_KEY],
         command=command,

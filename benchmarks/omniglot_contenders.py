@@ -15,11 +15,11 @@ import alphaopt_jax as alphaopt
 from alphaopt_jax import state as state_lib
 from alphaopt_jax.baselines import initializations, rollouts
 from alphaopt_jax.meta import few_shot
+from alphaopt_jax.meta.testing import Curves, meta_test
 from alphaopt_jax.tasks.omniglot import Omniglot
 from alphaopt_jax.tasks.omniglot_episodes import episodes
 from alphaopt_jax.tasks.task import Family
 from benchmarks import omniglot_learning as learning
-from benchmarks.omniglot_curves import Curves, meta_test
 
 ADAM, SGD = "Adam", "SGD"
 GENERAL, OWN = "AlphaOpt, shipped", "AlphaOpt, meta-trained here"
@@ -126,7 +126,7 @@ def test(
       tell: Called with what has been tested.
     """
     validation, evaluation = (
-        episodes(characters, plan.protocol, width=plan.width)
+        episodes(characters, plan.ours.protocol, width=plan.ours.width)
         for characters in (data.validation, data.test)
     )
 
@@ -140,7 +140,7 @@ def test(
             key=jax.random.key(key),
             num_episodes=number,
             num_steps=steps,
-            every=plan.looks * (steps // plan.num_steps),
+            every=plan.looks * (steps // plan.ours.num_steps),
             initial_params=contender.initial_params,
             learned=_agent_in if contender.is_agent else None,
             at_once=min(number, _AT_ONCE),
@@ -149,18 +149,20 @@ def test(
     def of_one(contender: Contender) -> Tested:
         chosen = contender.made_of[0]
         if len(contender.made_of) > 1:
-            tuning = validation, _TUNING_KEY, plan.validation_episodes, plan.num_steps
+            tuning = validation, _TUNING_KEY, plan.ours.validation_episodes, plan.ours.num_steps
             scores = [
-                run(contender, each, *tuning).accuracy(plan.num_steps).mean()
+                run(contender, each, *tuning).accuracy(plan.ours.num_steps).mean()
                 for each in contender.made_of
             ]
             chosen = contender.made_of[int(np.argmax(scores))]
-        curves = run(contender, chosen, evaluation, TEST_KEY, plan.test_episodes, plan.num_steps)
+        curves = run(
+            contender, chosen, evaluation, TEST_KEY, plan.test_episodes, plan.ours.num_steps
+        )
         longer = None
         if plan.longer:
             number = max(plan.test_episodes // 10, 2)
             longer = run(contender, chosen, evaluation, TEST_KEY, number, plan.longer)
-        tell(f"{plan.protocol.name}: {contender.optimizer}, {contender.start} start")
+        tell(f"{plan.ours.protocol.name}: {contender.optimizer}, {contender.start} start")
         return Tested(contender, chosen if len(contender.made_of) > 1 else None, curves, longer)
 
     return [of_one(contender) for contender in found]
@@ -176,7 +178,7 @@ def _agent_maker(like: alphaopt.Agent, plan: learning.Plan) -> rollouts.Optimize
     """Makes the frozen optimizer of an agent's parameters; one program serves all agents."""
 
     def make(params: Any) -> optax.GradientTransformation:
-        return few_shot.frozen(dataclasses.replace(like, params=params), plan.num_steps)
+        return few_shot.frozen(dataclasses.replace(like, params=params), plan.ours.num_steps)
 
     return make
 

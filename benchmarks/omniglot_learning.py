@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import optax
 
 from alphaopt_jax.baselines import initializations, rollouts
-from alphaopt_jax.meta import few_shot
+from alphaopt_jax.meta import few_shot, few_shot_recipes
+from alphaopt_jax.meta.few_shot import FewShotConfig
 from alphaopt_jax.tasks.omniglot import Omniglot
-from alphaopt_jax.tasks.omniglot_episodes import MULTI_SHOT, Protocol, episodes
+from alphaopt_jax.tasks.omniglot_episodes import episodes
 from alphaopt_jax.tasks.omniglot_episodes import few_shot as few_shot_protocol
 
 SINGLE_RATE = 0.1
@@ -23,53 +24,57 @@ SINGLE_RATE = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How a protocol is learned and tested; the same for all.
+    """How a protocol is learned and tested.
 
     Attributes:
-      protocol: What an episode consists of.
-      num_steps: Steps of training in a meta-test.
-      inner_steps: Steps of an episode through which initial parameters learn.
-      episodes: That they learn from, in all.
-      learning_rate: Of what moves them.
-      rounds: Of the agent's learning, in all.
-      turns: In which initial parameters and agent learn.
-      width: Filters of each of the network's convolutions.
+      ours: How AlphaOpt learns, with initial parameters. Its rivals learn from as many episodes,
+        through as many steps of them.
       test_episodes: Of the meta-test.
-      validation_episodes: To choose by.
       longer: Steps of a longer meta-test, or 0 for none.
     """
 
-    protocol: Protocol
-    num_steps: int
-    inner_steps: int
-    episodes: int
-    learning_rate: float = 2e-3
-    rounds: int = 40
-    turns: int = 2
-    width: int = 32
+    ours: FewShotConfig
     test_episodes: int = 600
-    validation_episodes: int = 40
     longer: int = 0
 
     @property
     def looks(self) -> int:
         """Updates between two looks at the queries."""
-        return max(self.num_steps // 10, 1)
+        return max(self.ours.num_steps // 10, 1)
+
+    @property
+    def episodes(self) -> int:
+        """That initial parameters learn from, in all."""
+        return self.ours.turns * self.ours.initialization_episodes
+
+    @property
+    def rounds(self) -> int:
+        """Of the agent's learning, in all."""
+        return self.ours.turns * self.ours.rounds
+
+
+def _few_shot_plan(ways: int, shots: int, episodes: int) -> Plan:
+    return Plan(
+        FewShotConfig(
+            few_shot_protocol(ways, shots),
+            num_steps=10,
+            width=32,
+            initialization_episodes=episodes // 2,
+            initialization_steps=5,
+            initialization_rate=2e-3,
+            rounds=20,
+        )
+    )
 
 
 PLANS: Mapping[str, Plan] = {
-    plan.protocol.name: plan
+    plan.ours.protocol.name: plan
     for plan in (
-        Plan(MULTI_SHOT, num_steps=100, inner_steps=10, episodes=8000, longer=500),
-        *(
-            Plan(few_shot_protocol(ways, shots), num_steps=10, inner_steps=5, episodes=episodes)
-            for ways, shots, episodes in (
-                (5, 1, 16000),
-                (5, 5, 8000),
-                (20, 1, 6000),
-                (20, 5, 3000),
-            )
-        ),
+        Plan(few_shot_recipes.CONFIGS[few_shot_recipes.LEARNED], longer=500),
+        _few_shot_plan(5, 1, 16000),
+        _few_shot_plan(5, 5, 8000),
+        _few_shot_plan(20, 1, 6000),
+        _few_shot_plan(20, 5, 3000),
     )
 }
 """By the protocol's name; the first is the main one."""
@@ -112,19 +117,20 @@ def learn_rival(
     rival: Rival, plan: Plan, data: Omniglot, folder: Path
 ) -> initializations.InitializationResult:
     """Learns initial parameters, or goes on with what is in `folder`."""
+    ours = plan.ours
     training, validation = (
-        episodes(characters, plan.protocol, width=plan.width)
+        episodes(characters, ours.protocol, width=ours.width)
         for characters in (data.training, data.validation)
     )
     # Reptile's moves are shares of a way, those of the others Adam's steps.
-    rate = 0.5 if rival.direction == "end" else plan.learning_rate
+    rate = 0.5 if rival.direction == "end" else ours.initialization_rate
     config = initializations.InitializationConfig(
         rival.direction,
-        plan.inner_steps,
+        ours.initialization_steps,
         episodes=plan.episodes,
         learning_rate=rate,
         validate_every=max(plan.episodes // 20 // 4 * 4, 4),
-        validation_episodes=plan.validation_episodes,
+        validation_episodes=ours.validation_episodes,
     )
     return initializations.train_initialization(
         training,
@@ -132,8 +138,8 @@ def learn_rival(
         rival.make,
         rival.made_of,
         config,
-        label=f"{rival.name}, {plan.protocol.name}",
-        folder=folder / f"{_slug(plan.protocol.name)}-{_slug(rival.name)}",
+        label=f"{rival.name}, {ours.protocol.name}",
+        folder=folder / f"{_slug(ours.protocol.name)}-{_slug(rival.name)}",
     )
 
 
@@ -141,20 +147,9 @@ def learn_agent(
     plan: Plan, data: Omniglot, folder: Path, *, initialization: bool
 ) -> few_shot.FewShotResult:
     """Meta-trains AlphaOpt, with or without initial parameters, or reads what was trained."""
-    turns = plan.turns if initialization else 0
-    config = few_shot.FewShotConfig(
-        plan.protocol,
-        plan.num_steps,
-        width=plan.width,
-        turns=turns,
-        initialization_episodes=plan.episodes // max(turns, 1),
-        initialization_steps=plan.inner_steps,
-        initialization_rate=plan.learning_rate,
-        rounds=plan.rounds // max(turns, 1),
-        validation_episodes=plan.validation_episodes,
-    )
+    config = plan.ours if initialization else plan.ours.without_initialization()
     kind = "learned" if initialization else "random"
-    place = folder / f"{_slug(plan.protocol.name)}-alphaopt-{kind}"
+    place = folder / f"{_slug(plan.ours.protocol.name)}-alphaopt-{kind}"
     return few_shot.train_few_shot(data, config, folder=place)
 
 

@@ -46,7 +46,7 @@ def summarize(
     for name, each in tested.items():
         plan = plans[name]
         for one in each:
-            final = 100.0 * one.curves.accuracy(plan.num_steps)
+            final = 100.0 * one.curves.accuracy(plan.ours.num_steps)
             longer = None if one.longer is None else 100.0 * one.longer.accuracies[:, -1]
             rows.append(
                 {
@@ -57,7 +57,7 @@ def summarize(
                     "chosen": one.chosen,
                     "accuracy": float(final.mean()),
                     "interval": intervals.half_interval(final),
-                    "area": float(100.0 * one.curves.area(plan.num_steps).mean()),
+                    "area": float(100.0 * one.curves.area(plan.ours.num_steps).mean()),
                     "longer": None if longer is None else float(longer.mean()),
                     "longer_interval": None if longer is None else intervals.half_interval(longer),
                     "episodes": len(final),
@@ -180,7 +180,7 @@ def page(rows: Sequence[Row], plans: Mapping[str, Plan], source: str, command: s
         mine = [row for row in rows if row["protocol"] == protocol]
         more = f"; the last column after {plan.longer}" if plan.longer else ""
         sections.append(
-            f"## {protocol}\n\n{plan.num_steps} steps on each episode, {mine[0]['episodes']}"
+            f"## {protocol}\n\n{plan.ours.num_steps} steps on each episode, {mine[0]['episodes']}"
             f" episodes{more}. Initial parameters were learned from {plan.episodes} episodes, the"
             f" agent in {plan.rounds} rounds.\n\n" + results_file.markdown_table(mine, COLUMNS)
         )

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 import numpy as np
 
+from alphaopt_jax import plotting
 from alphaopt_jax.plotting import style
 from benchmarks.omniglot_contenders import LEARNED, OWN, RANDOM, Tested
 
@@ -23,34 +24,19 @@ def write(
     style.save_png(learning_figure(histories), folder / "omniglot_learning.png")
 
 
-@style.styled
 def curves_figure(tested: Mapping[str, Sequence[Tested]]) -> Figure:
-    """Accuracy along the steps of a meta-test: a panel for each protocol and kind of start."""
-    figure = style.new_figure((4.2 * len(tested), 6.4), "New characters from few drawings")
-    panels = figure.subplots(2, len(tested), squeeze=False, sharey="col")
-    for column, (name, each) in enumerate(tested.items()):
-        for row, is_random in enumerate((True, False)):
-            panel = panels[row, column]
+    """Accuracy along the steps of a meta-test: a row for each protocol, by kind of start."""
+    panels: dict[str, dict[str, np.ndarray]] = {}
+    steps = {}
+    for name, each in tested.items():
+        for start, is_random in (("random start", True), ("learned starts", False)):
             shown = [one for one in each if (one.contender.start == RANDOM) == is_random]
-            names = {_label(one): None for one in shown}
-            for one in shown:
-                accuracies = 100.0 * one.curves.accuracies
-                mean = accuracies.mean(axis=0)
-                half = 1.96 * accuracies.std(axis=0, ddof=1) / np.sqrt(len(accuracies))
-                is_own = one.contender.optimizer == OWN
-                label = _label(one)
-                color = style.COLORS["AlphaOpt"] if is_own else style.color_of(label, names)
-                width = 2.2 if is_own else 1.2
-                panel.plot(one.curves.steps, mean, color=color, lw=width, label=label)
-                panel.fill_between(
-                    one.curves.steps, mean - half, mean + half, color=color, alpha=0.15, lw=0
-                )
-            start = "random start" if is_random else "learned starts"
-            panel.set(title=f"{name}, {start}", xlabel="step")
-            panel.legend(fontsize=7, loc="lower right")
-        panels[0, column].set_ylabel("accuracy on queries, %")
-        panels[1, column].set_ylabel("accuracy on queries, %")
-    return figure
+            title = f"{name}, {start}"
+            panels[title] = {_label(one): one.curves.accuracies for one in shown}
+            steps[title] = shown[0].curves.steps
+    return plotting.accuracies_figure(
+        panels, steps, title="New characters from few drawings", emphasized=OWN, columns=2
+    )
 
 
 @style.styled

@@ -8,10 +8,12 @@ import optax
 import pytest
 
 import alphaopt_jax as alphaopt
+from alphaopt_jax import cli
 from alphaopt_jax import state as state_lib
-from alphaopt_jax.meta import MetaConfig, few_shot
+from alphaopt_jax.cards import load_card
+from alphaopt_jax.meta import MetaConfig, few_shot, few_shot_recipes
+from alphaopt_jax.meta.testing import meta_test
 from alphaopt_jax.tasks import omniglot, omniglot_episodes
-from benchmarks.omniglot_curves import meta_test
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +49,20 @@ def _differ(tree, other):
     )
 
 
-def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path):
+def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(omniglot, "load_omniglot", lambda: data)
+    small = few_shot_recipes._recipe(_CONFIG, "Small.", "Everything.")
+    monkeypatch.setattr(few_shot_recipes, "RECIPES", {"small": small})
+
+    cli.main(["train-few-shot", "small", str(tmp_path)])
+
+    card = load_card("small", tmp_path)
+    assert (card.rounds, card.env_steps) == (2, 48)
+    assert card.trained_on == ["3-way 2-shot: training alphabets of drawn by a program"]
+    assert card.command == "alphaopt train-few-shot small runs/small --seed 0"
+    assert "small.safetensors" in capsys.readouterr().out
+
+    # What is in the folder is not learned again.
     result = few_shot.train_few_shot(data, _CONFIG, folder=tmp_path, show=False)
 
     assert [line["part"] for line in result.history] == ["start", "initialization", "agent"]
@@ -56,13 +71,11 @@ def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path):
     assert [line["env_steps"] for line in result.history] == [0.0, 16.0, 48.0]
     accuracies = [line["accuracy"] for line in result.history]
     assert result.accuracy == max(accuracies[1:])
-    assert result.initial_params is not None
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0-agent", "0-initialization"]
-
-    again = few_shot.train_few_shot(data, _CONFIG, folder=tmp_path, show=False)
-
-    assert again.history == result.history
-    assert not _differ(again.agent.params, result.agent.params)
+    assert result.accuracy == pytest.approx(1.0 - card.score, abs=1e-4)
+    agent = alphaopt.load_agent(tmp_path / "small.safetensors")
+    assert not _differ(agent.params, result.agent.params)
+    params = few_shot.load_initial_params(tmp_path / "initial_params" / "small.safetensors")
+    assert not _differ(params, result.initial_params)
 
 
 def test_without_turns_the_agent_learns_alone(data):
@@ -135,3 +148,15 @@ def test_agent_of_a_meta_test_is_bit_by_bit_the_same_before_and_after(family):
     )
     with pytest.raises(RuntimeError, match="The agent changed during a meta-test"):
         _test(family, learning, learned=params)
+
+
+def test_both_agents_that_ship_learn_as_long():
+    learned, alone = (
+        few_shot_recipes.CONFIGS[name]
+        for name in (few_shot_recipes.LEARNED, few_shot_recipes.RANDOM)
+    )
+
+    assert alone.turns == 0
+    assert alone.rounds == learned.turns * learned.rounds
+    with pytest.raises(SystemExit, match="No few-shot agent has the name 'none'; there are"):
+        cli.main(["train-few-shot", "none", "runs/none"])

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from alphaopt_jax.meta.testing import Curves
 from benchmarks import omniglot as benchmark
 from benchmarks import omniglot_contenders as contenders
 from benchmarks import omniglot_learning as learning
 from benchmarks import omniglot_page, omniglot_pictures
-from benchmarks.omniglot_curves import Curves
 
 _MAIN = next(iter(learning.PLANS))
 _ACCURACIES = {
@@ -26,7 +26,7 @@ _ACCURACIES = {
 
 
 def _tested(plan, episodes=4):
-    steps = tuple(range(0, plan.num_steps + 1, plan.looks))
+    steps = tuple(range(0, plan.ours.num_steps + 1, plan.looks))
     found = []
     for (start, optimizer), end in _ACCURACIES.items():
         curve = np.linspace(0.05, end, len(steps)) + 0.01 * np.arange(episodes)[:, None]
@@ -115,4 +115,4 @@ def test_quick_plan_is_small_and_of_the_main_protocol():
 
     assert list(plans) == [_MAIN]
     assert plans[_MAIN].episodes <= 40
-    assert plans[_MAIN].longer > plans[_MAIN].num_steps
+    assert plans[_MAIN].longer > plans[_MAIN].ours.num_steps

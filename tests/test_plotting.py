@@ -86,6 +86,38 @@ def test_curves_show_the_mean_over_seeds():
     assert names == ["Adam", "SGD"]
 
 
+def test_accuracies_are_shown_in_percent_and_ours_are_thick():
+    shares = np.tile(np.linspace(0.2, 0.8, 3), (5, 1)) + 0.01 * np.arange(5)[:, None]
+    by_optimizer = {"AlphaOpt, other": shares, "AlphaOpt": shares + 0.1, "Adam": shares - 0.1}
+
+    figure = plotting.accuracies_figure(
+        {"one": by_optimizer, "two": by_optimizer},
+        {"one": (0, 10, 20), "two": (0, 1, 2)},
+        title="Learning",
+        emphasized="AlphaOpt",
+    )
+
+    one, two = figure.axes
+    other, ours, adam = one.lines
+    np.testing.assert_allclose(adam.get_ydata(), [12.0, 42.0, 72.0])
+    assert list(two.lines[0].get_xdata()) == [0, 1, 2]
+    assert other.get_linewidth() == ours.get_linewidth() > adam.get_linewidth()
+    assert len({line.get_color() for line in one.lines}) == 3
+
+
+def test_characters_stand_in_columns():
+    drawings = np.zeros((3, 4, 28, 28))
+    drawings[2, 1, 5, 6] = 1.0
+
+    figure = plotting.characters_figure(drawings, support=2, title="An episode")
+
+    (panel,) = figure.axes
+    sheet = np.asarray(panel.images[0].get_array())
+    assert sheet.shape == (4 * 32, 3 * 32)
+    # The third character's column, the second person's row, within a frame two pixels wide.
+    assert np.argwhere(sheet == 0.0).tolist() == [[32 + 2 + 5, 2 * 32 + 2 + 6]]
+
+
 def test_animation_has_the_frames_asked_for(tmp_path):
     episodes = [_trace(steps=steps).points for steps in (40, 20, 10)]
 

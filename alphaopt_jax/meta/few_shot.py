@@ -67,6 +67,10 @@ class FewShotConfig:
     start: str = "base"
     validation_episodes: int = 40
 
+    def without_initialization(self) -> FewShotConfig:
+        """Returns the same for an agent that learns alone, in as many rounds."""
+        return dataclasses.replace(self, turns=0, rounds=max(self.turns, 1) * self.rounds)
+
     @property
     def meta_config(self) -> MetaConfig:
         """Those of the agent's learning, for episodes of this length."""

@@ -12,6 +12,7 @@ from alphaopt_jax.plotting.agents import (
     rates_figure,
 )
 from alphaopt_jax.plotting.animation import learning_animation
+from alphaopt_jax.plotting.few_shot import accuracies_figure, characters_figure
 from alphaopt_jax.plotting.landscapes import (
     Trace,
     draw_terrain,
@@ -24,6 +25,8 @@ from alphaopt_jax.plotting.training import learning_figure, panels_figure, train
 
 __all__ = [
     "Trace",
+    "accuracies_figure",
+    "characters_figure",
     "draw_terrain",
     "landscape_figure",
     "learning_animation",

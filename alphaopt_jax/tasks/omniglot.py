@@ -73,6 +73,11 @@ class Omniglot(NamedTuple):
     test: Characters
     source: str
 
+    @property
+    def name(self) -> str:
+        """What `source` says without the place: "Omniglot", or "drawn by a program"."""
+        return self.source.partition(" (")[0]
+
 
 def load_omniglot(data_dir: str | os.PathLike[str] | None = None) -> Omniglot:
     """Loads Omniglot, or draws characters like it where it cannot be had.
@@ -135,7 +140,7 @@ def drawn() -> Omniglot:
     """Characters that a program draws, in as many alphabets as Omniglot's.
 
     Example:
-      >>> drawn().source
+      >>> drawn().name
       'drawn by a program'
     """
     parts = [

@@ -1,0 +1,102 @@
+"""How each agent that is meant for new characters is trained, by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import os
+import pathlib
+
+from alphaopt_jax import agent as agent_lib
+from alphaopt_jax import cards, recipes
+from alphaopt_jax.meta import few_shot
+from alphaopt_jax.meta.few_shot import FewShotConfig
+from alphaopt_jax.recipes import Recipe, Trained
+from alphaopt_jax.tasks import omniglot
+from alphaopt_jax.tasks.omniglot_episodes import MULTI_SHOT
+
+LEARNED = "omniglot-learned"
+"""An agent with initial parameters that belong to it."""
+RANDOM = "omniglot-random"
+"""An agent that trains fresh networks."""
+
+_LEARNED_CONFIG = FewShotConfig(
+    MULTI_SHOT,
+    num_steps=100,
+    width=32,
+    initialization_episodes=4000,
+    initialization_steps=10,
+    initialization_rate=2e-3,
+    rounds=20,
+)
+CONFIGS: Mapping[str, FewShotConfig] = {
+    LEARNED: _LEARNED_CONFIG,
+    RANDOM: _LEARNED_CONFIG.without_initialization(),
+}
+"""The constants of each."""
+
+
+def train_agent(
+    name: str, folder: str | os.PathLike[str], *, seed: int = 0, show: bool = True
+) -> cards.Card:
+    """Meta-trains one of `RECIPES`, and writes agent, card and initial parameters into a folder.
+
+    Args:
+      name: Which.
+      folder: Where; initial parameters go to its folder `initial_params`. A training that was
+        interrupted goes on from what it finds there.
+      seed: Of everything random.
+      show: Whether to show progress.
+
+    Returns:
+      The card.
+
+    Raises:
+      ValueError: There is no such recipe.
+    """
+    return recipes.follow(
+        RECIPES, name, folder, what="few-shot agent", command="train-few-shot", seed=seed, show=show
+    )
+
+
+def _recipe(config: FewShotConfig, summary: str, *weaknesses: str) -> Recipe:
+    def train(seed: int, folder: pathlib.Path, show: bool) -> Trained:
+        data = omniglot.load_omniglot()
+        result = few_shot.train_few_shot(data, config, seed=seed, folder=folder, show=show)
+
+        def save(path: pathlib.Path) -> None:
+            agent_lib.save_agent(path, result.agent)
+            if result.initial_params is not None:
+                beside = path.parent / "initial_params"
+                beside.mkdir(exist_ok=True)
+                few_shot.save_initial_params(beside / path.name, result.initial_params)
+
+        last = result.history[-1]
+        return Trained(
+            save=save,
+            trained_on=[f"{config.protocol.name}: training alphabets of {data.name}"],
+            selected_on=[f"{config.protocol.name}: validation alphabets"],
+            rounds=max(config.turns, 1) * config.rounds,
+            env_steps=int(last["env_steps"]),
+            # Of cards, the lower the better.
+            score=1.0 - result.accuracy,
+        )
+
+    return Recipe(summary, weaknesses, train)
+
+
+_ONE_NETWORK = "It was trained on one network, of four convolutions of {} filters."
+RECIPES: Mapping[str, Recipe] = {
+    LEARNED: _recipe(
+        CONFIGS[LEARNED],
+        "AlphaOpt for 20 new characters of an alphabet in 100 steps, with initial parameters that"
+        " it was trained with.",
+        _ONE_NETWORK.format(_LEARNED_CONFIG.width),
+        "From other initial parameters use the general agent.",
+    ),
+    RANDOM: _recipe(
+        CONFIGS[RANDOM],
+        "AlphaOpt for 20 new characters of an alphabet in 100 steps, from fresh networks.",
+        _ONE_NETWORK.format(_LEARNED_CONFIG.width),
+    ),
+}
+"""The agents by name."""
