@@ -22,6 +22,8 @@ from alphaopt_jax import memory as memory_lib
 from alphaopt_jax import observation, policy, samples
 from alphaopt_jax.config import AlphaOptConfig
 
+_LARGEST = 6e4  # Of the numbers of float16.
+
 
 class Sight(NamedTuple):
     """What the agent sees of a model of L leaves at one step, by a sample of P parameters of each.
@@ -191,15 +193,20 @@ def learning_rates(
       config: The constants.
 
     Returns:
-      Positive `float32` rates of the actions' shape.
+      Positive `float32` rates of the actions' shape; 0 where a scale or an action is no number.
     """
     base = jnp.minimum(multiplier * config.relative_step, config.max_relative_step)
-    return scales * schedule * base * jnp.exp(log_rates)
+    rates = scales * schedule * base * jnp.exp(log_rates)
+    return jnp.where(jnp.isfinite(rates), rates, 0.0)
 
 
 def relative(log_rate: chex.Array, leaf_log_rate: chex.Array) -> chex.Array:
-    """The factor between a parameter's rate and its leaf's, as it is kept: `float16`."""
-    return jnp.exp(log_rate - leaf_log_rate).astype(jnp.float16)
+    """The factor between a parameter's rate and its leaf's, as it is kept: `float16`.
+
+    It is finite whatever the agent says. Where that is no number, the parameter is not moved.
+    """
+    factor = jnp.exp(log_rate - leaf_log_rate)
+    return jnp.where(jnp.isnan(factor), 0.0, jnp.minimum(factor, _LARGEST)).astype(jnp.float16)
 
 
 def looks(updates_made: chex.Array, config: AlphaOptConfig) -> chex.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import complex_numbers, memory
+from alphaopt_jax import complex_numbers, guard, memory
 from alphaopt_jax import state as state_lib
 
 _SMALLEST = 6e-8  # Of the positive numbers of float16.
@@ -57,9 +57,10 @@ def metrics(state: optax.OptState) -> dict[str, chex.Array]:
 
     Returns:
       A flat dict of `float32[]`: `mean_learning_rate` over all parameters, `mean_log_rate` (mean
-      action), `updates_made`, `updates_skipped`; and of an agent that learns also `reward` (its
-      estimate of how much the last step decreased the loss), `policy_loss`, `value_loss`,
-      `rounds` of learning.
+      action), `updates_made`, `updates_skipped`, `brake` (what the guard multiplied all rates by:
+      1 unless the loss has risen far above its recent best); and of an agent that learns also
+      `reward` (its estimate of how much the last step decreased the loss), `policy_loss`,
+      `value_loss`, `rounds` of learning.
     """
     state = state_lib.find(state)
     rates = _rates(state)
@@ -75,6 +76,7 @@ def metrics(state: optax.OptState) -> dict[str, chex.Array]:
         "mean_log_rate": jnp.where(decided, sum(log_rates, start=jnp.zeros(())) / count, 0.0),
         "updates_made": state.updates_made,
         "updates_skipped": state.updates_skipped,
+        "brake": state.guard.brake,
     }
     learner = state.learner
     if learner is not None:
@@ -139,6 +141,7 @@ def new_episode(state: optax.OptState) -> optax.OptState:
         agent=old.agent,
         limits=old.limits,
         loss_history=memory.empty_loss_history(),
+        guard=guard.init(len(old.leaf_rates)),
         direction=direction,
         learner=learner,
     )

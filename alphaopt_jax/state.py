@@ -8,7 +8,7 @@ import chex
 import jax
 import optax
 
-from alphaopt_jax import learning, memory
+from alphaopt_jax import guard, learning, memory
 
 
 class LearnerState(NamedTuple):
@@ -68,6 +68,7 @@ class AlphaOptState(NamedTuple):
       limits: What the agent was made for.
       leaf_memory: What every leaf remembers of earlier steps.
       loss_history: Moving averages of the loss.
+      guard: What bounds the harm of a step.
       direction: State of `AlphaOptConfig.direction`, or None.
       learner: None for a frozen agent.
     """
@@ -84,6 +85,7 @@ class AlphaOptState(NamedTuple):
     limits: AgentLimits
     leaf_memory: memory.LeafMemory
     loss_history: memory.LossHistory
+    guard: guard.GuardState
     direction: optax.OptState | None
     learner: LearnerState | None
 

@@ -10,17 +10,18 @@ and, now and then, a look at it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-import functools
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from alphaopt_jax import (
     acting,
     complex_numbers,
+    guard,
     looking,
     memory,
     observation,
@@ -61,6 +62,7 @@ class _Pace(NamedTuple):
       second_weight: What is added of the squared gradients.
       momentum_scale: Corrects the first moments for their start.
       second_moment_scale: Corrects the second moments.
+      gradient_factors: What each leaf's gradients are multiplied by, one `float32[]` for each.
     """
 
     usable: chex.Array
@@ -71,6 +73,7 @@ class _Pace(NamedTuple):
     second_weight: chex.Array
     momentum_scale: chex.Array
     second_moment_scale: chex.Array
+    gradient_factors: tuple[chex.Array, ...]
 
 
 class _Plan(NamedTuple):
@@ -80,7 +83,10 @@ class _Plan(NamedTuple):
       pace: The scalars.
       numbers: Of the leaves, from 0, each `int32[]`. What comes out of a conditional is no constant
         to a compiler: so leaves of one shape are computed by one program, compiled once.
-      rates: Of the leaves, signed like the user's `learning_rate`, `float32[L]`.
+      rates: Of the leaves, positive, `float32[L]`.
+      largest_rates: What no parameter's rate exceeds: a factor that is held can belong to another
+        rate of its leaf. `float32[L]`.
+      sign: Of the user's `learning_rate`, `float32[]`.
       decays: The leaves' weight decay, `float32[L]`, or None.
       decision: `[L, H]` and `[L]`, what the leaves' parameters need of it.
       statistics: Each `float32[L]`.
@@ -90,6 +96,8 @@ class _Plan(NamedTuple):
     pace: _Pace
     numbers: tuple[chex.Array, ...]
     rates: chex.Array
+    largest_rates: chex.Array
+    sign: chex.Array
     decays: chex.Array | None
     decision: policy.LeafDecision
     statistics: observation.LeafStatistics
@@ -134,10 +142,20 @@ def step(
         directions = jax.tree.leaves(moved)
 
     sampling = samples.of_shapes([leaf.shape for leaf in grads])
+    energies = _energies(grads)
     plan = jax.lax.cond(
-        _all_usable(grads, loss),
+        _all_usable(energies, loss),
         lambda: _decide(
-            design, sampling, grads, param_leaves, directions, state, loss, multiplier, decays
+            design,
+            sampling,
+            grads,
+            energies,
+            param_leaves,
+            directions,
+            state,
+            loss,
+            multiplier,
+            decays,
         ),
         lambda: _stand_still(design, sampling, state, decays),
     )
@@ -148,7 +166,8 @@ def step(
     squares = jax.tree.leaves(state.squared_gradient_average)
     seed = state.updates_made.astype(jnp.uint32)
     moments = [
-        _accumulate(pace, *leaf, seed) for leaf in zip(grads, averages, squares, strict=True)
+        _accumulate(pace, *leaf, seed)
+        for leaf in zip(pace.gradient_factors, grads, averages, squares, strict=True)
     ]
     leaves = [
         observation.Coordinates(param, grad, first, second)
@@ -189,6 +208,7 @@ def step(
         if plan.decays is not None:
             direction = direction + plan.decays[number] * leaf.param.astype(jnp.float32)
         rate = plan.rates[number] * factor.astype(jnp.float32)
+        rate = plan.sign * jnp.minimum(rate, plan.largest_rates[number])
         steps.append((rate * direction).astype(leaf.grad.dtype))
 
     def like_state(leaves: Sequence[chex.Array]) -> chex.ArrayTree:
@@ -209,6 +229,7 @@ def _decide(
     design: Design,
     sampling: samples.Sampling,
     grads: Sequence[chex.Array],
+    energies: chex.Array,
     params: Sequence[chex.Array],
     directions: Sequence[chex.Array] | None,
     state: AlphaOptState,
@@ -223,9 +244,10 @@ def _decide(
     momentum_scale, second_moment_scale = observation.start_corrections(number, config)
 
     # Observe.
+    gradient_factors, guarded = guard.bound_gradients(state.guard, energies, number, config)
     sample = observation.accumulate(
         samples.read(params, sampling),
-        samples.read(grads, sampling),
+        gradient_factors[:, None] * samples.read(grads, sampling),
         state.sampled_moments[0],
         state.sampled_moments[1],
         config,
@@ -241,12 +263,22 @@ def _decide(
         config,
     )
 
+    if loss is not None:
+        guarded = guard.watch_loss(guarded, loss, state.loss_history.fast, sight.history.fast)
+
     # Act.
     decision = policy.decide_leaves(state.agent, sight.context, sight.memory_features, network)
     leaf_log_rates = acting.leaf_log_rates(state.agent, network, sight, decision, sampling)
     schedule = observation.schedule(number, design.num_steps, design.anytime_steps)
-    leaf_rates = acting.learning_rates(
-        leaf_log_rates, sight.statistics.scale, jnp.abs(multiplier), schedule, config
+    leaf_rates, largest_rates = (
+        acting.learning_rates(
+            log_rates,
+            sight.statistics.scale,
+            jnp.abs(multiplier),
+            schedule * guarded.brake,
+            config,
+        )
+        for log_rates in (leaf_log_rates, jnp.full_like(leaf_log_rates, network.max_log_rate))
     )
 
     # Learn, from the steps before this one.
@@ -274,6 +306,7 @@ def _decide(
         second_weight=jnp.asarray(1.0 - config.squared_gradient_decay, jnp.float32),
         momentum_scale=momentum_scale,
         second_moment_scale=second_moment_scale,
+        gradient_factors=tuple(gradient_factors),
     )
     new_state = _small(state)._replace(
         updates_made=state.updates_made + 1,
@@ -283,12 +316,15 @@ def _decide(
         sampled_moments=jnp.stack([sample.first_moment, sample.second_moment]),
         leaf_memory=memory.remember_rates(sight.memory, leaf_log_rates),
         loss_history=sight.history,
+        guard=guarded,
         learner=learner,
     )
     return _Plan(
         pace=pace,
         numbers=_numbers(sampling),
-        rates=jnp.sign(multiplier) * leaf_rates,
+        rates=leaf_rates,
+        largest_rates=largest_rates,
+        sign=jnp.sign(multiplier),
         decays=_stack(decays),
         decision=decision,
         statistics=sight.statistics,
@@ -306,9 +342,21 @@ def _stand_still(
     zero, one = jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)
     none = jnp.zeros((len(sampling.shapes),), jnp.float32)
     return _Plan(
-        pace=_Pace(jnp.asarray(False), jnp.asarray(False), one, zero, one, zero, zero, one),
+        pace=_Pace(
+            jnp.asarray(False),
+            jnp.asarray(False),
+            one,
+            zero,
+            one,
+            zero,
+            zero,
+            one,
+            (one,) * len(sampling.shapes),
+        ),
         numbers=_numbers(sampling),
         rates=none,
+        largest_rates=none,
+        sign=one,
         decays=_stack(decays),
         decision=policy.LeafDecision(
             jnp.zeros((*none.shape, design.network.actor_hidden), jnp.float32), none
@@ -330,10 +378,15 @@ def _small(state: AlphaOptState) -> AlphaOptState:
 
 
 def _accumulate(
-    pace: _Pace, grad: chex.Array, first: chex.Array, second: chex.Array, seed: chex.Array
+    pace: _Pace,
+    factor: chex.Array,
+    grad: chex.Array,
+    first: chex.Array,
+    second: chex.Array,
+    seed: chex.Array,
 ) -> tuple[chex.Array, chex.Array]:
     """Both moments of one leaf, in the type in which they are kept."""
-    grad = jnp.where(pace.usable, grad.astype(jnp.float32), 0.0)
+    grad = jnp.where(pace.usable, factor * grad.astype(jnp.float32), 0.0)
     new_first = pace.first_decay * first + pace.first_weight * grad
     new_second = pace.second_decay * second + pace.second_weight * jnp.square(grad)
     return (
@@ -342,14 +395,21 @@ def _accumulate(
     )
 
 
-def _all_usable(grads: Sequence[chex.Array], loss: chex.Array | None) -> chex.Array:
+def _energies(grads: Sequence[chex.Array]) -> chex.Array:
+    """Mean squared gradient of every leaf, `float32[L]`."""
+    return jnp.stack(
+        [
+            jnp.sum(jnp.square(leaf.astype(jnp.float32))) / np.float32(max(leaf.size, 1))
+            for leaf in grads
+        ]
+    )
+
+
+def _all_usable(energies: chex.Array, loss: chex.Array | None) -> chex.Array:
     """Whether everything is finite, the squares that the second moments take included."""
-    squares = (jnp.square(leaf.astype(jnp.float32)) for leaf in grads)
     # A sum is finite only where all its terms are, and cheaper than asking each one.
-    finite = [jnp.isfinite(jnp.sum(each)) for each in squares]
-    if loss is not None:
-        finite.append(jnp.isfinite(loss))
-    return functools.reduce(jnp.logical_and, finite)
+    finite = jnp.all(jnp.isfinite(energies))
+    return finite if loss is None else finite & jnp.isfinite(loss)
 
 
 def _float32(leaf: observation.Coordinates) -> observation.Coordinates:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import arguments, complex_numbers, memory, policy, samples, stepping
+from alphaopt_jax import arguments, complex_numbers, guard, memory, policy, samples, stepping
 from alphaopt_jax import learner as learner_lib
 from alphaopt_jax.config import AlphaOptConfig, adaptive_config
 from alphaopt_jax.state import AgentLimits, AlphaOptState
@@ -193,6 +193,7 @@ def _init(design: _Design, params: optax.Params) -> AlphaOptState:
         ),
         leaf_memory=memory.empty_leaf_memory(len(leaves)),
         loss_history=memory.empty_loss_history(),
+        guard=guard.init(len(leaves)),
         direction=None if direction is None else direction.init(params),
         learner=learner_lib.init(agent, sampling, learner_key, config) if design.learns else None,
     )

@@ -12,7 +12,8 @@ import pytest
 
 # The first example of a property compiles, which takes as long as it takes.
 settings.register_profile("alphaopt", deadline=None, max_examples=30)
-settings.load_profile("alphaopt")
+settings.register_profile("nightly", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "alphaopt"))
 
 jax.config.update("jax_num_cpu_devices", 8)
 # The suite compiles far more than it computes.

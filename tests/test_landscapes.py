@@ -113,7 +113,6 @@ def test_start_is_no_stationary_point(landscape):
 
 
 @_EVERY
-@hypothesis.settings(max_examples=60, deadline=None)
 @hypothesis.given(share=strategies.tuples(strategies.floats(0.0, 1.0), strategies.floats(0.0, 1.0)))
 def test_value_and_gradient_are_finite_over_the_domain(landscape, share):
     low_x, high_x, low_y, high_y = landscape.bounds
