@@ -204,7 +204,8 @@ def step(
                 _float32(leaf), pace.momentum_scale, pace.second_moment_scale, config
             ).momentum
         else:
-            direction = jnp.where(pace.usable, directions[index].astype(jnp.float32), 0.0)
+            direction = pace.gradient_factors[index] * directions[index].astype(jnp.float32)
+            direction = jnp.where(pace.usable, direction, 0.0)
         if plan.decays is not None:
             direction = direction + plan.decays[number] * leaf.param.astype(jnp.float32)
         rate = plan.rates[number] * factor.astype(jnp.float32)
@@ -287,7 +288,7 @@ def _decide(
         slot = state.updates_made % config.rollout_length
         moved = sight.normalized.momentum
         if directions is not None:
-            moved = samples.read(directions, sampling)
+            moved = gradient_factors[:, None] * samples.read(directions, sampling)
         learner = learner_lib.reward(learner, sample.grad, sampling, loss, slot, config)
         learner = learner_lib.explore(
             learner, agent, network, sight, sampling, leaf_log_rates, slot, config
