@@ -209,6 +209,16 @@ def relative(log_rate: chex.Array, leaf_log_rate: chex.Array) -> chex.Array:
     return jnp.where(jnp.isnan(factor), 0.0, jnp.minimum(factor, _LARGEST)).astype(jnp.float16)
 
 
+def largest_relative(leaf_log_rates: chex.Array, max_log_rate: chex.Numeric) -> chex.Array:
+    """What no such factor may exceed now, `float32` of the leaves' shape.
+
+    A factor is held while its leaf's rate changes: their product must not pass the bound of both.
+    Where a leaf's rate is no number, it is 0.
+    """
+    largest = jnp.exp(max_log_rate - leaf_log_rates)
+    return jnp.where(jnp.isnan(largest), 0.0, largest)
+
+
 def looks(updates_made: chex.Array, config: AlphaOptConfig) -> chex.Array:
     """Whether every parameter is looked at now, `bool`: at first always, then at intervals."""
     interval = config.decision_interval

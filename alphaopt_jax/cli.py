@@ -284,9 +284,17 @@ def _train_baseline(command: TrainBaseline) -> None:
 
 
 def _train_few_shot(command: TrainFewShot) -> None:
+    from alphaopt_jax import recipes
     from alphaopt_jax.meta import few_shot_recipes
 
-    card = few_shot_recipes.train_agent(command.name, command.folder, seed=command.seed)
+    card = recipes.follow(
+        few_shot_recipes.RECIPES,
+        command.name,
+        command.folder,
+        what="few-shot agent",
+        command="train-few-shot",
+        seed=command.seed,
+    )
     path = command.folder / f"{card.name}.safetensors"
     _CONSOLE.print(
         f"Accuracy {1.0 - card.score:.1%}. The agent is {path}: use it with alphaopt(agent=...).",

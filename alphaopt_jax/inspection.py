@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from alphaopt_jax import acting, complex_numbers, guard, memory
 from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import complex_numbers, guard, memory
 from alphaopt_jax import state as state_lib
 
 _SMALLEST = 6e-8  # Of the positive numbers of float16.
@@ -91,8 +91,9 @@ def metrics(state: optax.OptState) -> dict[str, chex.Array]:
 
 def _rates(state: state_lib.AlphaOptState) -> list[chex.Array]:
     """The rates of every leaf."""
+    largest = acting.largest_relative(state.leaf_log_rates, state.limits.max_log_rate)
     return [
-        state.leaf_rates[index] * leaf.astype(jnp.float32)
+        state.leaf_rates[index] * jnp.minimum(leaf.astype(jnp.float32), largest[index])
         for index, leaf in enumerate(jax.tree.leaves(state.relative_rates))
     ]
 

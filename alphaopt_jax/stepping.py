@@ -84,8 +84,7 @@ class _Plan(NamedTuple):
       numbers: Of the leaves, from 0, each `int32[]`. What comes out of a conditional is no constant
         to a compiler: so leaves of one shape are computed by one program, compiled once.
       rates: Of the leaves, positive, `float32[L]`.
-      largest_rates: What no parameter's rate exceeds: a factor that is held can belong to another
-        rate of its leaf. `float32[L]`.
+      largest_factors: What no parameter's rate relative to its leaf's exceeds, `float32[L]`.
       sign: Of the user's `learning_rate`, `float32[]`.
       decays: The leaves' weight decay, `float32[L]`, or None.
       decision: `[L, H]` and `[L]`, what the leaves' parameters need of it.
@@ -96,7 +95,7 @@ class _Plan(NamedTuple):
     pace: _Pace
     numbers: tuple[chex.Array, ...]
     rates: chex.Array
-    largest_rates: chex.Array
+    largest_factors: chex.Array
     sign: chex.Array
     decays: chex.Array | None
     decision: policy.LeafDecision
@@ -208,8 +207,8 @@ def step(
             direction = jnp.where(pace.usable, direction, 0.0)
         if plan.decays is not None:
             direction = direction + plan.decays[number] * leaf.param.astype(jnp.float32)
-        rate = plan.rates[number] * factor.astype(jnp.float32)
-        rate = plan.sign * jnp.minimum(rate, plan.largest_rates[number])
+        factor = jnp.minimum(factor.astype(jnp.float32), plan.largest_factors[number])
+        rate = plan.sign * plan.rates[number] * factor
         steps.append((rate * direction).astype(leaf.grad.dtype))
 
     def like_state(leaves: Sequence[chex.Array]) -> chex.ArrayTree:
@@ -271,15 +270,12 @@ def _decide(
     decision = policy.decide_leaves(state.agent, sight.context, sight.memory_features, network)
     leaf_log_rates = acting.leaf_log_rates(state.agent, network, sight, decision, sampling)
     schedule = observation.schedule(number, design.num_steps, design.anytime_steps)
-    leaf_rates, largest_rates = (
-        acting.learning_rates(
-            log_rates,
-            sight.statistics.scale,
-            jnp.abs(multiplier),
-            schedule * guarded.brake,
-            config,
-        )
-        for log_rates in (leaf_log_rates, jnp.full_like(leaf_log_rates, network.max_log_rate))
+    leaf_rates = acting.learning_rates(
+        leaf_log_rates,
+        sight.statistics.scale,
+        jnp.abs(multiplier),
+        schedule * guarded.brake,
+        config,
     )
 
     # Learn, from the steps before this one.
@@ -324,7 +320,7 @@ def _decide(
         pace=pace,
         numbers=_numbers(sampling),
         rates=leaf_rates,
-        largest_rates=largest_rates,
+        largest_factors=acting.largest_relative(leaf_log_rates, network.max_log_rate),
         sign=jnp.sign(multiplier),
         decays=_stack(decays),
         decision=decision,
@@ -356,7 +352,7 @@ def _stand_still(
         ),
         numbers=_numbers(sampling),
         rates=none,
-        largest_rates=none,
+        largest_factors=none,
         sign=one,
         decays=_stack(decays),
         decision=policy.LeafDecision(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import os
 import pathlib
 
 from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import cards, recipes
 from alphaopt_jax.meta import few_shot
 from alphaopt_jax.meta.few_shot import FewShotConfig
 from alphaopt_jax.recipes import Recipe, Trained
@@ -33,29 +31,6 @@ CONFIGS: Mapping[str, FewShotConfig] = {
     RANDOM: _LEARNED_CONFIG.without_initialization(),
 }
 """The constants of each."""
-
-
-def train_agent(
-    name: str, folder: str | os.PathLike[str], *, seed: int = 0, show: bool = True
-) -> cards.Card:
-    """Meta-trains one of `RECIPES`, and writes agent, card and initial parameters into a folder.
-
-    Args:
-      name: Which.
-      folder: Where; initial parameters go to its folder `initial_params`. A training that was
-        interrupted goes on from what it finds there.
-      seed: Of everything random.
-      show: Whether to show progress.
-
-    Returns:
-      The card.
-
-    Raises:
-      ValueError: There is no such recipe.
-    """
-    return recipes.follow(
-        RECIPES, name, folder, what="few-shot agent", command="train-few-shot", seed=seed, show=show
-    )
 
 
 def _recipe(config: FewShotConfig, summary: str, *weaknesses: str) -> Recipe:
@@ -99,4 +74,4 @@ RECIPES: Mapping[str, Recipe] = {
         _ONE_NETWORK.format(_LEARNED_CONFIG.width),
     ),
 }
-"""The agents by name."""
+"""The agents by name, for `alphaopt_jax.recipes.follow`; `initial_params` is a folder beside."""
