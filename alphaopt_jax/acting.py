@@ -23,6 +23,7 @@ from alphaopt_jax import observation, policy, samples
 from alphaopt_jax.config import AlphaOptConfig
 
 _LARGEST = 6e4  # Of the numbers of float16.
+_GRADIENT_STEP = 10.0  # Steps along raw gradients, relative to those along normalized ones.
 
 
 class Sight(NamedTuple):
@@ -196,6 +197,8 @@ def learning_rates(
       Positive `float32` rates of the actions' shape; 0 where a scale or an action is no number.
     """
     base = jnp.minimum(multiplier * config.relative_step, config.max_relative_step)
+    if config.direction == "gradient":
+        base = base * _GRADIENT_STEP
     rates = scales * schedule * base * jnp.exp(log_rates)
     return jnp.where(jnp.isfinite(rates), rates, 0.0)
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 import dataclasses
 import math
 import os
+import typing
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from alphaopt_jax import files, observation, policy
+from alphaopt_jax.config import Direction
 
 _KIND = "alphaopt-agent"
 _OTHERWISE = " Use agent=None for a fresh agent that learns while it optimizes."
@@ -27,6 +29,7 @@ class Agent:
       max_log_rate: Bound on the log rates that it chooses.
       anytime_steps: Where it is not told the horizon, its rates fall with the square root of time
         after about so many steps; infinite if they do not.
+      direction: What its rates are to multiply, as in `AlphaOptConfig`.
 
     Raises:
       ValueError: The parameters or the contract do not fit this version of alphaopt_jax.
@@ -36,6 +39,7 @@ class Agent:
     contract: int = observation.CONTRACT_VERSION
     max_log_rate: float = 2.0
     anytime_steps: float = math.inf
+    direction: Direction = None
 
     def __post_init__(self) -> None:
         """Refuses what does not fit, where it is made."""
@@ -45,15 +49,25 @@ class Agent:
                 f" contract {observation.CONTRACT_VERSION}. Train it again, or install the"
                 " version of alphaopt_jax that it was trained with."
             )
+        if not 0.0 < self.max_log_rate < math.inf:
+            raise ValueError(
+                "`max_log_rate`, which bounds an agent's log rates, must be above zero and finite;"
+                f" got {self.max_log_rate}."
+            )
         if not self.anytime_steps > 0:
             raise ValueError(
                 "`anytime_steps`, after which an agent's rates begin to fall, must be above zero,"
                 f" or infinite for rates that do not fall; got {self.anytime_steps}."
             )
+        if self.direction not in (None, "gradient"):
+            raise ValueError(
+                "`direction`, which an agent's rates multiply, is 'gradient', or None for the first"
+                f" moment over the root of the second; got {self.direction!r}."
+            )
         found = {path: jnp.shape(leaf) for path, leaf in files.flatten(self.params).items()}
         try:
             network = self.network
-        except (KeyError, TypeError, IndexError):
+        except (KeyError, TypeError, IndexError, AttributeError):
             raise ValueError(
                 "An agent needs the parameters of an actor and a critic"
                 f" (actor/hidden/kernel, ...), but has {sorted(found)}."
@@ -103,7 +117,8 @@ def save_agent(path: str | os.PathLike[str], agent: Agent) -> None:
             "contract": str(agent.contract),
             "max_log_rate": repr(agent.max_log_rate),
             "anytime_steps": repr(agent.anytime_steps),
-        },
+        }
+        | ({} if agent.direction is None else {"direction": agent.direction}),
     )
 
 
@@ -121,18 +136,25 @@ def load_agent(name_or_path: str | os.PathLike[str]) -> Agent:
       ValueError: The file is not an agent, or not one that this version can use.
     """
     path = files.find(name_or_path, files.AGENTS, what="agent", otherwise=_OTHERWISE)
+
+    def make(params: Mapping[str, chex.ArrayTree], metadata: Mapping[str, str]) -> Agent:
+        try:
+            return Agent(
+                params=params,
+                contract=int(metadata["contract"]),
+                max_log_rate=float(metadata["max_log_rate"]),
+                anytime_steps=float(metadata.get("anytime_steps", math.inf)),
+                direction=typing.cast(Direction, metadata.get("direction")),
+            )
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{os.fspath(path)!r} does not hold a usable agent. {error}"
+            ) from error
+
     params, metadata = files.read_params(
-        path, kind=_KIND, what="an agent", written_by="alphaopt_jax.save_agent"
+        path, kind=_KIND, what="an agent", written_by="alphaopt_jax.save_agent", check=make
     )
-    try:
-        return Agent(
-            params=params,
-            contract=int(metadata["contract"]),
-            max_log_rate=float(metadata["max_log_rate"]),
-            anytime_steps=float(metadata.get("anytime_steps", math.inf)),
-        )
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)!r} does not hold a usable agent. {error}") from error
+    return make(params, metadata)
 
 
 def shipped_agents() -> list[str]:

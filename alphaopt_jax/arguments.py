@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import math
 from typing import Any
 
 import chex
@@ -15,14 +16,20 @@ from alphaopt_jax.state import AlphaOptState
 
 
 def check(
-    updates: optax.Updates, state: optax.OptState, params: optax.Params | None, *, learns: bool
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None,
+    value: chex.Numeric | None,
+    *,
+    learns: bool,
 ) -> None:
     """Says what is wrong with the arguments of `update`, before anything is computed.
 
     Args:
       updates: Gradients.
       state: Should be an `AlphaOptState` made for parameters like these.
-      params: Should be there, with leaves of the gradients' shapes.
+      params: Should be there, with floating-point or complex leaves of the gradients' shapes.
+      value: Should be one number, or None.
       learns: Whether the optimizer's agent learns.
 
     Raises:
@@ -43,14 +50,26 @@ def check(
             "This optimizer and its state differ in whether the agent learns. Make the state with"
             " the `init` of the same `alphaopt(...)`."
         )
-    shapes = {
-        name: [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
-        for name, tree in (
-            ("gradients", complex_numbers.split(updates)),
-            ("parameters", complex_numbers.split(params)),
-            ("optimizer state", state.gradient_average),
+    found = [jnp.shape(leaf) if hasattr(leaf, "shape") else () for leaf in jax.tree.leaves(value)]
+    if value is not None and (len(found) != 1 or math.prod(found[0]) != 1):
+        raise ValueError(
+            "`value` is the loss, one number, but was given as something with the leaves' shapes"
+            f" {found}. With `has_aux=True` it is the first of the two; average a loss per example."
         )
+    trees = {
+        "gradients": complex_numbers.split(updates),
+        "parameters": complex_numbers.split(params),
+        "optimizer state": state.gradient_average,
     }
+    for name in ("parameters", "gradients"):
+        for path, leaf in jax.tree.leaves_with_path(trees[name]):
+            if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+                raise ValueError(
+                    "alphaopt moves floating-point and complex numbers, but the leaf"
+                    f" {jax.tree_util.keystr(path)} of the {name} is of type {leaf.dtype}. Keep it"
+                    " out of what is differentiated and optimized."
+                )
+    shapes = {name: [jnp.shape(leaf) for leaf in jax.tree.leaves(trees[name])] for name in trees}
     for name, found in shapes.items():
         if found != shapes["gradients"]:
             raise ValueError(

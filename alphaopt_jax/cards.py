@@ -74,5 +74,5 @@ def load_card(name: str, folder: pathlib.Path = files.AGENTS) -> Card:
 def write_card(card: Card, folder: pathlib.Path = files.AGENTS) -> pathlib.Path:
     """Writes a card beside its optimizer, and returns where."""
     path = folder / f"{card.name}.json"
-    path.write_text(json.dumps(dataclasses.asdict(card), indent=1) + "\n")
+    files.write(path, (json.dumps(dataclasses.asdict(card), indent=1) + "\n").encode())
     return path

@@ -1,26 +1,45 @@
 """What a long run leaves in its folder, and how it is found again.
 
 `run.json` says what run it is, `checkpoints/` holds its latest states (orbax), and `history.jsonl`
-a line for every validation.
+a line for every validation. `run.lock` is held by the process that runs, for as long as it lives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import errno
 import json
 import os
 import pathlib
+import socket
 from typing import Any, TypeVar
+import weakref
+import zlib
 
 import chex
 import jax
 
+from alphaopt_jax import files
+
+try:
+    import fcntl
+except ImportError:  # Not everywhere; two runs in one folder are not noticed there.
+    fcntl = None  # type: ignore[assignment]
+
 _KEPT = 2
+_CHECKSUMS = "checksums.json"
+_BLOCK = 2**20
+_REMEDY = "Delete this folder to go on from the checkpoint before it, or from the start."
 State = TypeVar("State", bound=chex.ArrayTree)
 
 
 class Store:
-    """The folder of one run; a store without a folder keeps nothing."""
+    """The folder of one run; a store without a folder keeps nothing.
+
+    One process at a time has a store in a folder. In that process there may be several: a run that
+    was interrupted may go on while what is left of the first is not yet forgotten.
+    """
 
     def __init__(self, folder: str | os.PathLike[str] | None, identity: Mapping[str, Any]):
         """Opens the folder of a run, or makes it.
@@ -30,31 +49,48 @@ class Store:
           identity: What makes this run this one, as JSON values.
 
         Raises:
-          ValueError: The folder holds another run.
+          ValueError: The folder holds another run, or another process is using it.
         """
         self.folder = None if folder is None else pathlib.Path(folder).absolute()
         self._manager: Any = None
+        self._lock: _Lock | None = None
         if self.folder is None:
             return
         import orbax.checkpoint as ocp  # Needed only by those who keep checkpoints.
 
         self.folder.mkdir(parents=True, exist_ok=True)
+        # First of all, since orbax clears away what looks unfinished.
+        if jax.process_index() == 0:
+            self._lock = _lock(self.folder)
         _check_identity(self.folder / "run.json", identity)
-        options = ocp.CheckpointManagerOptions(max_to_keep=_KEPT)
-        self._manager = ocp.CheckpointManager(self.folder / "checkpoints", options=options)
+        self._manager = ocp.CheckpointManager(
+            self.folder / "checkpoints",
+            options=ocp.CheckpointManagerOptions(max_to_keep=_KEPT),
+            item_handlers=ocp.StandardCheckpointHandler(),
+        )
 
     def restore(self, begin: Callable[[], State]) -> State:
-        """Returns the latest state, or that of `begin` where there is none."""
+        """Returns the latest state, or that of `begin` where there is none.
+
+        Raises:
+          ValueError: The latest checkpoint is damaged, or does not fit the state of `begin`.
+        """
         state = begin()
         if self._manager is None or self._manager.latest_step() is None:
             return state
         import orbax.checkpoint as ocp
 
+        number = self._manager.latest_step()
+        place = self._place(number)
         leaves, structure = jax.tree.flatten(state)
-        restored = self._manager.restore(
-            self._manager.latest_step(), args=ocp.args.StandardRestore(_numbered(leaves))
-        )
-        return jax.tree.unflatten(structure, [restored[name] for name in _numbered(leaves)])
+        wanted = _numbered(leaves)
+        _check_files(place)
+        with _reading(place):
+            stored = self._manager.item_metadata(number)
+        _check_fits(place, stored, wanted)
+        with _reading(place):
+            restored = self._manager.restore(number, args=ocp.args.StandardRestore(wanted))
+        return jax.tree.unflatten(structure, [restored[name] for name in wanted])
 
     def save(self, number: int, state: chex.ArrayTree) -> None:
         """Writes the state after `number` rounds; a kill meanwhile leaves the one before."""
@@ -65,16 +101,17 @@ class Store:
         leaves = _numbered(jax.tree.leaves(state))
         self._manager.save(number, args=ocp.args.StandardSave(leaves))
         self._manager.wait_until_finished()
+        if jax.process_index() == 0:
+            _write_checksums(self._place(number))
 
     def read_history(self, before: int) -> list[dict[str, Any]]:
         """The validations of rounds before `before`; forgets later ones, which will come again."""
         if self.folder is None or not (self.folder / "history.jsonl").exists():
             return []
         path = self.folder / "history.jsonl"
-        entries = [json.loads(line) for line in path.read_text().splitlines()]
-        kept = [entry for entry in entries if entry["round"] < before]
+        kept = [entry for entry in files.read_json_lines(path) if entry["round"] < before]
         if jax.process_index() == 0:
-            path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+            files.write(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
         return kept
 
     def append_history(self, entry: Mapping[str, Any]) -> None:
@@ -83,16 +120,131 @@ class Store:
             with (self.folder / "history.jsonl").open("a") as file:
                 file.write(json.dumps(entry) + "\n")
 
+    def _place(self, number: int) -> pathlib.Path:
+        assert self.folder is not None
+        return self.folder / "checkpoints" / str(number)
+
+
+class _Lock:
+    """Held by this process; the system lets go of it when the file is closed or the process dies.
+
+    A lock of the process and not of the open file: children that it forks do not inherit it.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        file = os.open(folder / "run.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        weakref.finalize(self, os.close, file)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                return  # A file system without locks.
+            holder = os.read(file, _BLOCK).decode(errors="replace").strip() or "another process"
+            raise ValueError(
+                f"{os.fspath(folder)!r} is in use by {holder}. Wait for it, stop it, or choose"
+                " another folder."
+            ) from error
+        os.truncate(file, 0)
+        os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+
+# Closing any file of a lock's path lets go of it, so that a process opens each only once.
+_HELD: weakref.WeakValueDictionary[pathlib.Path, _Lock] = weakref.WeakValueDictionary()
+
+
+def _lock(folder: pathlib.Path) -> _Lock | None:
+    if fcntl is None:
+        return None
+    place = folder.resolve()
+    lock = _HELD.get(place)
+    if lock is None:
+        lock = _HELD[place] = _Lock(place)
+    return lock
+
 
 def _numbered(leaves: list[Any]) -> dict[str, Any]:
     # Orbax turns tuples into lists and back only where it knows their type; a flat dict is safe.
     return {f"{index:04d}": leaf for index, leaf in enumerate(leaves)}
 
 
+def _write_checksums(place: pathlib.Path) -> None:
+    """Orbax has checksums of its small files only, and would not notice a spoiled array."""
+    checksums = {
+        path.relative_to(place).as_posix(): [path.stat().st_size, _checksum(path)]
+        for path in _files_of(place)
+    }
+    files.write(place / _CHECKSUMS, json.dumps(checksums, indent=1).encode())
+
+
+def _check_files(place: pathlib.Path) -> None:
+    """Refuses a checkpoint of which a file changed, before any is taken for what it says it is."""
+    if not (place / _CHECKSUMS).exists():  # From before there were any, or killed just before.
+        return
+    try:
+        expected = json.loads((place / _CHECKSUMS).read_bytes())
+        damaged = [
+            name
+            for name, (size, checksum) in expected.items()
+            if not (place / name).is_file()
+            or (place / name).stat().st_size != size
+            or _checksum(place / name) != checksum
+        ]
+    except (ValueError, TypeError, AttributeError):
+        damaged = [_CHECKSUMS]
+    if damaged:
+        raise ValueError(
+            f"The checkpoint {os.fspath(place)!r} is damaged: {', '.join(damaged)} changed since"
+            f" it was written. {_REMEDY}"
+        )
+
+
+def _files_of(place: pathlib.Path) -> Iterator[pathlib.Path]:
+    return (path for path in sorted(place.rglob("*")) if path.is_file() and path.suffix != ".tmp")
+
+
+def _checksum(path: pathlib.Path) -> str:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            checksum = zlib.crc32(block, checksum)
+    return f"{checksum:08x}"
+
+
+@contextlib.contextmanager
+def _reading(place: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    # What orbax raises depends on which of its files is spoiled, and how.
+    except Exception as error:
+        raise ValueError(
+            f"The checkpoint {os.fspath(place)!r} cannot be read: {error} {_REMEDY}"
+        ) from error
+
+
+def _check_fits(place: pathlib.Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Orbax would turn one type of numbers into another without a word."""
+    there, here = (
+        {(name, tuple(leaf.shape), str(leaf.dtype)) for name, leaf in leaves.items()}
+        for leaves in (stored, wanted)
+    )
+    if there != here:
+        raise ValueError(
+            f"The checkpoint {os.fspath(place)!r} was written by another version of alphaopt_jax:"
+            f" of its arrays differ {sorted(there ^ here)}. Choose another folder, or install that"
+            " version."
+        )
+
+
 def _check_identity(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
     described = json.loads(json.dumps(identity))
     if path.exists():
-        found = json.loads(path.read_text())
+        try:
+            found = dict(json.loads(path.read_bytes()))
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"{os.fspath(path)!r}, which says what run the folder holds, is damaged. Choose"
+                " another folder, or delete this one."
+            ) from None
         if found != described:
             different = sorted(
                 name
@@ -104,4 +256,4 @@ def _check_identity(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
                 f" {', '.join(different)}. Choose another folder, or delete this one."
             )
     elif jax.process_index() == 0:
-        path.write_text(json.dumps(described, indent=1) + "\n")
+        files.write(path, (json.dumps(described, indent=1) + "\n").encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -17,9 +17,10 @@ class ComplexParts(NamedTuple):
 
 
 def split(tree: chex.ArrayTree) -> chex.ArrayTree:
-    """Replaces complex leaves by `ComplexParts`; leaves the others as they are."""
+    """Replaces complex leaves by `ComplexParts` and Python's numbers by arrays, no other leaf."""
 
-    def split_leaf(leaf: chex.Array) -> chex.Array | ComplexParts:
+    def split_leaf(leaf: Any) -> chex.Array | ComplexParts:
+        leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
         if not jnp.issubdtype(leaf.dtype, jnp.complexfloating):
             return leaf
         if isinstance(leaf, jax.ShapeDtypeStruct):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-import optax
+Direction = Literal["gradient"] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,8 @@ class AlphaOptConfig:
       decision_interval: Steps between two looks at every parameter. What concerns leaves as a whole
         is decided at every step.
       direction: What the rates multiply. None means the first moment over the root of the second
-        one, which is computed anyway; `optax.identity()` is the raw gradient.
+        one, `"gradient"` the raw gradient, ten times `relative_step` of it when the action is zero.
+        A given agent says itself what its rates are for.
       actor_hidden: Units in the actor's hidden layer. Every one costs time for every parameter.
       critic_hidden: Units in the critic's hidden layer. The critic sees only explorers.
       num_explorers: About how many of the sampled parameters explore and teach at a time.
@@ -67,7 +68,7 @@ class AlphaOptConfig:
     epsilon: float = 1e-12
     moment_dtype: Literal["float32", "bfloat16"] = "float32"
     decision_interval: int = 16
-    direction: optax.GradientTransformation | None = None
+    direction: Direction = None
     actor_hidden: int = 8
     critic_hidden: int = 32
     num_explorers: int = 8192

@@ -108,8 +108,13 @@ def agent_from_state(state: optax.OptState) -> agent_lib.Agent:
       The `Agent`.
     """
     found = state_lib.find(state)
-    limits = [float(limit) for limit in jax.tree.leaves(found.limits)]
-    return agent_lib.Agent(_plain(found.agent), max_log_rate=limits[0], anytime_steps=limits[1])
+    max_log_rate, anytime_steps, along_gradient = jax.tree.leaves(found.limits)
+    return agent_lib.Agent(
+        _plain(found.agent),
+        max_log_rate=float(max_log_rate),
+        anytime_steps=float(anytime_steps),
+        direction="gradient" if along_gradient else None,
+    )
 
 
 def new_episode(state: optax.OptState) -> optax.OptState:
@@ -137,13 +142,11 @@ def new_episode(state: optax.OptState) -> optax.OptState:
             losses=learner.losses,
             loss=jnp.full_like(learner.loss, jnp.nan),
         )
-    direction = None if old.direction is None else blank.direction
     new = blank._replace(
         agent=old.agent,
         limits=old.limits,
         loss_history=memory.empty_loss_history(),
         guard=guard.init(len(old.leaf_rates)),
-        direction=direction,
         learner=learner,
     )
     return state_lib.replace(state, new)

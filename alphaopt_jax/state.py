@@ -44,10 +44,18 @@ class LearnerState(NamedTuple):
 
 
 class AgentLimits(NamedTuple):
-    """What belongs to an agent beside its parameters; both `float32[]`, as in `agent.Agent`."""
+    """What belongs to an agent beside its parameters, as in `agent.Agent`.
+
+    Attributes:
+      max_log_rate: `float32[]`.
+      anytime_steps: `float32[]`.
+      along_gradient: `float32[]`, 1 where its rates multiply the raw gradient, else 0. No boolean,
+        since optax's lookahead and SAM mix states by arithmetic.
+    """
 
     max_log_rate: chex.Array
     anytime_steps: chex.Array
+    along_gradient: chex.Array
 
 
 class AlphaOptState(NamedTuple):
@@ -69,7 +77,6 @@ class AlphaOptState(NamedTuple):
       leaf_memory: What every leaf remembers of earlier steps.
       loss_history: Moving averages of the loss.
       guard: What bounds the harm of a step.
-      direction: State of `AlphaOptConfig.direction`, or None.
       learner: None for a frozen agent.
     """
 
@@ -86,7 +93,6 @@ class AlphaOptState(NamedTuple):
     leaf_memory: memory.LeafMemory
     loss_history: memory.LossHistory
     guard: guard.GuardState
-    direction: optax.OptState | None
     learner: LearnerState | None
 
 

@@ -130,15 +130,9 @@ def step(
     split_updates, split_params = complex_numbers.split(updates), complex_numbers.split(params)
     grads, structure = jax.tree.flatten(split_updates)
     if not grads:
-        return updates, state._replace(updates_made=state.updates_made + 1)
+        return updates, state._replace(updates_made=_next(state.updates_made, config))
     param_leaves = jax.tree.leaves(split_params)
     loss = None if value is None else jnp.asarray(value).astype(jnp.float32).reshape(())
-    directions = direction_state = None
-    if config.direction is not None:
-        moved, direction_state = config.direction.update(
-            split_updates, state.direction, split_params
-        )
-        directions = jax.tree.leaves(moved)
 
     sampling = samples.of_shapes([leaf.shape for leaf in grads])
     energies = _energies(grads)
@@ -150,7 +144,6 @@ def step(
             grads,
             energies,
             param_leaves,
-            directions,
             state,
             loss,
             multiplier,
@@ -198,18 +191,19 @@ def step(
     steps = []
     for index, (leaf, factor) in enumerate(zip(leaves, relative, strict=True)):
         number = plan.numbers[index]
-        if directions is None:
+        if config.direction is None:
             direction = observation.normalize_with(
                 _float32(leaf), pace.momentum_scale, pace.second_moment_scale, config
             ).momentum
         else:
-            direction = pace.gradient_factors[index] * directions[index].astype(jnp.float32)
+            direction = pace.gradient_factors[index] * leaf.grad.astype(jnp.float32)
             direction = jnp.where(pace.usable, direction, 0.0)
         if plan.decays is not None:
             direction = direction + plan.decays[number] * leaf.param.astype(jnp.float32)
         factor = jnp.minimum(factor.astype(jnp.float32), plan.largest_factors[number])
         rate = plan.sign * plan.rates[number] * factor
-        steps.append((rate * direction).astype(leaf.grad.dtype))
+        change = _within_range(rate * direction, leaf.param)
+        steps.append(change.astype(leaf.grad.dtype))
 
     def like_state(leaves: Sequence[chex.Array]) -> chex.ArrayTree:
         return jax.tree.unflatten(jax.tree.structure(state.gradient_average), leaves)
@@ -218,9 +212,6 @@ def step(
         gradient_average=like_state([leaf.first_moment for leaf in leaves]),
         squared_gradient_average=like_state([leaf.second_moment for leaf in leaves]),
         relative_rates=like_state(relative),
-        direction=jax.tree.map(
-            lambda new, old: jnp.where(pace.usable, new, old), direction_state, state.direction
-        ),
     )
     return complex_numbers.merge(jax.tree.unflatten(structure, steps)), new_state
 
@@ -231,7 +222,6 @@ def _decide(
     grads: Sequence[chex.Array],
     energies: chex.Array,
     params: Sequence[chex.Array],
-    directions: Sequence[chex.Array] | None,
     state: AlphaOptState,
     loss: chex.Array | None,
     multiplier: chex.Numeric,
@@ -240,7 +230,7 @@ def _decide(
     """All that is decided at a step but for looking at every parameter."""
     config, network = design.config, design.network
     multiplier = jnp.asarray(multiplier).astype(jnp.float32)
-    number = (state.updates_made + 1).astype(jnp.float32)
+    number = state.updates_made.astype(jnp.float32) + 1.0
     momentum_scale, second_moment_scale = observation.start_corrections(number, config)
 
     # Observe.
@@ -282,9 +272,7 @@ def _decide(
     learner, agent = state.learner, state.agent
     if learner is not None and any(sampling.counts):
         slot = state.updates_made % config.rollout_length
-        moved = sight.normalized.momentum
-        if directions is not None:
-            moved = gradient_factors[:, None] * samples.read(directions, sampling)
+        moved = sight.normalized.momentum if config.direction is None else sample.grad
         learner = learner_lib.reward(learner, sample.grad, sampling, loss, slot, config)
         learner = learner_lib.explore(
             learner, agent, network, sight, sampling, leaf_log_rates, slot, config
@@ -306,7 +294,7 @@ def _decide(
         gradient_factors=tuple(gradient_factors),
     )
     new_state = _small(state)._replace(
-        updates_made=state.updates_made + 1,
+        updates_made=_next(state.updates_made, config),
         agent=agent,
         leaf_rates=leaf_rates,
         leaf_log_rates=leaf_log_rates,
@@ -359,7 +347,7 @@ def _stand_still(
             jnp.zeros((*none.shape, design.network.actor_hidden), jnp.float32), none
         ),
         statistics=observation.LeafStatistics(*(none for _ in observation.LeafStatistics._fields)),
-        state=_small(state)._replace(updates_skipped=state.updates_skipped + 1),
+        state=_small(state)._replace(updates_skipped=optax.safe_increment(state.updates_skipped)),
     )
 
 
@@ -367,11 +355,24 @@ def _numbers(sampling: samples.Sampling) -> tuple[chex.Array, ...]:
     return tuple(jnp.asarray(number, jnp.int32) for number in range(len(sampling.shapes)))
 
 
+def _within_range(change: chex.Array, param: chex.Array) -> chex.Array:
+    """The change, cut where the parameter's type could not hold what it leads to."""
+    largest = float(jnp.finfo(param.dtype).max)
+    if largest > 1e18:  # A leaf so large that float32 cannot hold its squares is not moved.
+        return change
+    param = param.astype(jnp.float32)
+    return jnp.clip(change, -largest - param, largest - param)
+
+
+def _next(updates_made: chex.Array, config: AlphaOptConfig) -> chex.Array:
+    """Counts a step. At the end of `int32` the last numbers repeat, so that intervals go on."""
+    last, period = np.iinfo(np.int32).max, config.decision_interval * config.rollout_length
+    return jnp.where(updates_made == last, last - period + 1, updates_made + 1)
+
+
 def _small(state: AlphaOptState) -> AlphaOptState:
     """The state without what is shaped like the parameters."""
-    return state._replace(
-        gradient_average=(), squared_gradient_average=(), relative_rates=(), direction=None
-    )
+    return state._replace(gradient_average=(), squared_gradient_average=(), relative_rates=())
 
 
 def _accumulate(

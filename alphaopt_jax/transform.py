@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import functools
 import os
 from typing import Any, NamedTuple
@@ -159,7 +160,7 @@ def _transformation(
         **unused: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         del unused
-        arguments.check(updates, state, params, learns=design.learns)
+        arguments.check(updates, state, params, value, learns=design.learns)
         return step(updates, state, params, value, *scaling(state, params))
 
     return optax.GradientTransformationExtraArgs(functools.partial(_init, design), update)
@@ -174,7 +175,7 @@ def _init(design: _Design, params: optax.Params) -> AlphaOptState:
         agent = policy.init_params(agent_key, network)
     else:  # Copied, so that donating the state cannot delete the caller's agent.
         agent = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), design.agent.params)
-    direction, dtype = config.direction, jnp.dtype(config.moment_dtype)
+    dtype = jnp.dtype(config.moment_dtype)
     sampling = samples.of_shapes([leaf.shape for leaf in leaves])
     none = jnp.zeros((len(leaves),), jnp.float32)
     return AlphaOptState(
@@ -190,11 +191,11 @@ def _init(design: _Design, params: optax.Params) -> AlphaOptState:
         limits=AgentLimits(
             jnp.asarray(network.max_log_rate, jnp.float32),
             jnp.asarray(design.step.anytime_steps, jnp.float32),
+            jnp.asarray(config.direction == "gradient", jnp.float32),
         ),
         leaf_memory=memory.empty_leaf_memory(len(leaves)),
         loss_history=memory.empty_loss_history(),
         guard=guard.init(len(leaves)),
-        direction=None if direction is None else direction.init(params),
         learner=learner_lib.init(agent, sampling, learner_key, config) if design.learns else None,
     )
 
@@ -222,6 +223,7 @@ def _design(
         anytime_steps = config.anytime_steps
     else:
         network, anytime_steps = agent.network, agent.anytime_steps
+        config = dataclasses.replace(config, direction=agent.direction)
     learns = (agent is None) if learn is None else bool(learn)
     step = stepping.Design(network, anytime_steps, num_steps, config)
     return _Design(agent, learns, seed, step)

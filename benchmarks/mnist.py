@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import json
 import logging
 from pathlib import Path
 import sys
@@ -25,7 +24,7 @@ from rich import table as rich_table
 import tyro
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax import plotting
+from alphaopt_jax import files, plotting
 from alphaopt_jax.tasks import datasets
 from benchmarks import intervals, mnist_training, results_file
 from benchmarks import mnist_contenders as contenders
@@ -56,8 +55,7 @@ class RunStore:
     def __init__(self, path: Path | None):
         """Reads the runs at `path`; None keeps nothing."""
         self._path = path
-        lines = path.read_text().splitlines() if path is not None and path.exists() else ()
-        self._records = [json.loads(line) for line in lines]
+        self._records = [] if path is None else files.read_json_lines(path)
 
     def find(self, identity: Mapping[str, Any]) -> mnist_training.Run | None:
         """The stored run with this identity, if there is one."""
@@ -71,9 +69,7 @@ class RunStore:
         if self._path is None or run.interrupted:
             return
         record = {"identity": identity, "run": dataclasses.asdict(run)}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        files.add_json_lines(self._path, [record])
 
 
 def run_all(

@@ -48,7 +48,8 @@ def quick_plans() -> dict[str, learning.Plan]:
         rounds=2,
         validation_episodes=4,
     )
-    return {name: dataclasses.replace(plan, ours=ours, test_episodes=6, longer=40)}
+    alone = dataclasses.replace(plan.alone, num_steps=20, width=8, rounds=2, validation_episodes=4)
+    return {name: dataclasses.replace(plan, ours=ours, alone=alone, test_episodes=6, longer=40)}
 
 
 def main(arguments: Arguments) -> int:
@@ -58,17 +59,16 @@ def main(arguments: Arguments) -> int:
     data = omniglot.load_omniglot()
     tested: dict[str, list[omniglot_contenders.Tested]] = {}
     histories: dict[str, dict[str, Any]] = {}
+    runs = folder / "omniglot_runs"
     for name in [name for name in plans if name in arguments.protocols]:
-        found, histories[name] = omniglot_contenders.contenders(
-            plans[name], data, folder / "omniglot_runs"
-        )
+        found, histories[name] = omniglot_contenders.contenders(plans[name], data, runs)
         with rich_progress.Progress() as progress:
             bar = progress.add_task("testing", total=len(found))
 
             def tell(note: str, progress: Any = progress, bar: Any = bar) -> None:
                 progress.update(bar, advance=1, description=note)
 
-            tested[name] = omniglot_contenders.test(found, plans[name], data, tell)
+            tested[name] = omniglot_contenders.test(found, plans[name], data, runs / "tests", tell)
     rows = omniglot_page.summarize(tested, plans)
     claims = [] if arguments.quick else omniglot_page.make_claims(rows)
     command = shlex.join(["python", "-m", "benchmarks.omniglot", *sys.argv[1:]])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import numpy as np
 import optax
 
 import alphaopt_jax as alphaopt
+from alphaopt_jax import files
 from alphaopt_jax import state as state_lib
 from alphaopt_jax.baselines import initializations, rollouts
+from alphaopt_jax.config import adaptive_config
 from alphaopt_jax.meta import few_shot
 from alphaopt_jax.meta.testing import Curves, meta_test
 from alphaopt_jax.tasks.omniglot import Omniglot
@@ -48,6 +52,7 @@ class Contender:
         alphabets.
       initial_params: Where networks start, or None.
       is_agent: Whether an agent is in the optimizer's state, which must not change.
+      make_longer: Makes it for the longer meta-test, where that is another.
     """
 
     start: str
@@ -56,6 +61,7 @@ class Contender:
     made_of: Sequence[Any] = (0,)
     initial_params: Any = None
     is_agent: bool = False
+    make_longer: rollouts.OptimizerFactory | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +93,18 @@ def contenders(
     histories: dict[str, Any] = {}
     found = [Contender(RANDOM, *each) for each in tuned]
     general = alphaopt.load_agent("base")
-    make = _agent_maker(general, plan)
-    found.append(_agent_contender(RANDOM, GENERAL, general, make, None))
+    makers: dict[Any, rollouts.OptimizerFactory] = {}
+
+    def of_agent(start: str, name: str, agent: alphaopt.Agent, params: Any) -> Contender:
+        # One program serves all agents whose rates multiply the same.
+        make, longer = (
+            makers.setdefault((agent.direction, steps), _agent_maker(agent, steps))
+            for steps in (plan.ours.num_steps, plan.longer)
+        )
+        made_of = [dict(agent.params)]
+        return Contender(start, name, make, made_of, params, is_agent=True, make_longer=longer)
+
+    found.append(of_agent(RANDOM, GENERAL, general, None))
     for rival in learning.RIVALS:
         result = learning.learn_rival(rival, plan, data, folder)
         histories[rival.name] = result.history
@@ -106,8 +122,8 @@ def contenders(
         params = learned.initial_params
         if kind:
             found += [Contender(start, *each, params) for each in tuned]
-            found.append(_agent_contender(start, GENERAL, general, make, params))
-        found.append(_agent_contender(start, OWN, learned.agent, make, params))
+            found.append(of_agent(start, GENERAL, general, params))
+        found.append(of_agent(start, OWN, learned.agent, params))
     return found, histories
 
 
@@ -115,6 +131,7 @@ def test(
     found: Sequence[Contender],
     plan: learning.Plan,
     data: Omniglot,
+    folder: Path,
     tell: Callable[[str], None],
 ) -> list[Tested]:
     """Chooses what there is to choose on validation alphabets, and tests on evaluation alphabets.
@@ -123,8 +140,10 @@ def test(
       found: The contenders. Those that are made alike share what is compiled.
       plan: Of the protocol.
       data: The characters.
+      folder: Where what was measured is kept; a test that was interrupted goes on from there.
       tell: Called with what has been tested.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     validation, evaluation = (
         episodes(characters, plan.ours.protocol, width=plan.ours.width)
         for characters in (data.validation, data.test)
@@ -133,9 +152,10 @@ def test(
     def run(
         contender: Contender, made_of: Any, family: Family, key: int, number: int, steps: int
     ) -> Curves:
+        longer = contender.make_longer if steps > plan.ours.num_steps else None
         return meta_test(
             family,
-            contender.make,
+            longer or contender.make,
             made_of,
             key=jax.random.key(key),
             num_episodes=number,
@@ -146,39 +166,65 @@ def test(
             at_once=min(number, _AT_ONCE),
         )
 
-    def of_one(contender: Contender) -> Tested:
-        chosen = contender.made_of[0]
+    def measure(contender: Contender) -> dict[str, Any]:
+        chosen = 0
         if len(contender.made_of) > 1:
             tuning = validation, _TUNING_KEY, plan.ours.validation_episodes, plan.ours.num_steps
             scores = [
                 run(contender, each, *tuning).accuracy(plan.ours.num_steps).mean()
                 for each in contender.made_of
             ]
-            chosen = contender.made_of[int(np.argmax(scores))]
+            chosen = int(np.argmax(scores))
+        made_of = contender.made_of[chosen]
         curves = run(
-            contender, chosen, evaluation, TEST_KEY, plan.test_episodes, plan.ours.num_steps
+            contender, made_of, evaluation, TEST_KEY, plan.test_episodes, plan.ours.num_steps
         )
-        longer = None
+        found = {"chosen": np.array(chosen), **_arrays("", curves)}
         if plan.longer:
             number = max(plan.test_episodes // 10, 2)
-            longer = run(contender, chosen, evaluation, TEST_KEY, number, plan.longer)
+            longer = run(contender, made_of, evaluation, TEST_KEY, number, plan.longer)
+            found |= _arrays("longer_", longer)
+        return found
+
+    def of_one(contender: Contender) -> Tested:
+        path = folder / f"{_fingerprint(contender, plan, data)}.npz"
+        if not path.exists():
+            content = io.BytesIO()
+            np.savez(content, **measure(contender))
+            files.write(path, content.getvalue())
+        with np.load(path, allow_pickle=False) as found:
+            chosen = contender.made_of[int(found["chosen"])]
+            curves = _curves("", found)
+            longer = _curves("longer_", found) if plan.longer else None
         tell(f"{plan.ours.protocol.name}: {contender.optimizer}, {contender.start} start")
         return Tested(contender, chosen if len(contender.made_of) > 1 else None, curves, longer)
 
     return [of_one(contender) for contender in found]
 
 
-def _agent_contender(
-    start: str, name: str, agent: alphaopt.Agent, make: rollouts.OptimizerFactory, params: Any
-) -> Contender:
-    return Contender(start, name, make, [dict(agent.params)], params, is_agent=True)
+def _arrays(prefix: str, curves: Curves) -> dict[str, Any]:
+    return {f"{prefix}{name}": np.asarray(each) for name, each in curves._asdict().items()}
 
 
-def _agent_maker(like: alphaopt.Agent, plan: learning.Plan) -> rollouts.OptimizerFactory:
-    """Makes the frozen optimizer of an agent's parameters; one program serves all agents."""
+def _curves(prefix: str, found: Mapping[str, np.ndarray]) -> Curves:
+    steps, accuracies, losses = (found[f"{prefix}{name}"] for name in Curves._fields)
+    return Curves(tuple(int(step) for step in steps), accuracies, losses)
+
+
+def _fingerprint(contender: Contender, plan: learning.Plan, data: Omniglot) -> str:
+    """Tells a contender's meta-test from any other."""
+    described = plan, data.name, contender.start, contender.optimizer, adaptive_config()
+    digest = hashlib.sha256(repr(described).encode())
+    for leaf in jax.tree.leaves((contender.made_of, contender.initial_params)):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _agent_maker(like: alphaopt.Agent, num_steps: int) -> rollouts.OptimizerFactory:
+    """Makes the frozen optimizer of an agent's parameters, which is told the number of steps."""
 
     def make(params: Any) -> optax.GradientTransformation:
-        return few_shot.frozen(dataclasses.replace(like, params=params), plan.ours.num_steps)
+        return few_shot.frozen(dataclasses.replace(like, params=params), num_steps)
 
     return make
 

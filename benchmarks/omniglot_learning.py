@@ -29,11 +29,13 @@ class Plan:
     Attributes:
       ours: How AlphaOpt learns, with initial parameters. Its rivals learn from as many episodes,
         through as many steps of them.
+      alone: How it learns without initial parameters.
       test_episodes: Of the meta-test.
       longer: Steps of a longer meta-test, or 0 for none.
     """
 
     ours: FewShotConfig
+    alone: FewShotConfig
     test_episodes: int = 600
     longer: int = 0
 
@@ -54,23 +56,24 @@ class Plan:
 
 
 def _few_shot_plan(ways: int, shots: int, episodes: int) -> Plan:
-    return Plan(
-        FewShotConfig(
-            few_shot_protocol(ways, shots),
-            num_steps=10,
-            width=32,
-            initialization_episodes=episodes // 2,
-            initialization_steps=5,
-            initialization_rate=2e-3,
-            rounds=20,
-        )
+    ours = dataclasses.replace(
+        few_shot_recipes.CONFIGS[few_shot_recipes.LEARNED],
+        protocol=few_shot_protocol(ways, shots),
+        num_steps=10,
+        initialization_episodes=episodes // 2,
+        initialization_steps=5,
     )
+    return Plan(ours, ours.without_initialization())
 
 
 PLANS: Mapping[str, Plan] = {
     plan.ours.protocol.name: plan
     for plan in (
-        Plan(few_shot_recipes.CONFIGS[few_shot_recipes.LEARNED], longer=500),
+        Plan(
+            few_shot_recipes.CONFIGS[few_shot_recipes.LEARNED],
+            few_shot_recipes.CONFIGS[few_shot_recipes.RANDOM],
+            longer=500,
+        ),
         _few_shot_plan(5, 1, 16000),
         _few_shot_plan(5, 5, 8000),
         _few_shot_plan(20, 1, 6000),
@@ -118,10 +121,8 @@ def learn_rival(
 ) -> initializations.InitializationResult:
     """Learns initial parameters, or goes on with what is in `folder`."""
     ours = plan.ours
-    training, validation = (
-        episodes(characters, ours.protocol, width=ours.width)
-        for characters in (data.training, data.validation)
-    )
+    training = episodes(data.training, ours.protocol, width=ours.width, turned=True)
+    validation = episodes(data.validation, ours.protocol, width=ours.width)
     # Reptile's moves are shares of a way, those of the others Adam's steps.
     rate = 0.5 if rival.direction == "end" else ours.initialization_rate
     config = initializations.InitializationConfig(
@@ -147,7 +148,7 @@ def learn_agent(
     plan: Plan, data: Omniglot, folder: Path, *, initialization: bool
 ) -> few_shot.FewShotResult:
     """Meta-trains AlphaOpt, with or without initial parameters, or reads what was trained."""
-    config = plan.ours if initialization else plan.ours.without_initialization()
+    config = plan.ours if initialization else plan.alone
     kind = "learned" if initialization else "random"
     place = folder / f"{_slug(plan.ours.protocol.name)}-alphaopt-{kind}"
     return few_shot.train_few_shot(data, config, folder=place)

@@ -22,6 +22,8 @@ from typing import Any
 
 import jax
 
+from alphaopt_jax import files
+
 RESULTS = Path(__file__).parent / "results"
 """The folder of all results files."""
 
@@ -100,7 +102,8 @@ def write(
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+    text = json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
+    files.write(path, text.encode())
     return path
 
 

@@ -109,7 +109,7 @@ def train(
         for field in dataclasses.fields(run)
         if field.name != "params"
     }
-    curve.write_text(json.dumps(content, default=float) + "\n")
+    files.write(curve, (json.dumps(content, default=float) + "\n").encode())
     return run
 
 
@@ -125,7 +125,7 @@ def remembered(path: Path, measure: Callable[[], Any]) -> Any:
         return json.loads(path.read_text())
     found = measure()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found) + "\n")
+    files.write(path, (json.dumps(found) + "\n").encode())
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from alphaopt_jax import evaluation
+from alphaopt_jax import evaluation, files
 from alphaopt_jax.tasks import suite
 from benchmarks import zero_tuning_contenders as contenders
 from benchmarks import zero_tuning_statistics as statistics
@@ -57,8 +57,7 @@ class Store:
         """Reads what is at `path`, if anything."""
         self._path = path
         self._runs: dict[Key, dict[str, Any]] = {}
-        for line in path.read_text().splitlines() if path.exists() else ():
-            record = json.loads(line)
+        for record in files.read_json_lines(path):
             self._runs[Key(*(record.pop(field) for field in Key._fields))] = record
 
     def __contains__(self, key: Key) -> bool:
@@ -81,10 +80,8 @@ class Store:
         for key, run in runs.items():
             record = {name: _short(value) for name, value in run.items()}
             self._runs[key] = record
-            lines.append(json.dumps(key._asdict() | record) + "\n")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:
-            file.write("".join(lines))
+            lines.append(key._asdict() | record)
+        files.add_json_lines(self._path, lines)
 
     def versions(self, method: str) -> list[str | None]:
         """What learned, or its constants, in short, in the order in which it was run."""
@@ -102,9 +99,7 @@ class Store:
                 run.pop("curve", None)
         self._runs = kept
         lines = (json.dumps(key._asdict() | run) + "\n" for key, run in kept.items())
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(lines))
-        temporary.replace(self._path)
+        files.write(self._path, "".join(lines).encode())
 
 
 def _short(value: Any) -> Any:

@@ -18,7 +18,9 @@ def _agent(seed: int = 0) -> alphaopt.Agent:
 
 
 def test_round_trip(tmp_path):
-    agent = dataclasses.replace(_agent(), max_log_rate=3.0, anytime_steps=30.0)
+    agent = dataclasses.replace(
+        _agent(), max_log_rate=3.0, anytime_steps=30.0, direction="gradient"
+    )
 
     alphaopt.save_agent(tmp_path / "a.safetensors", agent)
     loaded = alphaopt.load_agent(tmp_path / "a.safetensors")
@@ -38,7 +40,9 @@ def test_a_path_can_be_given_to_alphaopt_and_is_frozen(tmp_path):
 
 
 def test_what_belongs_to_an_agent_comes_out_of_the_optimizer_with_it():
-    agent = dataclasses.replace(_agent(1), max_log_rate=3.5, anytime_steps=40.0)
+    agent = dataclasses.replace(
+        _agent(1), max_log_rate=3.5, anytime_steps=40.0, direction="gradient"
+    )
     tx = alphaopt.alphaopt(agent=agent, learn=True)
 
     state = alphaopt.new_episode(tx.init(jnp.zeros(3)))

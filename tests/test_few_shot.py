@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -10,6 +11,8 @@ import pytest
 import alphaopt_jax as alphaopt
 from alphaopt_jax import cli
 from alphaopt_jax import state as state_lib
+from alphaopt_jax.baselines.initializations import Learned, outer_gradient
+from alphaopt_jax.baselines.rollouts import training_step
 from alphaopt_jax.cards import load_card
 from alphaopt_jax.meta import MetaConfig, few_shot, few_shot_recipes
 from alphaopt_jax.meta.testing import meta_test
@@ -78,11 +81,56 @@ def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path, monkeypatch
     assert not _differ(params, result.initial_params)
 
 
+def test_initial_parameters_may_learn_through_descent_first():
+    config, agent = dataclasses.replace(_CONFIG, descent=0.1), alphaopt.load_agent("base")
+    first, second = (few_shot._through(agent, config, turn)({}) for turn in range(2))
+
+    updates, _ = first.update({"w": np.ones(2)}, first.init({"w": np.zeros(2)}))
+
+    np.testing.assert_allclose(updates["w"], -0.1, rtol=1e-6)
+    assert state_lib.find(second.init({"w": np.zeros(2)})).updates_made == 0
+
+
 def test_without_turns_the_agent_learns_alone(data):
     result = few_shot.train_few_shot(data, dataclasses.replace(_CONFIG, turns=0), show=False)
 
     assert [line["part"] for line in result.history] == ["start", "agent"]
     assert result.initial_params is None
+
+
+def test_initial_parameters_learn_at_rates_that_count_as_constants(family):
+    agent = dataclasses.replace(alphaopt.load_agent("base"), direction="gradient")
+    frozen = few_shot.frozen(agent, _STEPS)
+    task = family.draw(jax.random.key(0))
+    learned = Learned(task.init(jax.random.key(1)), {})
+    keys = jax.random.split(jax.random.key(2), _STEPS)
+
+    def gradient(optimizer):
+        return outer_gradient(task, lambda _: optimizer, learned, keys, "second_order").params
+
+    def at_its_rates():
+        """Gradient descent at the rates that the agent chooses on its way from here."""
+        params, state, all_rates = learned.params, frozen.init(learned.params), []
+        step = training_step(task, frozen)
+        for key in keys:
+            (params, state), _ = step((params, state), key)
+            all_rates.append(alphaopt.learning_rates(state, params))
+        rates = jax.tree.map(lambda *each: jnp.stack(each), *all_rates)
+        return optax.GradientTransformation(
+            lambda params: 0,
+            lambda grads, step, params: (
+                jax.tree.map(lambda rate, grad: -rate[step] * grad, rates, grads),
+                step + 1,
+            ),
+        )
+
+    found = gradient(few_shot.with_given_rates(frozen))
+
+    jax.tree.map(
+        lambda left, right: np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-5),
+        found,
+        gradient(at_its_rates()),
+    )
 
 
 def test_initial_parameters_come_back_from_their_file(family, tmp_path):
@@ -150,13 +198,15 @@ def test_agent_of_a_meta_test_is_bit_by_bit_the_same_before_and_after(family):
         _test(family, learning, learned=params)
 
 
-def test_both_agents_that_ship_learn_as_long():
+def test_fresh_networks_are_trained_along_normalized_gradients():
     learned, alone = (
         few_shot_recipes.CONFIGS[name]
         for name in (few_shot_recipes.LEARNED, few_shot_recipes.RANDOM)
     )
 
-    assert alone.turns == 0
-    assert alone.rounds == learned.turns * learned.rounds
+    assert (learned.turns, learned.meta.optimizer.direction) == (2, "gradient")
+    assert (alone.turns, alone.meta.optimizer.direction) == (0, None)
+    with pytest.raises(ValueError, match="second order need an agent whose rates multiply the gr"):
+        dataclasses.replace(alone, turns=1)
     with pytest.raises(SystemExit, match="No few-shot agent has the name 'none'; there are"):
         cli.main(["train-few-shot", "none", "runs/none"])

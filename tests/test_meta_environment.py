@@ -63,19 +63,30 @@ def _run(
     )
 
 
-@pytest.mark.parametrize("num_steps", [0, 20], ids=["unknown horizon", "known horizon"])
-def test_a_silent_step_is_the_optimizers_own(num_steps):
+@pytest.mark.parametrize(
+    ("num_steps", "direction"),
+    [(0, None), (20, None), (20, "gradient")],
+    ids=["unknown horizon", "known horizon", "along gradients"],
+)
+def test_a_silent_step_is_the_optimizers_own(num_steps, direction):
     agent = _agent(scale=0.15)
     start = _start(num_steps)
 
-    looking = dataclasses.replace(CONFIG.optimizer, decision_interval=4)
+    # Along gradients as they are, the way from here would be too wild for the guard.
+    step = CONFIG.optimizer.relative_step * (1.0 if direction is None else 0.01)
+    looking = dataclasses.replace(
+        CONFIG.optimizer, decision_interval=4, direction=direction, relative_step=step
+    )
     config = dataclasses.replace(CONFIG, optimizer=looking)
     end, _ = jax.jit(lambda member: _run(member, agent, 12, config, explores=False))(start)
 
     task = _FAMILY.task(start.instance)
     optimizer = alphaopt.alphaopt(
         agent=alphaopt.Agent(
-            agent, max_log_rate=CONFIG.max_log_rate, anytime_steps=CONFIG.anytime_steps
+            agent,
+            max_log_rate=CONFIG.max_log_rate,
+            anytime_steps=CONFIG.anytime_steps,
+            direction=direction,
         ),
         num_steps=num_steps or None,
         config=looking,
@@ -110,8 +121,9 @@ def test_rewards_of_the_leaves_add_up_to_the_decrease_of_the_log_loss():
     np.testing.assert_allclose(outcome.leaf_rewards.sum(), decrease, rtol=1e-4)
 
 
-def test_the_shared_reward_is_the_same_for_everyone():
-    config = dataclasses.replace(CONFIG, credit="shared")
+@pytest.mark.parametrize("judged", ["step", "interval"])
+def test_the_shared_reward_is_the_same_for_everyone(judged):
+    config = dataclasses.replace(CONFIG, credit="shared", judged=judged)
     start = _start(20)
 
     end, outcome = _run(start, _agent(), 5, config, noise_scale=0.3)
@@ -120,6 +132,30 @@ def test_the_shared_reward_is_the_same_for_everyone():
     decrease = jnp.log(start.measure.loss + floor) - jnp.log(end.measure.loss + floor)
     np.testing.assert_allclose(outcome.leaf_rewards, decrease, rtol=1e-4)
     np.testing.assert_allclose(outcome.explorer_rewards, decrease, rtol=1e-4)
+
+
+def test_the_rewards_of_an_interval_are_those_of_its_only_step():
+    start = _start(20)
+    config = dataclasses.replace(CONFIG, judged="interval")
+
+    end, outcome = _run(start, _agent(), 1, config, noise_scale=0.3)
+
+    expected_end, expected = _run(start, _agent(), 1, noise_scale=0.3)
+    np.testing.assert_allclose(outcome.leaf_rewards, expected.leaf_rewards, rtol=1e-4)
+    np.testing.assert_allclose(outcome.explorer_rewards, expected.explorer_rewards, rtol=1e-4)
+    assert end.judged_loss == expected_end.judged_loss
+    assert np.any(np.abs(outcome.leaf_rewards) > 0.01)
+
+
+def test_rewards_of_longer_intervals_add_up_to_the_decrease():
+    start = _start(20)
+    config = dataclasses.replace(CONFIG, judged="interval", team_share=0.0)
+
+    end, outcome = _run(start, _agent(), 6, config, noise_scale=0.3)
+
+    floor = config.loss_floor * start.first_loss
+    decrease = jnp.log(start.measure.loss + floor) - jnp.log(end.measure.loss + floor)
+    np.testing.assert_allclose(jnp.sum(outcome.leaf_rewards), decrease, rtol=1e-3)
 
 
 def test_rewards_may_come_from_another_loss_than_what_is_trained_on():

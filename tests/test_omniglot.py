@@ -215,7 +215,20 @@ def test_many_shots_are_of_one_alphabet_upright():
     alphabets = characters.alphabets[episodes.characters]
     assert {tuple(set(row.tolist())) for row in alphabets} == {(6,), (9,)}
     assert all(len(set(row.tolist())) == 20 for row in np.asarray(episodes.characters))
-    assert not episodes.turns.any()
+    assert episodes.turns is None
+
+
+def test_an_alphabet_may_be_turned_as_a_whole():
+    characters = _characters(count=60, alphabets=3)
+
+    def draw(key):
+        protocol = omniglot_episodes.MULTI_SHOT
+        return omniglot_episodes.draw_episode(characters, protocol, key, turned=True)
+
+    turns = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), 40)).turns)
+
+    assert np.all(turns == turns[:, :1])
+    assert set(turns[:, 0]) == {0, 1, 2, 3}
 
 
 def test_batches_come_from_the_support_set():

@@ -127,7 +127,7 @@ ShardingTest = _suite(
         "raw_gradient_and_schedule": alphaopt_jax.alphaopt(
             optax.constant_schedule(0.5),
             agent=None,
-            config=alphaopt_jax.AlphaOptConfig(direction=optax.identity()),
+            config=alphaopt_jax.AlphaOptConfig(direction="gradient"),
         ),
     },
 )

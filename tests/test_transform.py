@@ -112,7 +112,7 @@ def test_rates_much_too_large_are_bounded(too_large):
 
 
 def test_direction_may_be_the_raw_gradient():
-    config = AlphaOptConfig(direction=optax.identity())
+    config = AlphaOptConfig(direction="gradient")
     params, grads = _params(), jax.grad(_loss)(_params())
     tx = alphaopt(learn=False, config=config)
 

@@ -45,6 +45,8 @@ class MetaConfig:
       exploration: Standard deviation of the explorers' own noise.
       credit: `"divided"`: each leaf and parameter is rewarded with its own part of the decrease of
         the log loss; `"shared"`: all with the decrease itself.
+      judged: When rewards are computed: after every `"step"`, or once an `"interval"`, from where
+        it ends. The latter costs less where another loss is rewarded than what is trained on.
       team_share: With divided credit, how much of the other leaves' reward each leaf is given. At 1
         leaves are rewarded as a team, and only parameters each with their own part: a leaf's own
         part, by the end-point rule, makes large steps look worse than they are.
@@ -81,6 +83,7 @@ class MetaConfig:
     leaf_exploration: float = 0.3
     exploration: float = 0.3
     credit: Literal["divided", "shared"] = "divided"
+    judged: Literal["step", "interval"] = "step"
     team_share: float = 1.0
     leaf_discount: float = 1.0
     leaf_gae_decay: float = 1.0

@@ -239,6 +239,8 @@ def run_interval(
     # The instance can hold whole data sets: it stays outside of what the loop carries.
     light = member._replace(instance=())
     light, outcome = jax.lax.fori_loop(0, length, body, (light, outcome))
+    if config.judged == "interval":
+        light, outcome = _reward_interval(task, member, light, outcome, positions, model, config)
     return light._replace(instance=member.instance), outcome
 
 
@@ -325,11 +327,16 @@ def _step(
     rates = acting.learning_rates(
         log_rates, of_leaf.scale, jnp.ones(()), schedule, config.optimizer
     )
-    change = -rates * normalized.momentum
+    change = -rates * (grads if config.optimizer.direction == "gradient" else normalized.momentum)
     params = member.params + change
     measure = _loss_and_grads(task, params, batch_key)
-    judged = _judge(task, params, measure, batch_key)
-    leaf_rewards, explorer_rewards = _rewards(member, judged, change, positions, model, config)
+    if config.judged == "interval":
+        judged = measure._replace(loss=member.judged_loss)
+        leaf_rewards = jnp.zeros_like(outcome.leaf_rewards)
+        explorer_rewards = jnp.zeros_like(outcome.explorer_rewards)
+    else:
+        judged = _judge(task, params, measure, batch_key)
+        leaf_rewards, explorer_rewards = _rewards(member, judged, change, positions, model, config)
 
     of_leaves = jnp.concatenate([context, memory_features], axis=-1)
 
@@ -362,14 +369,10 @@ def _step(
     finite = _all_finite((params, measure, judged))
     stay = member._replace(key_data=new.key_data, step=number)
     new = jax.tree.map(lambda moved, old: jnp.where(finite, moved, old), new, stay)
-    outcome = Outcome(
-        observations=observations,
-        leaf_observations=leaf_observations,
-        leaf_rewards=outcome.leaf_rewards + jnp.where(finite, leaf_rewards, -_MAX_REWARD),
-        explorer_rewards=outcome.explorer_rewards + jnp.where(finite, explorer_rewards, 0.0),
-        loss=new.measure.loss,
+    outcome = _add(outcome, leaf_rewards, explorer_rewards, finite)
+    return new, outcome._replace(
+        observations=observations, leaf_observations=leaf_observations, loss=new.measure.loss
     )
-    return new, outcome
 
 
 def _spread(values: chex.Array, model: Layout) -> chex.Array:
@@ -390,6 +393,36 @@ def _leaf_statistics(
     return observation.statistics_of_means(means, step, config.optimizer)
 
 
+def _reward_interval(
+    task: Task,
+    before: Member,
+    now: Member,
+    outcome: Outcome,
+    positions: chex.Array,
+    model: Layout,
+    config: MetaConfig,
+) -> tuple[Member, Outcome]:
+    """Rewards what an interval as a whole has brought; where it ends is looked at once."""
+    key = jax.random.wrap_key_data(now.key_data)
+    judged = _judge(task, now.params, now.measure, key)
+    change = now.params - before.params
+    leaf_rewards, explorer_rewards = _rewards(before, judged, change, positions, model, config)
+    finite = _all_finite((judged.loss, leaf_rewards, explorer_rewards))
+    return now._replace(judged_loss=jnp.where(finite, judged.loss, now.judged_loss)), _add(
+        outcome, leaf_rewards, explorer_rewards, finite
+    )
+
+
+def _add(
+    outcome: Outcome, leaf_rewards: chex.Array, explorer_rewards: chex.Array, finite: chex.Array
+) -> Outcome:
+    """The outcome with more rewards; what broke the task costs the most that a step can."""
+    return outcome._replace(
+        leaf_rewards=outcome.leaf_rewards + jnp.where(finite, leaf_rewards, -_MAX_REWARD),
+        explorer_rewards=outcome.explorer_rewards + jnp.where(finite, explorer_rewards, 0.0),
+    )
+
+
 def _rewards(
     member: Member,
     judged: Measure,
@@ -398,9 +431,9 @@ def _rewards(
     model: Layout,
     config: MetaConfig,
 ) -> tuple[chex.Array, chex.Array]:
-    """Each leaf's and each explorer's part of the decrease of the log loss over one step.
+    """Each leaf's and each explorer's part of the decrease of the log loss over steps.
 
-    Only the gradient where the step ends is used, whose batch is not the one that the step was made
+    Only the gradient where they end is used, whose batch is not the one that the step was made
     from, so that noise flatters no rate. What the end-point rule misses is shared by the leaves
     equally, so that their parts add up to the decrease.
     """

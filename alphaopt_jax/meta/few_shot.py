@@ -22,7 +22,7 @@ import jax
 import optax
 
 from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import files, transform
+from alphaopt_jax import files, inspection, transform
 from alphaopt_jax.baselines import initializations, rollouts
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.meta.ppo import ppo
@@ -45,12 +45,16 @@ class FewShotConfig:
       width: Filters of each of the network's convolutions.
       turns: How often initial parameters and agent learn, one after the other; with 0 the agent
         learns alone, from fresh networks.
+      initialization: Where the initial parameters are moved, as in `InitializationConfig`. What
+        differentiates through a training takes the agent's rates as given.
       initialization_episodes: For the initial parameters, in each turn.
       initialization_steps: The first so many steps of an episode are made before its queries say
         where the initial parameters are to go.
       initialization_rate: Of the Adam that moves them.
+      descent: Rate of the gradient descent through which initial parameters are learned in the
+        first turn, when the agent has not yet learned to train from any; None is for the agent.
       rounds: Of the agent's learning, in each turn.
-      meta: Constants of that.
+      meta: Constants of that; `meta.optimizer.direction` says what the agent's rates multiply.
       start: The agent that goes on learning, by its name or path.
       validation_episodes: To choose by, the same ones each time.
     """
@@ -59,17 +63,35 @@ class FewShotConfig:
     num_steps: int
     width: int = 64
     turns: int = 2
+    initialization: initializations.Direction = "first_order"
     initialization_episodes: int = 1000
     initialization_steps: int = 10
     initialization_rate: float = 1e-3
+    descent: float | None = None
     rounds: int = 60
     meta: MetaConfig = dataclasses.field(default_factory=MetaConfig)
     start: str = "base"
     validation_episodes: int = 40
 
+    def __post_init__(self) -> None:
+        """Refuses what does not fit, where it is made."""
+        along = self.meta.optimizer.direction
+        if self.initialization == "second_order" and self.turns and along != "gradient":
+            raise ValueError(
+                "Initial parameters of second order need an agent whose rates multiply the"
+                f" gradient, but `meta.optimizer.direction` is {along!r}."
+            )
+
     def without_initialization(self) -> FewShotConfig:
-        """Returns the same for an agent that learns alone, in as many rounds."""
-        return dataclasses.replace(self, turns=0, rounds=max(self.turns, 1) * self.rounds)
+        """Returns the same for an agent that learns alone, in as many rounds.
+
+        Its rates multiply normalized gradients: those of a fresh network may be of any size.
+        """
+        optimizer = dataclasses.replace(self.meta.optimizer, direction=None)
+        meta = dataclasses.replace(self.meta, optimizer=optimizer)
+        return dataclasses.replace(
+            self, turns=0, rounds=max(self.turns, 1) * self.rounds, meta=meta
+        )
 
     @property
     def meta_config(self) -> MetaConfig:
@@ -124,7 +146,7 @@ def train_few_shot(
     Raises:
       ValueError: `folder` holds another training.
     """
-    agent, params = agent_lib.load_agent(config.start), None
+    agent, params = _first_agent(config), None
     episodes_done, steps_done = 0, 0.0
     history: list[dict[str, Any]] = []
     best: FewShotResult | None = None
@@ -132,8 +154,10 @@ def train_few_shot(
     def place(part: str, turn: int) -> pathlib.Path | None:
         return None if folder is None else pathlib.Path(folder) / f"{turn}-{part}"
 
-    def family(characters: Any) -> Family:
-        return episodes(characters, config.protocol, width=config.width, initial_params=params)
+    def family(characters: Any, turned: bool = False) -> Family:
+        return episodes(
+            characters, config.protocol, width=config.width, initial_params=params, turned=turned
+        )
 
     def judge(part: str, turn: int) -> None:
         nonlocal best
@@ -157,15 +181,16 @@ def train_few_shot(
         if config.turns:
             steps = min(config.initialization_steps, config.num_steps)
             learned = initializations.train_initialization(
-                family(data.training),
+                family(data.training, turned=True),
                 family(data.validation),
-                _frozen_factory(agent, config.num_steps),
+                _through(agent, config, turn),
                 lambda _: {},
                 initializations.InitializationConfig(
-                    "first_order",
+                    config.initialization,
                     steps,
                     episodes=config.initialization_episodes,
                     learning_rate=config.initialization_rate,
+                    validate_every=max(config.initialization_episodes // 40 * 4, 4),
                     validation_episodes=config.validation_episodes,
                 ),
                 label=f"initial parameters, turn {turn + 1}",
@@ -179,7 +204,7 @@ def train_few_shot(
             judge("initialization", turn)
         meta_config = config.meta_config
         trained = meta_train(
-            {config.protocol.name: family(data.training)},
+            {config.protocol.name: family(data.training, turned=True)},
             validation={config.protocol.name: family(data.validation)},
             schedule=Schedule(
                 num_rounds=config.rounds,
@@ -212,8 +237,54 @@ def frozen(agent: agent_lib.Agent, num_steps: int) -> optax.GradientTransformati
     return transform.alphaopt(agent=agent, learn=False, num_steps=num_steps)
 
 
+def _first_agent(config: FewShotConfig) -> agent_lib.Agent:
+    """The agent to go on from. What its rates are for it may have to learn anew."""
+    agent = agent_lib.load_agent(config.start)
+    return dataclasses.replace(agent, direction=config.meta.optimizer.direction)
+
+
 def _frozen_factory(agent: agent_lib.Agent, num_steps: int) -> rollouts.OptimizerFactory:
     return lambda _: frozen(agent, num_steps)
+
+
+def _through(agent: agent_lib.Agent, config: FewShotConfig, turn: int) -> rollouts.OptimizerFactory:
+    """What trains while initial parameters are learned."""
+    if turn == 0 and config.descent is not None:
+        descent = optax.sgd(config.descent)
+        return lambda _: descent
+    if config.initialization == "second_order":
+        given = with_given_rates(frozen(agent, config.num_steps))
+        return lambda _: given
+    return _frozen_factory(agent, config.num_steps)
+
+
+def with_given_rates(
+    optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """Descends at an agent's rates, which count as constants where this is differentiated.
+
+    Rates are what reinforcement teaches; initial parameters learn from what gradients do.
+
+    Args:
+      optimizer: A frozen agent whose rates multiply the gradient.
+
+    Returns:
+      An optimizer that makes the same steps.
+    """
+    tx = optax.with_extra_args_support(optimizer)
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        seen, at, more = jax.lax.stop_gradient((updates, params, extra))
+        _, state = tx.update(seen, state, at, **more)
+        rates = inspection.learning_rates(state, at)
+        return jax.tree.map(lambda rate, grad: -rate * grad, rates, updates), state
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 def validation_accuracy(family: Family, agent: agent_lib.Agent, config: FewShotConfig) -> float:

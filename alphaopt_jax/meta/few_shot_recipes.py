@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import dataclasses
 import pathlib
 
 from alphaopt_jax import agent as agent_lib
-from alphaopt_jax.meta import few_shot
+from alphaopt_jax.meta import MetaConfig, few_shot
 from alphaopt_jax.meta.few_shot import FewShotConfig
 from alphaopt_jax.recipes import Recipe, Trained
 from alphaopt_jax.tasks import omniglot
@@ -17,18 +18,27 @@ LEARNED = "omniglot-learned"
 RANDOM = "omniglot-random"
 """An agent that trains fresh networks."""
 
+# Rewards of all leaves alike need no gradient of the queries' loss, which would cost most.
+_ALIKE = MetaConfig(credit="shared", judged="interval", coordinate_cost=0.0)
+_ALONG_GRADIENTS = dataclasses.replace(
+    _ALIKE, optimizer=dataclasses.replace(_ALIKE.optimizer, direction="gradient")
+)
 _LEARNED_CONFIG = FewShotConfig(
     MULTI_SHOT,
     num_steps=100,
     width=32,
+    turns=2,
+    initialization="second_order",
     initialization_episodes=4000,
     initialization_steps=10,
     initialization_rate=2e-3,
-    rounds=20,
+    descent=0.1,
+    rounds=30,
+    meta=_ALONG_GRADIENTS,
 )
 CONFIGS: Mapping[str, FewShotConfig] = {
     LEARNED: _LEARNED_CONFIG,
-    RANDOM: _LEARNED_CONFIG.without_initialization(),
+    RANDOM: dataclasses.replace(_LEARNED_CONFIG.without_initialization(), rounds=60),
 }
 """The constants of each."""
 

@@ -308,6 +308,7 @@ def _as_agent(params: chex.ArrayTree, config: MetaConfig) -> agent_lib.Agent:
         jax.device_get(params),
         max_log_rate=config.max_log_rate,
         anytime_steps=config.anytime_steps,
+        direction=config.optimizer.direction,
     )
 
 

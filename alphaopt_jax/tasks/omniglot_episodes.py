@@ -131,12 +131,12 @@ class Episode(NamedTuple):
 
     Attributes:
       characters: `int32[N]`.
-      turns: By how many quarters each is turned, `int32[N]`.
+      turns: By how many quarters each is turned, `int32[N]`; None where all are upright.
       drawers: In which order to take people, `int32[N, 20]`; the first make the support set.
     """
 
     characters: chex.Array
-    turns: chex.Array
+    turns: chex.Array | None
     drawers: chex.Array
 
 
@@ -154,13 +154,16 @@ class EpisodeTask(Task):
     accuracy: Callable[[chex.ArrayTree], chex.Array] = dataclasses.field(kw_only=True)
 
 
-def draw_episode(characters: Characters, protocol: Protocol, key: chex.PRNGKey) -> Episode:
+def draw_episode(
+    characters: Characters, protocol: Protocol, key: chex.PRNGKey, *, turned: bool = False
+) -> Episode:
     """Draws an episode; may be traced.
 
     Args:
       characters: To draw from.
       protocol: How many, and of what.
       key: Consumed.
+      turned: Whether one alphabet may be turned as a whole, as if there were four times as many.
 
     Raises:
       ValueError: There are not enough characters.
@@ -182,15 +185,18 @@ def draw_episode(characters: Characters, protocol: Protocol, key: chex.PRNGKey) 
         among = jnp.asarray(characters.alphabets) == alphabet
         lots = jax.random.gumbel(choose_key, (characters.number,))
         _, chosen = jax.lax.top_k(jnp.where(among, lots, -jnp.inf), protocol.ways)
-        turns = jnp.zeros(protocol.ways, jnp.int32)
+        turns = None
+        if turned:
+            turn = jax.random.randint(jax.random.fold_in(alphabet_key, 1), (), 0, 4)
+            turns = jnp.full(protocol.ways, turn)
     else:
         classes = jax.random.choice(
             choose_key, 4 * characters.number, (protocol.ways,), replace=False
         )
-        chosen, turns = classes // 4, classes % 4
+        chosen, turns = classes // 4, (classes % 4).astype(jnp.int32)
     order = jnp.tile(jnp.arange(DRAWERS), (protocol.ways, 1))
     drawers = jax.random.permutation(drawers_key, order, axis=1, independent=True)
-    return Episode(chosen.astype(jnp.int32), turns.astype(jnp.int32), drawers.astype(jnp.int32))
+    return Episode(chosen.astype(jnp.int32), turns, drawers.astype(jnp.int32))
 
 
 def look_up(characters: Characters, episode: Episode, first: int, last: int) -> Batch:
@@ -206,7 +212,7 @@ def look_up(characters: Characters, episode: Episode, first: int, last: int) -> 
       Images `float32[N * P, 28, 28, 1]`, character by character, and labels `int32[N * P]`.
     """
     bits = jnp.asarray(characters.bits)[episode.characters[:, None], episode.drawers[:, first:last]]
-    images = _turn(unpack(bits), episode.turns[:, None])
+    images = _turn(unpack(bits), None if episode.turns is None else episode.turns[:, None])
     labels = jnp.repeat(jnp.arange(len(episode.characters), dtype=jnp.int32), last - first)
     return Batch(images.reshape(-1, SIZE, SIZE, 1), labels)
 
@@ -217,6 +223,7 @@ def episodes(
     *,
     width: int = 64,
     initial_params: chex.ArrayTree | None = None,
+    turned: bool = False,
 ) -> Family:
     """The family of a protocol's episodes.
 
@@ -226,6 +233,7 @@ def episodes(
       width: Filters of each of the network's convolutions.
       initial_params: The network's, where it is to start from what was learned; by default they
         are drawn anew in each episode.
+      turned: As in `draw_episode`: there is more to learn from. For meta-training.
 
     Returns:
       A family whose tasks are `EpisodeTask`s.
@@ -259,7 +267,8 @@ def episodes(
             person = jax.random.randint(person_key, (size,), first, last)
             drawers = episode.drawers[way, person]
             bits = jnp.asarray(characters.bits)[episode.characters[way], drawers]
-            return Batch(_turn(unpack(bits), episode.turns[way]), way)
+            turns = None if episode.turns is None else episode.turns[way]
+            return Batch(_turn(unpack(bits), turns), way)
 
         def batch(key: chex.PRNGKey) -> Batch:
             if protocol.batch_size is None:
@@ -302,13 +311,19 @@ def episodes(
         )
 
     def sample(key: chex.PRNGKey) -> Episode:
-        return draw_episode(characters, protocol, key)
+        return draw_episode(characters, protocol, key, turned=turned)
 
     return Family(protocol.name, sample, task)
 
 
-def _turn(images: chex.Array, turns: chex.Array) -> chex.Array:
+def _turn(images: chex.Array, turns: chex.Array | None) -> chex.Array:
     """Turns `float32[..., 28, 28, 1]` by `int32[...]` quarters, counterclockwise."""
-    turned = jnp.stack([jnp.rot90(images, quarters, axes=(-3, -2)) for quarters in range(4)])
-    which = jnp.broadcast_to(turns, images.shape[:-3])[None, ..., None, None, None]
-    return jnp.take_along_axis(turned, which, axis=0)[0]
+    if turns is None:
+        return images
+
+    def where(chosen: chex.Array, changed: chex.Array, images: chex.Array) -> chex.Array:
+        return jnp.where(chosen[..., None, None, None], changed, images)
+
+    images = where(turns % 2 == 1, jnp.swapaxes(images, -3, -2), images)
+    images = where((turns == 1) | (turns == 2), jnp.flip(images, -3), images)
+    return where(turns >= 2, jnp.flip(images, -2), images)

@@ -1,0 +1,256 @@
+"""Runs that are killed, interrupted or begun twice lose nothing: they end with the same bits.
+
+Of the longer ones there are a few kills; with HYPOTHESIS_PROFILE=nightly there are 20.
+"""
+
+import json
+import os
+import pathlib
+import queue
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import alphaopt_jax as alphaopt
+from alphaopt_jax import checkpoints
+from alphaopt_jax.meta import meta_train
+from tests.meta_tasks import CONFIG, bowls
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="Signals and locks are those of POSIX")
+
+_NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+_KILLS = 20 if _NIGHTLY else 3
+_INTERRUPTS = 10 if _NIGHTLY else 1
+_ROUNDS = 3 * max(_KILLS, _INTERRUPTS) + 3  # A process makes at most three before it is stopped.
+_ROOT = str(pathlib.Path(__file__).parents[2])
+_TRAIN = f"""
+import sys
+sys.path.insert(0, {_ROOT!r})
+from alphaopt_jax import agent
+from alphaopt_jax.meta import Schedule, meta_train
+from tests.meta_tasks import CONFIG, bowls
+folder, rounds = sys.argv[1], int(sys.argv[2])
+schedule = Schedule(
+    num_rounds=rounds,
+    validate_every=4,
+    checkpoint_every=1,
+    validation_horizons=(20,),
+    validation_tasks=2,
+)
+print("begun", flush=True)
+result = meta_train(
+    {{"bowls": bowls()}},
+    validation={{"held out": bowls("held out", noise=0.3)}},
+    schedule=schedule,
+    config=CONFIG,
+    folder=folder,
+    show_progress=False,
+    callback=lambda number, metrics: print(number, flush=True),
+)
+agent.save_agent(folder + "/last.safetensors", result.last_agent)
+"""
+_HOLD = f"""
+import os, sys
+sys.path.insert(0, {_ROOT!r})
+from alphaopt_jax import checkpoints
+store = checkpoints.Store(sys.argv[1], {{"seed": 1}})
+child = os.fork()
+if child:
+    print(child, flush=True)
+os.read(0, 1)
+os._exit(0)
+"""
+_WRITE = f"""
+import os, pathlib, random, signal, sys, time
+sys.path.insert(0, {_ROOT!r})
+from alphaopt_jax import files
+path = pathlib.Path(sys.argv[1])
+contents = [bytes([number]) * 4_000_000 for number in (1, 2)]
+files.write(path, contents[0])
+left = 0
+for number in range(int(sys.argv[2])):
+    child = os.fork()
+    while not child:
+        for content in contents:
+            files.write(path, content)
+    time.sleep(random.Random(number).uniform(0.0, 0.05))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert path.read_bytes() in contents, number
+    for temporary in path.parent.glob(".*.tmp"):
+        temporary.unlink()
+        left += 1
+print(left, flush=True)
+"""
+
+
+class _Process:
+    """A script in a process of its own, whose lines are read while it runs."""
+
+    def __init__(self, script, *arguments, cache=None):
+        environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+        if cache is not None:  # However quickly something was compiled, it need not be again.
+            environment |= {
+                "JAX_COMPILATION_CACHE_DIR": str(cache),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            }
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.errors = ""
+        self._lines = queue.SimpleQueue()
+        self._readers = [
+            threading.Thread(target=each, daemon=True) for each in (self._read, self._read_errors)
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def line(self):
+        """The next line; None after the last."""
+        return self._lines.get(timeout=600)
+
+    def end(self, sent=None):
+        """Sends a signal, if any, waits for the end, and returns the exit status."""
+        if sent is not None:
+            self.process.send_signal(sent)
+        self.process.stdin.close()
+        status = self.process.wait(timeout=600)
+        for reader in self._readers:
+            reader.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return status
+
+    def _read(self):
+        for line in self.process.stdout:
+            self._lines.put(line.strip())
+        self._lines.put(None)
+
+    def _read_errors(self):
+        self.errors = self.process.stderr.read()
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Starts a `_Process`; what then still runs at the end is killed."""
+    started = []
+
+    def start_one(*arguments, **keywords):
+        started.append(_Process(*arguments, **keywords))
+        return started[-1]
+
+    yield start_one
+    for each in started:
+        each.process.kill()
+
+
+@pytest.fixture(scope="module")
+def train(start, tmp_path_factory):
+    """Starts a training in a folder; all of them share what they have compiled."""
+    cache = tmp_path_factory.mktemp("compiled")
+    return lambda folder: start(_TRAIN, folder, _ROUNDS, cache=cache)
+
+
+@pytest.fixture(scope="module")
+def whole(train, tmp_path_factory):
+    """What a training leaves that nothing stops."""
+    folder = tmp_path_factory.mktemp("whole")
+    process = train(folder)
+    assert process.end() == 0, process.errors[-2000:]
+    return _left(folder)
+
+
+def _left(folder):
+    """What a run has left, without the times that it took."""
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    scores = [
+        {name: value for name, value in entry.items() if name != "seconds"} for entry in history
+    ]
+    agents = (alphaopt.load_agent(folder / f"{name}.safetensors") for name in ("agent", "last"))
+    return scores, *(jax.tree.map(np.asarray, dict(agent.params)) for agent in agents)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sent", "times"), [(signal.SIGKILL, _KILLS), (signal.SIGINT, _INTERRUPTS)], ids=["kill", "int"]
+)
+def test_stopped_at_random_moments_it_ends_with_the_same_bits(sent, times, train, whole, tmp_path):
+    pause = 0.5
+    for number in range(times):
+        generator = random.Random(number)
+        process = train(tmp_path)
+        assert process.line() == "begun", process.errors
+        for _ in range(generator.randint(0, 2)):
+            began = time.monotonic()
+            assert process.line() is not None, process.errors
+            pause = time.monotonic() - began
+        # Anywhere in the next round, in the checkpoint that follows it, or in the start.
+        time.sleep(generator.uniform(0.0, min(pause, 1.0)))
+        status = process.end(sent)
+        if status == 0:
+            # An interrupt that comes while garbage is collected or Python shuts down is lost, and
+            # the run ends as if there had been none.
+            assert sent == signal.SIGINT
+            break
+        assert status == -sent, process.errors
+
+    process = train(tmp_path)
+    assert process.end() == 0, process.errors[-2000:]
+
+    np.testing.assert_equal(_left(tmp_path), whole)
+
+
+def test_a_second_process_in_a_folder_is_noticed_while_the_first_lives(start, tmp_path):
+    first = start(_HOLD, tmp_path)
+    child = first.line()
+    assert child is not None, first.errors
+    message = rf"is in use by process {first.process.pid} on .*choose another folder"
+    with pytest.raises(ValueError, match=message):
+        meta_train({"bowls": bowls()}, config=CONFIG, folder=tmp_path, show_progress=False)
+
+    # What the first has forked does not hold on to the folder when it dies.
+    first.process.kill()
+    first.process.wait(timeout=60)
+    os.kill(int(child), 0)
+    checkpoints.Store(tmp_path, {"seed": 1})
+    first.end()
+
+
+def test_one_process_may_open_its_folder_again(tmp_path):
+    stores = [checkpoints.Store(tmp_path / "a" / ".." / "a", {"seed": 1}) for _ in range(2)]
+    stores.append(checkpoints.Store(tmp_path / "a", {"seed": 1}))
+
+    assert len({store.folder.resolve() for store in stores}) == 1
+    del stores
+    with pytest.raises(ValueError, match="holds another run"):
+        checkpoints.Store(tmp_path / "a", {"seed": 2})
+
+
+def test_without_locks_a_folder_is_used_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "fcntl", None)
+
+    store = checkpoints.Store(tmp_path, {"seed": 1})
+
+    assert store.restore(lambda: 3) == 3
+    assert not (tmp_path / "run.lock").exists()
+
+
+def test_killed_while_it_writes_it_leaves_the_old_file_or_the_new_one(start, tmp_path):
+    writer = start(_WRITE, tmp_path / "file", 40)
+    left = writer.line()
+    assert writer.end() == 0, writer.errors
+
+    assert int(left) > 5  # So many times it was killed on the way.
