@@ -1,6 +1,7 @@
 """Parameters of any type in any tree train, or are refused; what is NaN on the way is counted."""
 
 import functools
+import os
 from typing import NamedTuple
 
 from flax.core import FrozenDict
@@ -12,6 +13,7 @@ import pytest
 import alphaopt_jax as alphaopt
 from tests.faults import course
 
+_NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 _LASTING = 5
 _OPTIMIZERS = {
     "frozen": alphaopt.alphaopt(),
@@ -266,9 +268,13 @@ def test_gradients_that_are_missing_are_pointed_out():
 
 
 @pytest.mark.slow
-def test_a_thousand_leaves_train(monkeypatch):
+@pytest.mark.parametrize(
+    "count",
+    [200, pytest.param(1000, marks=pytest.mark.skipif(not _NIGHTLY, reason="compiles minutes"))],
+)
+def test_hundreds_of_leaves_train(count, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)  # With several, leaves compile one by one.
-    start = {f"{number:03}": jnp.full(2, 0.1 * (1 + number % 7)) for number in range(1000)}
+    start = {f"{number:03}": jnp.full(2, 0.1 * (1 + number % 7)) for number in range(count)}
 
     def bowl(tree):
         return sum(jnp.sum(jnp.square(leaf - 1.0)) for leaf in tree.values())
@@ -278,7 +284,7 @@ def test_a_thousand_leaves_train(monkeypatch):
     assert spoiled.finite.all()
     assert spoiled.losses[-1] < 0.01 * spoiled.losses[0]
     assert alphaopt.metrics(spoiled.state)["updates_skipped"] == _LASTING
-    assert len(alphaopt.learning_rates(spoiled.state, start)) == 1000
+    assert len(alphaopt.learning_rates(spoiled.state, start)) == count
 
 
 # Counters.
