@@ -71,8 +71,8 @@ _BFLOAT16 = alphaopt.AlphaOptConfig(moment_dtype="bfloat16")
     [
         ({}, 1_000_000, 1e-5),
         # Rounded at random, to 8 bits.
-        ({"config": _BFLOAT16}, 200_000, 0.03),
-        ({"learn": True}, 100_000, 1e-5),
+        ({"config": _BFLOAT16}, 50_000, 0.03),
+        ({"learn": True}, 20_000, 1e-5),
     ],
     ids=["frozen", "bfloat16", "learning"],
 )
