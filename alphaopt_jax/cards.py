@@ -8,7 +8,7 @@ import json
 import pathlib
 from typing import Any
 
-from alphaopt_jax import files
+from alphaopt_jax import durable_files, files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,5 +74,5 @@ def load_card(name: str, folder: pathlib.Path = files.AGENTS) -> Card:
 def write_card(card: Card, folder: pathlib.Path = files.AGENTS) -> pathlib.Path:
     """Writes a card beside its optimizer, and returns where."""
     path = folder / f"{card.name}.json"
-    files.write(path, (json.dumps(dataclasses.asdict(card), indent=1) + "\n").encode())
+    durable_files.write(path, (json.dumps(dataclasses.asdict(card), indent=1) + "\n").encode())
     return path

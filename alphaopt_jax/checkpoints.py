@@ -8,24 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
-import errno
 import json
 import os
 import pathlib
-import socket
 from typing import Any, TypeVar
-import weakref
 import zlib
 
 import chex
 import jax
 
-from alphaopt_jax import files
-
-try:
-    import fcntl
-except ImportError:  # Not everywhere; two runs in one folder are not noticed there.
-    fcntl = None  # type: ignore[assignment]
+from alphaopt_jax import durable_files, folder_lock
 
 _KEPT = 2
 _CHECKSUMS = "checksums.json"
@@ -53,7 +45,7 @@ class Store:
         """
         self.folder = None if folder is None else pathlib.Path(folder).absolute()
         self._manager: Any = None
-        self._lock: _Lock | None = None
+        self._lock: folder_lock.Lock | None = None
         if self.folder is None:
             return
         import orbax.checkpoint as ocp  # Needed only by those who keep checkpoints.
@@ -61,7 +53,7 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         # First of all, since orbax clears away what looks unfinished.
         if jax.process_index() == 0:
-            self._lock = _lock(self.folder)
+            self._lock = folder_lock.hold(self.folder)
         _check_identity(self.folder / "run.json", identity)
         self._manager = ocp.CheckpointManager(
             self.folder / "checkpoints",
@@ -109,57 +101,19 @@ class Store:
         if self.folder is None or not (self.folder / "history.jsonl").exists():
             return []
         path = self.folder / "history.jsonl"
-        kept = [entry for entry in files.read_json_lines(path) if entry["round"] < before]
+        kept = [entry for entry in durable_files.read_json_lines(path) if entry["round"] < before]
         if jax.process_index() == 0:
-            files.write(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+            durable_files.write(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
         return kept
 
     def append_history(self, entry: Mapping[str, Any]) -> None:
         """Adds a line to the history."""
         if self.folder is not None and jax.process_index() == 0:
-            with (self.folder / "history.jsonl").open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+            durable_files.add_json_lines(self.folder / "history.jsonl", [entry])
 
     def _place(self, number: int) -> pathlib.Path:
         assert self.folder is not None
         return self.folder / "checkpoints" / str(number)
-
-
-class _Lock:
-    """Held by this process; the system lets go of it when the file is closed or the process dies.
-
-    A lock of the process and not of the open file: children that it forks do not inherit it.
-    """
-
-    def __init__(self, folder: pathlib.Path):
-        file = os.open(folder / "run.lock", os.O_RDWR | os.O_CREAT, 0o666)
-        weakref.finalize(self, os.close, file)
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                return  # A file system without locks.
-            holder = os.read(file, _BLOCK).decode(errors="replace").strip() or "another process"
-            raise ValueError(
-                f"{os.fspath(folder)!r} is in use by {holder}. Wait for it, stop it, or choose"
-                " another folder."
-            ) from error
-        os.truncate(file, 0)
-        os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-
-
-# Closing any file of a lock's path lets go of it, so that a process opens each only once.
-_HELD: weakref.WeakValueDictionary[pathlib.Path, _Lock] = weakref.WeakValueDictionary()
-
-
-def _lock(folder: pathlib.Path) -> _Lock | None:
-    if fcntl is None:
-        return None
-    place = folder.resolve()
-    lock = _HELD.get(place)
-    if lock is None:
-        lock = _HELD[place] = _Lock(place)
-    return lock
 
 
 def _numbered(leaves: list[Any]) -> dict[str, Any]:
@@ -173,7 +127,7 @@ def _write_checksums(place: pathlib.Path) -> None:
         path.relative_to(place).as_posix(): [path.stat().st_size, _checksum(path)]
         for path in _files_of(place)
     }
-    files.write(place / _CHECKSUMS, json.dumps(checksums, indent=1).encode())
+    durable_files.write(place / _CHECKSUMS, json.dumps(checksums, indent=1).encode())
 
 
 def _check_files(place: pathlib.Path) -> None:
@@ -256,4 +210,4 @@ def _check_identity(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
                 f" {', '.join(different)}. Choose another folder, or delete this one."
             )
     elif jax.process_index() == 0:
-        files.write(path, (json.dumps(described, indent=1) + "\n").encode())
+        durable_files.write(path, (json.dumps(described, indent=1) + "\n").encode())

@@ -6,12 +6,11 @@ a whole or not at all. A file from before there were checksums is read without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import json
 import math
 import os
 import pathlib
-import secrets
 from typing import Any
 import zlib
 
@@ -22,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+from alphaopt_jax import durable_files
 
 AGENTS = pathlib.Path(__file__).parent / "agents"
 """The folder of the shipped agents and their cards."""
@@ -34,73 +35,6 @@ LARGEST = 2**30
 
 _CHECKSUMS = "checksums"
 _DEEPEST = 20  # Of nested dicts.
-
-
-def write(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file as a whole: after a full disk or a kill on the way, the old one is still there.
-
-    Args:
-      path: The file to write. Where it is a link, what it links to.
-      content: All of it.
-
-    Raises:
-      FileNotFoundError: There is no such folder.
-      OSError: It could not be written.
-    """
-    target = pathlib.Path(path).resolve()
-    if not target.parent.is_dir():
-        raise FileNotFoundError(
-            f"Cannot write {os.fspath(path)!r}: there is no folder {os.fspath(target.parent)!r}."
-            " Make it first."
-        )
-    # In the same folder, since only there a rename is one step.
-    temporary = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def read_json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads a file to which a JSON object was added now and then, a line each.
-
-    Args:
-      path: The file; one that is not there is as good as an empty one.
-
-    Returns:
-      The objects. A last line that was cut off by a kill or a full disk is left out.
-
-    Raises:
-      ValueError: Another line is damaged.
-    """
-    if not os.path.exists(path):
-        return []
-    lines = pathlib.Path(path).read_bytes().splitlines(keepends=True)
-    try:
-        return [json.loads(line) for line in lines if line.endswith(b"\n")]
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)!r} is damaged: {error}. Delete that line.") from error
-
-
-def add_json_lines(path: str | os.PathLike[str], objects: Sequence[Mapping[str, Any]]) -> None:
-    """Adds objects to such a file, after what is whole of it.
-
-    Args:
-      path: The file; made where there is none.
-      objects: What to add, as JSON values.
-    """
-    target = pathlib.Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("a+b") as file:
-        file.seek(0)
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
-        file.write("".join(json.dumps(each) + "\n" for each in objects).encode())
 
 
 def write_params(
@@ -129,7 +63,7 @@ def write_params(
     texts = {"format": kind, **metadata}
     checksums = _checksums_of_texts(texts) | _checksums_of_arrays(arrays)
     content = safetensors.numpy.save(arrays, texts | {_CHECKSUMS: json.dumps(checksums)})
-    write(path, content)
+    durable_files.write(path, content)
 
 
 def read_params(

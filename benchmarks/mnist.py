@@ -24,7 +24,7 @@ from rich import table as rich_table
 import tyro
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax import files, plotting
+from alphaopt_jax import durable_files, plotting
 from alphaopt_jax.tasks import datasets
 from benchmarks import intervals, mnist_training, results_file
 from benchmarks import mnist_contenders as contenders
@@ -55,7 +55,7 @@ class RunStore:
     def __init__(self, path: Path | None):
         """Reads the runs at `path`; None keeps nothing."""
         self._path = path
-        self._records = [] if path is None else files.read_json_lines(path)
+        self._records = [] if path is None else durable_files.read_json_lines(path)
 
     def find(self, identity: Mapping[str, Any]) -> mnist_training.Run | None:
         """The stored run with this identity, if there is one."""
@@ -69,7 +69,7 @@ class RunStore:
         if self._path is None or run.interrupted:
             return
         record = {"identity": identity, "run": dataclasses.asdict(run)}
-        files.add_json_lines(self._path, [record])
+        durable_files.add_json_lines(self._path, [record])
 
 
 def run_all(

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax import files
+from alphaopt_jax import durable_files
 from alphaopt_jax import state as state_lib
 from alphaopt_jax.baselines import initializations, rollouts
 from alphaopt_jax.config import adaptive_config
@@ -191,7 +191,7 @@ def test(
         if not path.exists():
             content = io.BytesIO()
             np.savez(content, **measure(contender))
-            files.write(path, content.getvalue())
+            durable_files.write(path, content.getvalue())
         with np.load(path, allow_pickle=False) as found:
             chosen = contender.made_of[int(found["chosen"])]
             curves = _curves("", found)
@@ -212,7 +212,7 @@ def _curves(prefix: str, found: Mapping[str, np.ndarray]) -> Curves:
 
 
 def _fingerprint(contender: Contender, plan: learning.Plan, data: Omniglot) -> str:
-    """Tells a contender's meta-test from any other."""
+    """Tells a contender's meta-test from any other; not the code that it was made with."""
     described = plan, data.name, contender.start, contender.optimizer, adaptive_config()
     digest = hashlib.sha256(repr(described).encode())
     for leaf in jax.tree.leaves((contender.made_of, contender.initial_params)):

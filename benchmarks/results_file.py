@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 
-from alphaopt_jax import files
+from alphaopt_jax import durable_files
 
 RESULTS = Path(__file__).parent / "results"
 """The folder of all results files."""
@@ -103,7 +103,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     text = json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
-    files.write(path, text.encode())
+    durable_files.write(path, text.encode())
     return path
 
 

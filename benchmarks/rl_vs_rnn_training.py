@@ -15,7 +15,7 @@ import chex
 import jax
 import numpy as np
 
-from alphaopt_jax import files
+from alphaopt_jax import durable_files, files
 from alphaopt_jax import progress as progress_lib
 from alphaopt_jax.baselines import rollouts
 from benchmarks.rl_vs_rnn_learners import Goal, Learner
@@ -109,7 +109,7 @@ def train(
         for field in dataclasses.fields(run)
         if field.name != "params"
     }
-    files.write(curve, (json.dumps(content, default=float) + "\n").encode())
+    durable_files.write(curve, (json.dumps(content, default=float) + "\n").encode())
     return run
 
 
@@ -125,7 +125,7 @@ def remembered(path: Path, measure: Callable[[], Any]) -> Any:
         return json.loads(path.read_text())
     found = measure()
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write(path, (json.dumps(found) + "\n").encode())
+    durable_files.write(path, (json.dumps(found) + "\n").encode())
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from alphaopt_jax import evaluation, files
+from alphaopt_jax import durable_files, evaluation
 from alphaopt_jax.tasks import suite
 from benchmarks import zero_tuning_contenders as contenders
 from benchmarks import zero_tuning_statistics as statistics
@@ -57,7 +57,7 @@ class Store:
         """Reads what is at `path`, if anything."""
         self._path = path
         self._runs: dict[Key, dict[str, Any]] = {}
-        for record in files.read_json_lines(path):
+        for record in durable_files.read_json_lines(path):
             self._runs[Key(*(record.pop(field) for field in Key._fields))] = record
 
     def __contains__(self, key: Key) -> bool:
@@ -81,7 +81,7 @@ class Store:
             record = {name: _short(value) for name, value in run.items()}
             self._runs[key] = record
             lines.append(key._asdict() | record)
-        files.add_json_lines(self._path, lines)
+        durable_files.add_json_lines(self._path, lines)
 
     def versions(self, method: str) -> list[str | None]:
         """What learned, or its constants, in short, in the order in which it was run."""
@@ -99,7 +99,7 @@ class Store:
                 run.pop("curve", None)
         self._runs = kept
         lines = (json.dumps(key._asdict() | run) + "\n" for key, run in kept.items())
-        files.write(self._path, "".join(lines).encode())
+        durable_files.write(self._path, "".join(lines).encode())
 
 
 def _short(value: Any) -> Any:

@@ -433,7 +433,7 @@ def _rewards(
 ) -> tuple[chex.Array, chex.Array]:
     """Each leaf's and each explorer's part of the decrease of the log loss over steps.
 
-    Only the gradient where they end is used, whose batch is not the one that the step was made
+    Only the gradient where they end is used, whose batch is not the one that the last was made
     from, so that noise flatters no rate. What the end-point rule misses is shared by the leaves
     equally, so that their parts add up to the decrease.
     """

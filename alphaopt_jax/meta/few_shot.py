@@ -1,10 +1,11 @@
 """Agents that learn new characters from a few drawings: meta-training on episodes of Omniglot.
 
 During meta-training both change, what the network starts from and the agent that trains it, in
-turns: the initial parameters learn with the agent frozen, by the queries' gradient where its
-training ended; then the agent learns from these initial parameters, by reinforcement. During
-meta-testing only the network changes. Without learned initial parameters the agent alone learns,
-from fresh networks, so that what either is worth can be told apart.
+turns: the initial parameters learn with the agent frozen (or at first, where the constants say so,
+through plain gradient descent), by the queries' gradient where its training ended; then the agent
+learns from these initial parameters, by reinforcement. During meta-testing only the network
+changes. Without learned initial parameters the agent alone learns, from fresh networks, so that
+what either is worth can be told apart.
 
 The agent goes on from a shipped one, as one would who has a task of their own.
 """

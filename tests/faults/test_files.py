@@ -22,7 +22,7 @@ import safetensors
 import safetensors.numpy
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax import checkpoints, files, observation
+from alphaopt_jax import checkpoints, durable_files, files, observation
 from alphaopt_jax.baselines import l2l, li_malik
 from alphaopt_jax.meta import few_shot
 from alphaopt_jax.tasks import omniglot
@@ -615,12 +615,12 @@ def test_a_disk_that_fills_up_on_the_way_leaves_the_history(tmp_path):
 
 def test_lines_are_added_after_what_is_whole_of_a_file(tmp_path):
     path = tmp_path / "runs" / "some.jsonl"
-    assert files.read_json_lines(path) == []
-    files.add_json_lines(path, [{"run": 1}, {"run": 2}])
+    assert durable_files.read_json_lines(path) == []
+    durable_files.add_json_lines(path, [{"run": 1}, {"run": 2}])
     with path.open("a") as file:
         file.write('{"run": ')
 
-    assert files.read_json_lines(path) == [{"run": 1}, {"run": 2}]
-    files.add_json_lines(path, [{"run": 3}])
+    assert durable_files.read_json_lines(path) == [{"run": 1}, {"run": 2}]
+    durable_files.add_json_lines(path, [{"run": 3}])
 
-    assert [each["run"] for each in files.read_json_lines(path)] == [1, 2, 3]
+    assert [each["run"] for each in durable_files.read_json_lines(path)] == [1, 2, 3]

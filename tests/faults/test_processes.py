@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax import checkpoints
+from alphaopt_jax import checkpoints, folder_lock
 from alphaopt_jax.meta import meta_train
 from tests.meta_tasks import CONFIG, bowls
 
@@ -59,7 +59,7 @@ agent.save_agent(folder + "/last.safetensors", result.last_agent)
 _HOLD = f"""
 import os, sys
 sys.path.insert(0, {_ROOT!r})
-from alphaopt_jax import checkpoints
+from alphaopt_jax import checkpoints, folder_lock
 store = checkpoints.Store(sys.argv[1], {{"seed": 1}})
 child = os.fork()
 if child:
@@ -70,16 +70,16 @@ os._exit(0)
 _WRITE = f"""
 import os, pathlib, random, signal, sys, time
 sys.path.insert(0, {_ROOT!r})
-from alphaopt_jax import files
+from alphaopt_jax import durable_files
 path = pathlib.Path(sys.argv[1])
 contents = [bytes([number]) * 4_000_000 for number in (1, 2)]
-files.write(path, contents[0])
+durable_files.write(path, contents[0])
 left = 0
 for number in range(int(sys.argv[2])):
     child = os.fork()
     while not child:
         for content in contents:
-            files.write(path, content)
+            durable_files.write(path, content)
     time.sleep(random.Random(number).uniform(0.0, 0.05))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -240,7 +240,7 @@ def test_one_process_may_open_its_folder_again(tmp_path):
 
 
 def test_without_locks_a_folder_is_used_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "fcntl", None)
+    monkeypatch.setattr(folder_lock, "fcntl", None)
 
     store = checkpoints.Store(tmp_path, {"seed": 1})
 
