@@ -43,7 +43,8 @@ def check(
     if not isinstance(state, AlphaOptState):
         raise ValueError(
             f"alphaopt was given the state of another optimizer, a {type(state).__name__}. Pass"
-            " the state that its own `init(params)` returned."
+            " the state that its own `init(params)` returned; one that was saved is to be restored"
+            " into such a state as its target."
         )
     if learns != (state.learner is not None):
         raise ValueError(

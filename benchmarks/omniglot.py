@@ -42,8 +42,7 @@ def quick_plans() -> dict[str, learning.Plan]:
         plan.ours,
         num_steps=20,
         width=8,
-        turns=1,
-        initialization_episodes=40,
+        initialization_episodes=20,
         initialization_steps=3,
         rounds=2,
         validation_episodes=4,
@@ -83,7 +82,7 @@ def main(arguments: Arguments) -> int:
         folder=folder,
     )
     (folder / "omniglot.md").write_text(page)
-    omniglot_pictures.write(tested, histories, folder)
+    omniglot_pictures.write(tested, histories, plans, folder)
     return 0 if all(claim.holds for claim in claims) else 1
 
 

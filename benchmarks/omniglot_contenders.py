@@ -72,7 +72,7 @@ class Tested:
       contender: Which.
       chosen: What it was made of, where there was a choice.
       curves: As trained for.
-      longer: For more steps, or None.
+      longer: For more steps, or None; only from fresh networks and from where AlphaOpt starts.
     """
 
     contender: Contender
@@ -180,7 +180,7 @@ def test(
             contender, made_of, evaluation, TEST_KEY, plan.test_episodes, plan.ours.num_steps
         )
         found = {"chosen": np.array(chosen), **_arrays("", curves)}
-        if plan.longer:
+        if plan.longer and contender.start in (RANDOM, LEARNED):
             number = max(plan.test_episodes // 10, 2)
             longer = run(contender, made_of, evaluation, TEST_KEY, number, plan.longer)
             found |= _arrays("longer_", longer)
@@ -190,12 +190,12 @@ def test(
         path = folder / f"{_fingerprint(contender, plan, data)}.npz"
         if not path.exists():
             content = io.BytesIO()
-            np.savez(content, **measure(contender))
+            np.savez_compressed(content, **measure(contender))
             durable_files.write(path, content.getvalue())
         with np.load(path, allow_pickle=False) as found:
             chosen = contender.made_of[int(found["chosen"])]
             curves = _curves("", found)
-            longer = _curves("longer_", found) if plan.longer else None
+            longer = _curves("longer_", found) if "longer_steps" in found else None
         tell(f"{plan.ours.protocol.name}: {contender.optimizer}, {contender.start} start")
         return Tested(contender, chosen if len(contender.made_of) > 1 else None, curves, longer)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
+from alphaopt_jax import durable_files, files
 from alphaopt_jax.baselines import initializations, rollouts
 from alphaopt_jax.meta import few_shot, few_shot_recipes
 from alphaopt_jax.meta.few_shot import FewShotConfig
@@ -18,6 +21,7 @@ from alphaopt_jax.tasks.omniglot import Omniglot
 from alphaopt_jax.tasks.omniglot_episodes import episodes
 from alphaopt_jax.tasks.omniglot_episodes import few_shot as few_shot_protocol
 
+_RESULT, _LEARNED, _KIND = "result.json", "learned.safetensors", "omniglot-rival"
 SINGLE_RATE = 0.1
 """Of the gradient descent that rivals learn through; where they learn rates, it is the first."""
 
@@ -47,7 +51,7 @@ class Plan:
     @property
     def episodes(self) -> int:
         """That initial parameters learn from, in all."""
-        return self.ours.turns * self.ours.initialization_episodes
+        return self.ours.total_episodes
 
     @property
     def rounds(self) -> int:
@@ -56,6 +60,7 @@ class Plan:
 
 
 def _few_shot_plan(ways: int, shots: int, episodes: int) -> Plan:
+    """Initial parameters learn from so many episodes in all, half of them through descent."""
     ours = dataclasses.replace(
         few_shot_recipes.CONFIGS[few_shot_recipes.LEARNED],
         protocol=few_shot_protocol(ways, shots),
@@ -119,29 +124,48 @@ RIVALS = (
 def learn_rival(
     rival: Rival, plan: Plan, data: Omniglot, folder: Path
 ) -> initializations.InitializationResult:
-    """Learns initial parameters, or goes on with what is in `folder`."""
+    """Learns initial parameters, or goes on with what is in `folder`.
+
+    What came out stays there in two small files, which are all that is needed to have it again.
+    """
     ours = plan.ours
-    training = episodes(data.training, ours.protocol, width=ours.width, turned=True)
-    validation = episodes(data.validation, ours.protocol, width=ours.width)
     # Reptile's moves are shares of a way, those of the others Adam's steps.
     rate = 0.5 if rival.direction == "end" else ours.initialization_rate
-    config = initializations.InitializationConfig(
-        rival.direction,
-        ours.initialization_steps,
+    config = dataclasses.replace(
+        few_shot.initialization_config(ours),
+        direction=rival.direction,
         episodes=plan.episodes,
         learning_rate=rate,
-        validate_every=max(plan.episodes // 20 // 4 * 4, 4),
-        validation_episodes=ours.validation_episodes,
     )
-    return initializations.train_initialization(
-        training,
-        validation,
+    place = folder / f"{_slug(ours.protocol.name)}-{_slug(rival.name)}"
+    described = {"config": repr(config), "width": ours.width, "characters": data.name}
+    if (place / _RESULT).exists():
+        return _read_rival(place, described)
+    result = initializations.train_initialization(
+        episodes(data.training, ours.protocol, width=ours.width, turned=True),
+        episodes(data.validation, ours.protocol, width=ours.width),
         rival.make,
         rival.made_of,
         config,
         label=f"{rival.name}, {ours.protocol.name}",
-        folder=folder / f"{_slug(ours.protocol.name)}-{_slug(rival.name)}",
+        folder=place,
     )
+    place.mkdir(parents=True, exist_ok=True)
+    files.write_params(place / _LEARNED, result.learned._asdict(), kind=_KIND, metadata={})
+    text = {"run": described, "accuracy": result.accuracy, "history": result.history}
+    durable_files.write(place / _RESULT, (json.dumps(text, indent=1) + "\n").encode())
+    return result
+
+
+def _read_rival(place: Path, described: Mapping[str, Any]) -> initializations.InitializationResult:
+    text = json.loads((place / _RESULT).read_bytes())
+    if text["run"] != described:
+        raise ValueError(f"{place} holds another run: {text['run']}. Delete it to learn anew.")
+    trees, _ = files.read_params(
+        place / _LEARNED, kind=_KIND, what="what a rival learned", written_by=__name__
+    )
+    learned = initializations.Learned(trees["params"], trees.get("made_of", {}))
+    return initializations.InitializationResult(learned, text["accuracy"], text["history"])
 
 
 def learn_agent(

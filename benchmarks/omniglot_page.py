@@ -12,7 +12,8 @@ from benchmarks.omniglot_contenders import ADAM, GENERAL, LEARNED, OWN, RANDOM, 
 from benchmarks.omniglot_learning import PLANS, Plan
 
 Row = Mapping[str, Any]
-_MAIN = next(iter(PLANS))
+MAIN = next(iter(PLANS))
+"""The main protocol's name."""
 _FEW_SHOT_BARS = {
     "5-way 1-shot": 97.0,
     "5-way 5-shot": 99.0,
@@ -99,13 +100,13 @@ def make_claims(rows: Sequence[Row]) -> list[results_file.Claim]:
     """What the frozen agent is to reach, on characters that nobody has trained on."""
     claims = []
     protocols = list(dict.fromkeys(row["protocol"] for row in rows))
-    if _MAIN in protocols:
-        cells = _by_pair(rows, _MAIN)
+    if MAIN in protocols:
+        cells = _by_pair(rows, MAIN)
         own, alone = cells[LEARNED, OWN], cells[RANDOM, OWN]
         reptile = max(cells["Reptile", name]["accuracy"] for name in (SGD, ADAM))
 
         def claim(name: str, text: str, value: float, bar: str) -> None:
-            claims.append(results_file.Claim(f"omniglot.{name}", f"{_MAIN}: {text}", value, bar))
+            claims.append(results_file.Claim(f"omniglot.{name}", f"{MAIN}: {text}", value, bar))
 
         claim("multi_shot", "accuracy of the frozen agent, learned start", own["accuracy"], ">= 80")
         claim(

@@ -17,6 +17,7 @@ from benchmarks import (
     li_malik_2017,
     meta_learners,
     mnist,
+    omniglot_page,
     results_file,
     rl_vs_rnn_page,
     zero_tuning,
@@ -122,6 +123,16 @@ def _rl_vs_rnn(folder: Path) -> str:
     return rl_vs_rnn_page.answer(_rows(folder, "rl_vs_rnn"))
 
 
+def _omniglot(folder: Path) -> str:
+    rows = [row for row in _rows(folder, "omniglot") if row["part"] == "test"]
+    gains = omniglot_page.gain_table(rows)
+    main = [row for row in rows if row["protocol"] == omniglot_page.MAIN]
+    return (
+        f"{results_file.markdown_table(gains, omniglot_page.GAIN_COLUMNS)}\n"
+        f"{results_file.markdown_table(main, omniglot_page.COLUMNS)}"
+    )
+
+
 def _claims(folder: Path) -> str:
     rows = [
         claim | {"holds": "yes" if claim["holds"] else "**no**"}
@@ -142,6 +153,7 @@ _SECTIONS: dict[str, Callable[[Path], str]] = {
     "li_malik_2016": _li_malik_2016,
     "li_malik_2017": _li_malik_2017,
     "rl_vs_rnn": _rl_vs_rnn,
+    "omniglot": _omniglot,
     "claims": _claims,
 }
 

@@ -3,6 +3,9 @@
 import functools
 from pathlib import Path
 import re
+import shutil
+import subprocess
+import sys
 
 import alphaopt_constants
 import alphaopt_reference
@@ -100,6 +103,25 @@ def test_every_public_name_is_in_the_reference():
 )
 def test_a_name_that_is_not_in_the_reference_is_noticed(name):
     assert alphaopt_reference.missing_names(_documented() - {name}) == [name]
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    root = _DOCS.parent
+    # The build writes pages beside those that it reads.
+    generated = shutil.ignore_patterns("_build", "gallery", "reference", "results")
+    shutil.copytree(_DOCS, tmp_path / "docs", ignore=generated)
+    for path in root.iterdir():
+        if path != _DOCS and not path.name.startswith("."):
+            (tmp_path / path.name).symlink_to(path)
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "docs", "site"]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr.strip()
+    for page in ("index", "tutorial", "results/index", "gallery/index", "how-to/checkpoints"):
+        assert (tmp_path / "site" / f"{page}.html").is_file()
 
 
 def test_docstrings_in_markdown_become_restructured_text():

@@ -65,8 +65,15 @@ def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path, monkeypatch
     assert card.command == "alphaopt train-few-shot small runs/small --seed 0"
     assert "small.safetensors" in capsys.readouterr().out
 
-    # What is in the folder is not learned again.
+    # What is in the folder is not learned again, be it the whole or its parts.
     result = few_shot.train_few_shot(data, _CONFIG, folder=tmp_path, show=False)
+    with pytest.raises(ValueError, match="another training"):
+        few_shot.train_few_shot(data, dataclasses.replace(_CONFIG, rounds=3), folder=tmp_path)
+    (tmp_path / "result.json").unlink()
+    again = few_shot.train_few_shot(data, _CONFIG, folder=tmp_path, show=False)
+    assert (again.accuracy, again.history) == (result.accuracy, result.history)
+    assert not _differ(again.agent.params, result.agent.params)
+    assert not _differ(again.initial_params, result.initial_params)
 
     assert [line["part"] for line in result.history] == ["start", "initialization", "agent"]
     assert [line["episodes"] for line in result.history] == [0, 4, 12]
@@ -81,14 +88,29 @@ def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path, monkeypatch
     assert not _differ(params, result.initial_params)
 
 
-def test_initial_parameters_may_learn_through_descent_first():
-    config, agent = dataclasses.replace(_CONFIG, descent=0.1), alphaopt.load_agent("base")
-    first, second = (few_shot._through(agent, config, turn)({}) for turn in range(2))
+def test_initial_parameters_may_learn_through_descent_first(data, monkeypatch):
+    seen, learn = [], few_shot.initializations.train_initialization
 
-    updates, _ = first.update({"w": np.ones(2)}, first.init({"w": np.zeros(2)}))
+    def spy(family, validation, make, made_of, config, **more):
+        updates, _ = make({}).update(
+            {"w": np.ones(2)}, make({}).init({"w": np.zeros(2)}), {"w": np.zeros(2)}, value=1.0
+        )
+        seen.append((more["seed"], float(updates["w"][0])))
+        return learn(family, validation, make, made_of, config, **more)
 
-    np.testing.assert_allclose(updates["w"], -0.1, rtol=1e-6)
-    assert state_lib.find(second.init({"w": np.zeros(2)})).updates_made == 0
+    monkeypatch.setattr(few_shot.initializations, "train_initialization", spy)
+    config = dataclasses.replace(_CONFIG, descent=0.25)
+
+    result = few_shot.train_few_shot(data, config, show=False)
+
+    parts = ["start", "descent", "initialization", "agent"]
+    assert [line["part"] for line in result.history] == parts
+    assert [line["episodes"] for line in result.history[:3]] == [0, 4, 8]
+    assert config.total_episodes == 8
+    (first_seed, first), (second_seed, second) = seen
+    assert first_seed != second_seed
+    assert first == -0.25
+    assert second not in (0.0, first)
 
 
 def test_without_turns_the_agent_learns_alone(data):
@@ -204,7 +226,7 @@ def test_fresh_networks_are_trained_along_normalized_gradients():
         for name in (few_shot_recipes.LEARNED, few_shot_recipes.RANDOM)
     )
 
-    assert (learned.turns, learned.meta.optimizer.direction) == (2, "gradient")
+    assert (learned.turns, learned.meta.optimizer.direction) == (1, "gradient")
     assert (alone.turns, alone.meta.optimizer.direction) == (0, None)
     with pytest.raises(ValueError, match="second order need an agent whose rates multiply the gr"):
         dataclasses.replace(alone, turns=1)

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from alphaopt_jax import checkpoints
 from alphaopt_jax.baselines import initializations
 from alphaopt_jax.baselines.initializations import InitializationConfig, Learned
 from alphaopt_jax.tasks.omniglot_episodes import EpisodeTask
@@ -146,24 +147,42 @@ def test_one_rate_serves_a_whole_tree():
     jax.tree.map(lambda update: np.testing.assert_array_equal(update, -0.5), updates)
 
 
-def test_interrupted_learning_ends_with_the_same(tmp_path):
-    def run(episodes_kept, folder):
-        config = InitializationConfig("first_order", 2, episodes=16, validate_every=8)
-        return initializations.train_initialization(
-            _bowls(), _bowls(), lambda _: optax.sgd(0.1), lambda _: {}, config,
-            label="x", folder=folder, show=False,
-        )  # fmt: skip
+def _run(folder=None):
+    config = InitializationConfig("first_order", 2, episodes=16, validate_every=8)
+    return initializations.train_initialization(
+        _bowls(), _bowls(), lambda _: optax.sgd(0.1), lambda _: {}, config,
+        label="x", folder=folder, show=False,
+    )  # fmt: skip
 
-    whole = run(16, tmp_path)
-    last = tmp_path / "checkpoints" / "16"
-    for path in sorted(last.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    last.rmdir()
 
-    resumed = run(16, tmp_path)
+def test_interrupted_learning_ends_with_the_same(tmp_path, monkeypatch):
+    save = checkpoints.Store.save
+
+    def interrupted(self, number, state):
+        if number == 16:
+            raise KeyboardInterrupt
+        save(self, number, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Store, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            _run(tmp_path)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"0", "8"}
+
+    whole, resumed = _run(), _run(tmp_path)
 
     assert resumed.history == whole.history
     np.testing.assert_array_equal(resumed.learned.params, whole.learned.params)
+
+
+def test_what_is_finished_is_not_validated_again(tmp_path, monkeypatch):
+    whole = _run(tmp_path)
+    monkeypatch.setattr(initializations, "_validate", None)
+
+    again = _run(tmp_path)
+
+    assert (again.history, again.accuracy) == (whole.history, whole.accuracy)
+    np.testing.assert_array_equal(again.learned.params, whole.learned.params)
 
 
 def test_moves_that_do_not_fill_the_time_are_refused():

@@ -2,10 +2,13 @@
 
 import dataclasses
 
+import chex
 import numpy as np
 import pytest
 
+from alphaopt_jax.baselines import initializations
 from alphaopt_jax.meta.testing import Curves
+from alphaopt_jax.tasks import omniglot
 from benchmarks import omniglot as benchmark
 from benchmarks import omniglot_contenders as contenders
 from benchmarks import omniglot_learning as learning
@@ -103,11 +106,42 @@ def test_page_and_pictures(rows, tmp_path):
     histories = {name: {"Reptile": [line, line | {"round": 8}]} for name in tested}
 
     page = omniglot_page.page(rows, learning.PLANS, "drawn by a program", "command")
-    omniglot_pictures.write(tested, histories, tmp_path)
+    omniglot_pictures.write(tested, histories, learning.PLANS, tmp_path)
 
     assert "drawn by a program" in page
     assert all(f"## {name}" in page for name in learning.PLANS)
     assert {path.name for path in tmp_path.iterdir()} == {"omniglot.png", "omniglot_learning.png"}
+
+
+def test_of_sgd_and_adam_the_better_is_shown():
+    tested = _tested(learning.PLANS[_MAIN])
+
+    shown = omniglot_pictures._without_the_worse(tested)
+
+    pairs = [(one.contender.start, one.contender.optimizer) for one in shown]
+    assert (contenders.RANDOM, contenders.ADAM) in pairs
+    assert (contenders.RANDOM, contenders.SGD) not in pairs
+    assert len(pairs) == len(_ACCURACIES) - 2
+
+
+def test_what_a_rival_learned_is_read_again(tmp_path, monkeypatch):
+    plan = learning.PLANS[_MAIN]
+    learned = initializations.Learned({"a": {"w": np.ones(2, np.float32)}}, {"w": np.zeros(3)})
+    line = {"round": 0, "accuracy": 0.3, "loss": 1.0}
+    given = initializations.InitializationResult(learned, 0.5, [line])
+    data = omniglot.drawn()
+    monkeypatch.setattr(initializations, "train_initialization", lambda *_, **__: given)
+    rival = learning.RIVALS[0]
+    learning.learn_rival(rival, plan, data, tmp_path)
+    monkeypatch.delattr(initializations, "train_initialization")
+
+    found = learning.learn_rival(rival, plan, data, tmp_path)
+
+    assert (found.accuracy, found.history) == (0.5, [line])
+    chex.assert_trees_all_equal(found.learned, learned)
+    other = dataclasses.replace(plan, ours=dataclasses.replace(plan.ours, width=8))
+    with pytest.raises(ValueError, match="another run"):
+        learning.learn_rival(rival, other, data, tmp_path)
 
 
 def test_quick_plan_is_small_and_of_the_main_protocol():

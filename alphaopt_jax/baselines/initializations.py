@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import os
 from typing import Any, Literal, NamedTuple
 
@@ -210,9 +211,11 @@ def train_initialization(
     history = store.read_history(int(learning.episode))
     move = jax.jit(_make_move(family, make, outer, config), donate_argnums=0)
     judge = jax.jit(make_judge(validation, make, config.num_steps))
+    draw = jax.jit(functools.partial(rollouts.draw, family))
     examples = rollouts.draw(
         validation, jax.random.split(jax.random.key(_VALIDATION_KEY), config.validation_episodes)
     )
+    best = 0.0
     with progress_lib.Progress(label, config.episodes, show=show) as progress:
         for number in range(int(learning.episode), config.episodes + 1, config.episodes_at_once):
             if number % config.validate_every == 0 or number == config.episodes:
@@ -220,12 +223,15 @@ def train_initialization(
                 learning, entry = _validate(learning, judge(learning.learned, *examples))
                 store.append_history(entry)
                 history.append(entry)
-            best = float(learning.best_accuracy)
+                best = float(learning.best_accuracy)
             progress.update(number, f"accuracy {history[-1]['accuracy']:.3f}, best {best:.3f}")
             if number == config.episodes:
+                # One move past the last: who finds it there need not validate again.
+                learning = learning._replace(episode=learning.episode + config.episodes_at_once)
+                store.save(int(learning.episode), learning)
                 break
             keys = jax.random.split(jax.random.fold_in(stream, number), config.episodes_at_once)
-            learning = move(learning, *rollouts.draw(family, keys))
+            learning = move(learning, *draw(keys))
     return InitializationResult(
         jax.device_get(learning.best), float(learning.best_accuracy), history
     )
@@ -316,7 +322,7 @@ def make_judge(
             params = adapt(task, make, start, jax.random.split(stream, num_steps))
             return task.accuracy(params), task.evaluation_loss(params)
 
-        accuracies, losses = jax.lax.map(of_episode, (instances, keys))
+        accuracies, losses = rollouts.over_episodes(of_episode, (instances, keys))
         return jnp.mean(accuracies), jnp.mean(losses)
 
     return judge
@@ -348,7 +354,7 @@ def _make_move(
             step_keys = jax.random.split(key, config.num_steps)
             return outer_gradient(task, make, learning.learned, step_keys, config.direction)
 
-        gradients = jax.lax.map(of_episode, (instances, keys))
+        gradients = rollouts.over_episodes(of_episode, (instances, keys))
         gradient = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
         updates, state = outer.update(gradient, learning.outer, learning.learned)
         return learning._replace(

@@ -121,3 +121,26 @@ def rollouts(
     if together:
         return jax.vmap(one)((instances, keys))
     return jax.lax.map(one, (instances, keys))
+
+
+def over_episodes(function: Callable[[Any], Any], episodes: Any) -> Any:
+    """Applies a function to each episode: in turn on a CPU, side by side on an accelerator.
+
+    A CPU is as quick with one small network as with many, and its caches hold one. An accelerator
+    spends most of its time on beginning operations, which is as long for many networks as for one.
+
+    Args:
+      function: From one episode, a pytree of arrays, to a pytree of arrays. Traced once.
+      episodes: With an axis `[N]` before each array's own.
+
+    Returns:
+      The results, with an axis `[N]` before each array's own.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> over_episodes(lambda scale: 2.0 * scale, jnp.arange(3.0)).tolist()
+      [0.0, 2.0, 4.0]
+    """
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(function, episodes)
+    return jax.vmap(function)(episodes)

@@ -1,8 +1,8 @@
 """Agents that learn new characters from a few drawings: meta-training on episodes of Omniglot.
 
 During meta-training both change, what the network starts from and the agent that trains it, in
-turns: the initial parameters learn with the agent frozen (or at first, where the constants say so,
-through plain gradient descent), by the queries' gradient where its training ended; then the agent
+turns: the initial parameters learn with the agent frozen (and before that, where the constants say
+so, through plain gradient descent), by the queries' gradient where training ended; then the agent
 learns from these initial parameters, by reinforcement. During meta-testing only the network
 changes. Without learned initial parameters the agent alone learns, from fresh networks, so that
 what either is worth can be told apart.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import json
 import os
 import pathlib
 from typing import Any
@@ -23,7 +24,7 @@ import jax
 import optax
 
 from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import files, inspection, transform
+from alphaopt_jax import durable_files, files, inspection, transform
 from alphaopt_jax.baselines import initializations, rollouts
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.meta.ppo import ppo
@@ -34,6 +35,7 @@ from alphaopt_jax.tasks.task import Family
 
 _KIND = "alphaopt-initial-params"
 _VALIDATION_KEY = 0x5E1EC7
+_RESULT, _AGENT, _INITIAL_PARAMS = "result.json", "agent.safetensors", "initial_params.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +50,13 @@ class FewShotConfig:
         learns alone, from fresh networks.
       initialization: Where the initial parameters are moved, as in `InitializationConfig`. What
         differentiates through a training takes the agent's rates as given.
-      initialization_episodes: For the initial parameters, in each turn.
+      initialization_episodes: For the initial parameters, each time that they learn.
+      initialization_at_once: Of these, how many a move is made of.
       initialization_steps: The first so many steps of an episode are made before its queries say
         where the initial parameters are to go.
       initialization_rate: Of the Adam that moves them.
-      descent: Rate of the gradient descent through which initial parameters are learned in the
-        first turn, when the agent has not yet learned to train from any; None is for the agent.
+      descent: Before the first turn the initial parameters learn through gradient descent at this
+        rate, when the agent has not yet learned to train from any; None is for not.
       rounds: Of the agent's learning, in each turn.
       meta: Constants of that; `meta.optimizer.direction` says what the agent's rates multiply.
       start: The agent that goes on learning, by its name or path.
@@ -66,6 +69,7 @@ class FewShotConfig:
     turns: int = 2
     initialization: initializations.Direction = "first_order"
     initialization_episodes: int = 1000
+    initialization_at_once: int = 4
     initialization_steps: int = 10
     initialization_rate: float = 1e-3
     descent: float | None = None
@@ -95,6 +99,12 @@ class FewShotConfig:
         )
 
     @property
+    def total_episodes(self) -> int:
+        """That initial parameters learn from, in all."""
+        times = self.turns + (self.turns > 0 and self.descent is not None)
+        return times * self.initialization_episodes
+
+    @property
     def meta_config(self) -> MetaConfig:
         """Those of the agent's learning, for episodes of this length."""
         return dataclasses.replace(
@@ -114,8 +124,8 @@ class FewShotResult:
       agent: The agent.
       initial_params: The network's; None where it starts afresh.
       accuracy: Share of the validation's queries told right.
-      history: A line after each part of each turn: "turn", "part" ("start", "initialization" or
-        "agent"), "episodes" (so far), "env_steps" (likewise) and "accuracy".
+      history: A line after each part of each turn: "turn", "part" ("start", "descent",
+        "initialization" or "agent"), "episodes" (so far), "env_steps" (likewise) and "accuracy".
     """
 
     agent: agent_lib.Agent
@@ -147,13 +157,17 @@ def train_few_shot(
     Raises:
       ValueError: `folder` holds another training.
     """
+    identity = {"config": repr(config), "characters": data.name, "seed": seed}
+    place_of_all = None if folder is None else pathlib.Path(folder)
+    if place_of_all is not None and (place_of_all / _RESULT).exists():
+        return _read_result(place_of_all, identity)
     agent, params = _first_agent(config), None
     episodes_done, steps_done = 0, 0.0
     history: list[dict[str, Any]] = []
     best: FewShotResult | None = None
 
     def place(part: str, turn: int) -> pathlib.Path | None:
-        return None if folder is None else pathlib.Path(folder) / f"{turn}-{part}"
+        return None if place_of_all is None else place_of_all / f"{turn}-{part}"
 
     def family(characters: Any, turned: bool = False) -> Family:
         return episodes(
@@ -177,32 +191,32 @@ def train_few_shot(
         if counts and (best is None or accuracy > best.accuracy):
             best = FewShotResult(agent, params, accuracy, history)
 
+    def learn_initialization(part: str, turn: int, optimizer: rollouts.OptimizerFactory) -> None:
+        nonlocal params, episodes_done, steps_done
+        learning = initialization_config(config)
+        learned = initializations.train_initialization(
+            family(data.training, turned=True),
+            family(data.validation),
+            optimizer,
+            lambda _: {},
+            learning,
+            label=f"initial parameters, {part} {turn + 1}",
+            seed=seed + turn + (part == "initialization"),
+            folder=place(part, turn),
+            show=show,
+        )
+        params = learned.learned.params
+        episodes_done += learning.episodes
+        steps_done += float(learning.episodes * learning.num_steps)
+        judge(part, turn)
+
     judge("start", 0)
+    if config.turns and config.descent is not None:
+        descent = optax.sgd(config.descent)
+        learn_initialization("descent", 0, lambda _: descent)
     for turn in range(max(config.turns, 1)):
         if config.turns:
-            steps = min(config.initialization_steps, config.num_steps)
-            learned = initializations.train_initialization(
-                family(data.training, turned=True),
-                family(data.validation),
-                _through(agent, config, turn),
-                lambda _: {},
-                initializations.InitializationConfig(
-                    config.initialization,
-                    steps,
-                    episodes=config.initialization_episodes,
-                    learning_rate=config.initialization_rate,
-                    validate_every=max(config.initialization_episodes // 40 * 4, 4),
-                    validation_episodes=config.validation_episodes,
-                ),
-                label=f"initial parameters, turn {turn + 1}",
-                seed=seed + turn,
-                folder=place("initialization", turn),
-                show=show,
-            )
-            params = learned.learned.params
-            episodes_done += config.initialization_episodes
-            steps_done += float(config.initialization_episodes * steps)
-            judge("initialization", turn)
+            learn_initialization("initialization", turn, _through(agent, config))
         meta_config = config.meta_config
         trained = meta_train(
             {config.protocol.name: family(data.training, turned=True)},
@@ -225,7 +239,32 @@ def train_few_shot(
         steps_done += float(trained.history[-1]["env_steps"])
         judge("agent", turn)
     assert best is not None
+    if place_of_all is not None:
+        _write_result(place_of_all, best, identity)
     return best
+
+
+def _write_result(folder: pathlib.Path, result: FewShotResult, identity: Mapping[str, Any]) -> None:
+    """Leaves what came out in the folder, so that who wants it again need not train or judge."""
+    folder.mkdir(parents=True, exist_ok=True)
+    agent_lib.save_agent(folder / _AGENT, result.agent)
+    if result.initial_params is not None:
+        save_initial_params(folder / _INITIAL_PARAMS, result.initial_params)
+    described = {"run": identity, "accuracy": result.accuracy, "history": result.history}
+    durable_files.write(folder / _RESULT, json.dumps(described, indent=1).encode())
+
+
+def _read_result(folder: pathlib.Path, identity: Mapping[str, Any]) -> FewShotResult:
+    described = json.loads((folder / _RESULT).read_bytes())
+    if described["run"] != dict(identity):
+        raise ValueError(
+            f"{os.fspath(folder)!r} holds another training: {described['run']}. Choose another"
+            " folder, or delete this one."
+        )
+    path = folder / _INITIAL_PARAMS
+    params = load_initial_params(path) if path.exists() else None
+    agent = agent_lib.load_agent(folder / _AGENT)
+    return FewShotResult(agent, params, described["accuracy"], described["history"])
 
 
 def frozen(agent: agent_lib.Agent, num_steps: int) -> optax.GradientTransformation:
@@ -248,15 +287,32 @@ def _frozen_factory(agent: agent_lib.Agent, num_steps: int) -> rollouts.Optimize
     return lambda _: frozen(agent, num_steps)
 
 
-def _through(agent: agent_lib.Agent, config: FewShotConfig, turn: int) -> rollouts.OptimizerFactory:
-    """What trains while initial parameters are learned."""
-    if turn == 0 and config.descent is not None:
-        descent = optax.sgd(config.descent)
-        return lambda _: descent
+def _through(agent: agent_lib.Agent, config: FewShotConfig) -> rollouts.OptimizerFactory:
+    """What trains while initial parameters are learned in a turn."""
     if config.initialization == "second_order":
         given = with_given_rates(frozen(agent, config.num_steps))
         return lambda _: given
     return _frozen_factory(agent, config.num_steps)
+
+
+def initialization_config(config: FewShotConfig) -> initializations.InitializationConfig:
+    """Constants of the initial parameters' learning, each time.
+
+    Example:
+      >>> from alphaopt_jax.meta import few_shot_recipes
+      >>> initialization_config(few_shot_recipes.CONFIGS["omniglot-learned"]).direction
+      'second_order'
+    """
+    at_once, number = config.initialization_at_once, config.initialization_episodes
+    return initializations.InitializationConfig(
+        config.initialization,
+        min(config.initialization_steps, config.num_steps),
+        episodes=number,
+        episodes_at_once=at_once,
+        learning_rate=config.initialization_rate,
+        validate_every=max(number // (10 * at_once), 1) * at_once,
+        validation_episodes=config.validation_episodes,
+    )
 
 
 def with_given_rates(

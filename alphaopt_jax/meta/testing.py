@@ -148,7 +148,7 @@ def _follow(
         )
         return accuracies, losses, _same(learned, begun, ended)
 
-    return jax.lax.map(one, (instances, keys))
+    return rollouts.over_episodes(one, (instances, keys))
 
 
 def _same(

@@ -1,0 +1,71 @@
+"""States that another version wrote: refused with what differs, and what can be had from them."""
+
+from typing import NamedTuple
+
+from flax import serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+
+import alphaopt_jax as alphaopt
+
+
+def _older(state):
+    """The same without the guard, as it was before there was one; with a field that is gone."""
+    fields = {name: value for name, value in state._asdict().items() if name != "guard"}
+    older = NamedTuple("AlphaOptState", [(name, object) for name in (*fields, "forgotten")])
+    return older(**fields, forgotten=jnp.zeros(3))
+
+
+@pytest.fixture(name="trained", params=[False, True], ids=["frozen", "learning"])
+def _trained(request):
+    tx = alphaopt.alphaopt(learn=request.param)
+    params = {"w": jnp.ones((3, 2)), "b": jnp.zeros(2)}
+    state = tx.init(params)
+    grads = jax.tree.map(jnp.ones_like, params)
+    updates, state = tx.update(grads, state, params, value=jnp.float32(1.0))
+    return tx, optax.apply_updates(params, updates), state
+
+
+@pytest.mark.parametrize("field", ["guard", "forgotten"])
+def test_orbax_names_what_does_not_fit(trained, field, tmp_path):
+    tx, params, state = trained
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "old", (params, _older(state)))
+    target = jax.eval_shape(lambda params: (params, tx.init(params)), params)
+
+    with ocp.StandardCheckpointer() as checkpointer, pytest.raises(ValueError, match=field):
+        checkpointer.restore(tmp_path / "old", target)
+
+
+def test_flax_names_what_does_not_fit(trained):
+    tx, params, state = trained
+    content = serialization.to_bytes(_older(state))
+
+    with pytest.raises(ValueError, match="guard"):
+        serialization.from_bytes(tx.init(params), content)
+
+
+def test_an_older_state_itself_is_refused(trained):
+    tx, params, state = trained
+
+    with pytest.raises(ValueError, match="restored into such a state"):
+        tx.update(jax.tree.map(jnp.ones_like, params), _older(state), params)
+
+
+def test_parameters_go_on_in_a_new_state(trained, tmp_path):
+    tx, params, state = trained
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "old", (params, _older(state)))
+    with ocp.StandardCheckpointer() as checkpointer:
+        restored, _ = checkpointer.restore(tmp_path / "old")
+
+    restored = jax.tree.map(jnp.asarray, restored)
+    updates, new = tx.update(restored, tx.init(restored), restored, value=jnp.float32(1.0))
+
+    jax.tree.map(np.testing.assert_array_equal, restored, params)
+    assert int(new.updates_made) == 1
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(updates))
