@@ -7,12 +7,12 @@ import dataclasses
 from importlib import metadata
 import os
 import pathlib
-import time
 from typing import NamedTuple
 
 import jax
 
 from alphaopt_jax import cards
+from alphaopt_jax.stopwatch import Stopwatch
 
 
 class Trained(NamedTuple):
@@ -82,8 +82,8 @@ def follow(
         raise ValueError(f"No {what} has the name {name!r}; there are {sorted(recipes)}.")
     recipe, place = recipes[name], pathlib.Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    trained = recipe.train(seed, place, show)
+    with Stopwatch(place / "time.json") as watch:
+        trained = recipe.train(seed, place, show)
     card = cards.Card(
         name=name,
         summary=recipe.summary,
@@ -93,7 +93,7 @@ def follow(
         selected_on=list(trained.selected_on),
         rounds=trained.rounds,
         env_steps=trained.env_steps,
-        hours=round((time.monotonic() - began) / 3600.0, 2),
+        hours=round(watch.seconds / 3600.0, 2),
         hardware=f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} cores",
         versions={each: metadata.version(each) for each in ("jax", "flax", "optax")},
         score=round(trained.score, 4),
