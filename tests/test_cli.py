@@ -31,9 +31,10 @@ def test_every_shipped_agent_loads_is_small_and_has_a_card(name):
     assert card.weaknesses
     assert card.results
     assert not set(card.trained_on) & set(card.selected_on)
-    for family in (*card.trained_on, *card.selected_on):
-        assert "mnist" not in family
-        assert "omniglot" not in family
+    if not name.startswith("omniglot"):  # Those are for it, and for nothing else.
+        for family in (*card.trained_on, *card.selected_on):
+            assert "mnist" not in family.lower()
+            assert "omniglot" not in family.lower()
 
 
 def test_an_unknown_agent_is_named(capsys):

@@ -14,7 +14,7 @@ _NOTEBOOKS = sorted(_FOLDER.glob("*.ipynb"))
 
 
 def test_there_are_notebooks():
-    assert len(_NOTEBOOKS) == 4
+    assert len(_NOTEBOOKS) == 5
 
 
 @pytest.mark.parametrize("path", _NOTEBOOKS, ids=lambda path: path.stem)

@@ -77,6 +77,9 @@ RECIPES: Mapping[str, Recipe] = {
         " it was trained with.",
         _ONE_NETWORK.format(_LEARNED_CONFIG.width),
         "From other initial parameters use the general agent.",
+        "Validation chose the pair from before the agent's own learning, which gained nothing: the"
+        " agent that ships is the general one, with rates of the raw gradient, and what has learned"
+        " are the initial parameters.",
     ),
     RANDOM: _recipe(
         CONFIGS[RANDOM],
