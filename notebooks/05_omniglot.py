@@ -87,7 +87,7 @@ alone = alphaopt.load_agent(few_shot_recipes.RANDOM)
 initial_params = few_shot.load_initial_params(few_shot_recipes.LEARNED)
 
 
-def test(characters, make, made_of, start, learned=None):
+def measure(characters, make, made_of, start, learned=None):
     """Accuracies along the training of some episodes, `[episodes, looks]`."""
     return meta_test(
         omniglot_episodes.episodes(characters, protocol, width=width),
@@ -102,23 +102,23 @@ def test(characters, make, made_of, start, learned=None):
     )
 
 
-def test_adam(start):
+def measure_adam(start):
     """Adam's, with the rate that is best on validation alphabets."""
     rates = (1e-2,) if QUICK else (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
     ends = [
-        test(data.validation, optax.adam, rate, start).accuracies[:, -1].mean() for rate in rates
+        measure(data.validation, optax.adam, rate, start).accuracies[:, -1].mean() for rate in rates
     ]
     best = rates[int(np.argmax(ends))]
-    return f"Adam, {best:g}", test(data.test, optax.adam, best, start)
+    return f"Adam, {best:g}", measure(data.test, optax.adam, best, start)
 
 
-def test_agent(agent, start):
+def measure_agent(agent, start):
     """A frozen agent's."""
 
     def make(params):
         return few_shot.frozen(dataclasses.replace(agent, params=params), num_steps)
 
-    return test(data.test, make, dict(agent.params), start, lambda state: state.agent)
+    return measure(data.test, make, dict(agent.params), start, lambda state: state.agent)
 
 
 found, steps = {}, {}
@@ -126,8 +126,8 @@ for title, agent, start in (
     ("learned start", learned, initial_params),
     ("fresh networks", alone, None),
 ):
-    label, adam = test_adam(start)
-    curves = test_agent(agent, start)
+    label, adam = measure_adam(start)
+    curves = measure_agent(agent, start)
     found[title] = {"AlphaOpt, frozen": curves.accuracies, label: adam.accuracies}
     steps[title] = curves.steps
     for name, accuracies in found[title].items():
@@ -165,9 +165,10 @@ def watched(carry, key):
 
 begun = initial_params, optimizer.init(initial_params)
 keys = jax.random.split(jax.random.key(3), num_steps)
-(params, _), (rates, losses) = jax.jit(lambda begun, keys: jax.lax.scan(watched, begun, keys))(begun, keys)
+run = jax.jit(lambda begun, keys: jax.lax.scan(watched, begun, keys))
+(params, _), (rates, losses) = run(begun, keys)
 print(f"told right: {100 * float(task.accuracy(params)):.0f} %")
-by_layer = {
-    name: np.asarray(rates[name]) for name in rates if name.startswith("convolution")
-} | {"logits": np.asarray(rates["logits"]["kernel"])}
+by_layer = {name: np.asarray(rates[name]) for name in rates if name.startswith("convolution")} | {
+    "logits": np.asarray(rates["logits"]["kernel"])
+}
 plotting.rates_figure(by_layer, np.asarray(losses))
