@@ -12,6 +12,8 @@ import pytest
 
 import alphaopt_jax as alphaopt
 
+pytestmark = pytest.mark.slow
+
 
 def _older(state):
     """The same without the guard, as it was before there was one; with a field that is gone."""
