@@ -188,3 +188,13 @@ def test_what_is_finished_is_not_validated_again(tmp_path, monkeypatch):
 def test_moves_that_do_not_fill_the_time_are_refused():
     with pytest.raises(ValueError, match="Moves of 3 episodes do not fill the 10"):
         InitializationConfig("end", 5, episodes_at_once=3, validate_every=10)
+
+
+def test_side_by_side_episodes_come_to_the_same_as_in_turn(monkeypatch):
+    in_turn = _run()
+    monkeypatch.setattr(jax, "default_backend", lambda: "an accelerator")
+
+    side_by_side = _run()
+
+    np.testing.assert_allclose(side_by_side.learned.params, in_turn.learned.params, rtol=1e-5)
+    assert side_by_side.accuracy == in_turn.accuracy
