@@ -19,8 +19,12 @@ import jax.numpy as jnp
 
 from alphaopt_jax.config import AlphaOptConfig
 
-_MAX_GROWTH = 10.0
-"""Largest gradient of a leaf, relative to the root mean square of those before."""
+_MAX_GROWTH = 30.0
+"""Largest gradient of a leaf, relative to the root mean square of those before.
+
+The second moments must see enough of gradients that grow because steps are too large for where a
+training has come to: at 10, agents that learn were thrown out of a narrow valley now and then.
+"""
 _SMALL_ENERGY = 1e-16
 """Of gradients that are not bounded: they are near to what is added to the root that divides."""
 _NO_MATTER = 0.05

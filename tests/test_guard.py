@@ -94,18 +94,18 @@ def test_gradients_of_usual_size_are_left_alone():
         np.testing.assert_array_equal(_factors(energies), 1.0)
 
 
-def test_a_spike_is_cut_to_about_ten_times_the_usual():
+def test_a_spike_is_cut_to_about_thirty_times_the_usual():
     energies = np.ones(300)
     energies[200] = 1e12
 
     factors = _factors(energies)
 
     np.testing.assert_array_equal(np.delete(factors, 200), 1.0)
-    assert factors[200] * 1e6 == pytest.approx(10.0, rel=0.15)
+    assert factors[200] * 1e6 == pytest.approx(30.0, rel=0.15)
 
 
 def test_gradients_that_stay_large_are_left_alone_in_the_end():
     factors = _factors(np.concatenate([np.ones(200), np.full(1000, 1e6)]))
 
-    assert factors[200] < 0.02
+    assert factors[200] < 0.05
     np.testing.assert_array_equal(factors[-100:], 1.0)
