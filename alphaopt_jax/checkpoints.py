@@ -2,6 +2,7 @@
 
 `run.json` says what run it is, `checkpoints/` holds its latest states (orbax), and `history.jsonl`
 a line for every validation. `run.lock` is held by the process that runs, for as long as it lives.
+`result.json` says what came of a run that has ended, of which nothing else need be kept.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from alphaopt_jax import durable_files, folder_lock
 
 _KEPT = 2
 _CHECKSUMS = "checksums.json"
+_RESULT = "result.json"
 _BLOCK = 2**20
 _REMEDY = "Delete this folder to go on from the checkpoint before it, or from the start."
 State = TypeVar("State", bound=chex.ArrayTree)
@@ -116,6 +118,49 @@ class Store:
         return self.folder / "checkpoints" / str(number)
 
 
+def write_result(
+    folder: str | os.PathLike[str], identity: Mapping[str, Any], result: Mapping[str, Any]
+) -> None:
+    """Leaves in a run's folder what came of it, last of all that it writes.
+
+    Args:
+      folder: Of the run; made where there is none.
+      identity: What makes this run this one, as JSON values.
+      result: What came of it, likewise; "run" is not among its names.
+    """
+    place = pathlib.Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"run": dict(identity), **result}, indent=1) + "\n"
+    durable_files.write(place / _RESULT, text.encode())
+
+
+def read_result(
+    folder: str | os.PathLike[str], identity: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Returns what `write_result` left, or None where the run has not ended.
+
+    Args:
+      folder: Of the run.
+      identity: What makes this run this one, as JSON values.
+
+    Raises:
+      ValueError: The folder holds what came of another run, or what is damaged.
+    """
+    path = pathlib.Path(folder) / _RESULT
+    if not path.exists():
+        return None
+    try:
+        result = dict(json.loads(path.read_bytes()))
+        found = dict(result.pop("run"))
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(
+            f"{os.fspath(path)!r}, which says what came of a run, is damaged. Delete it to go on"
+            " from the run's last checkpoint, or from the start."
+        ) from None
+    _refuse_another(path, found, identity)
+    return result
+
+
 def _numbered(leaves: list[Any]) -> dict[str, Any]:
     # Orbax turns tuples into lists and back only where it knows their type; a flat dict is safe.
     return {f"{index:04d}": leaf for index, leaf in enumerate(leaves)}
@@ -199,15 +244,20 @@ def _check_identity(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
                 f"{os.fspath(path)!r}, which says what run the folder holds, is damaged. Choose"
                 " another folder, or delete this one."
             ) from None
-        if found != described:
-            different = sorted(
-                name
-                for name in found.keys() | described.keys()
-                if found.get(name) != described.get(name)
-            )
-            raise ValueError(
-                f"{os.fspath(path.parent)!r} holds another run, which differs in"
-                f" {', '.join(different)}. Choose another folder, or delete this one."
-            )
+        _refuse_another(path, found, described)
     elif jax.process_index() == 0:
         durable_files.write(path, (json.dumps(described, indent=1) + "\n").encode())
+
+
+def _refuse_another(
+    path: pathlib.Path, found: Mapping[str, Any], identity: Mapping[str, Any]
+) -> None:
+    described = json.loads(json.dumps(identity))
+    different = sorted(
+        name for name in found.keys() | described.keys() if found.get(name) != described.get(name)
+    )
+    if different:
+        raise ValueError(
+            f"{os.fspath(path.parent)!r} holds another run, which differs in"
+            f" {', '.join(different)}. Choose another folder, or delete this one."
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from alphaopt_jax import durable_files, files
+from alphaopt_jax import checkpoints, files
 from alphaopt_jax.baselines import initializations, rollouts
 from alphaopt_jax.meta import few_shot, few_shot_recipes
 from alphaopt_jax.meta.few_shot import FewShotConfig
@@ -21,7 +20,7 @@ from alphaopt_jax.tasks.omniglot import Omniglot
 from alphaopt_jax.tasks.omniglot_episodes import episodes
 from alphaopt_jax.tasks.omniglot_episodes import few_shot as few_shot_protocol
 
-_RESULT, _LEARNED, _KIND = "result.json", "learned.safetensors", "omniglot-rival"
+_LEARNED, _KIND = "learned.safetensors", "omniglot-rival"
 SINGLE_RATE = 0.1
 """Of the gradient descent that rivals learn through; where they learn rates, it is the first."""
 
@@ -138,9 +137,10 @@ def learn_rival(
         learning_rate=rate,
     )
     place = folder / f"{_slug(ours.protocol.name)}-{_slug(rival.name)}"
-    described = {"config": repr(config), "width": ours.width, "characters": data.name}
-    if (place / _RESULT).exists():
-        return _read_rival(place, described)
+    identity = {"config": repr(config), "width": ours.width, "characters": data.name}
+    ended = _read_rival(place, identity)
+    if ended is not None:
+        return ended
     result = initializations.train_initialization(
         episodes(data.training, ours.protocol, width=ours.width, turned=True),
         episodes(data.validation, ours.protocol, width=ours.width),
@@ -152,20 +152,23 @@ def learn_rival(
     )
     place.mkdir(parents=True, exist_ok=True)
     files.write_params(place / _LEARNED, result.learned._asdict(), kind=_KIND, metadata={})
-    text = {"run": described, "accuracy": result.accuracy, "history": result.history}
-    durable_files.write(place / _RESULT, (json.dumps(text, indent=1) + "\n").encode())
+    checkpoints.write_result(
+        place, identity, {"accuracy": result.accuracy, "history": result.history}
+    )
     return result
 
 
-def _read_rival(place: Path, described: Mapping[str, Any]) -> initializations.InitializationResult:
-    text = json.loads((place / _RESULT).read_bytes())
-    if text["run"] != described:
-        raise ValueError(f"{place} holds another run: {text['run']}. Delete it to learn anew.")
+def _read_rival(
+    place: Path, identity: Mapping[str, Any]
+) -> initializations.InitializationResult | None:
+    described = checkpoints.read_result(place, identity)
+    if described is None:
+        return None
     trees, _ = files.read_params(
         place / _LEARNED, kind=_KIND, what="what a rival learned", written_by=__name__
     )
     learned = initializations.Learned(trees["params"], trees.get("made_of", {}))
-    return initializations.InitializationResult(learned, text["accuracy"], text["history"])
+    return initializations.InitializationResult(learned, **described)
 
 
 def learn_agent(

@@ -67,7 +67,7 @@ def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path, monkeypatch
 
     # What is in the folder is not learned again, be it the whole or its parts.
     result = few_shot.train_few_shot(data, _CONFIG, folder=tmp_path, show=False)
-    with pytest.raises(ValueError, match="another training"):
+    with pytest.raises(ValueError, match="another run, which differs in config"):
         few_shot.train_few_shot(data, dataclasses.replace(_CONFIG, rounds=3), folder=tmp_path)
     (tmp_path / "result.json").unlink()
     again = few_shot.train_few_shot(data, _CONFIG, folder=tmp_path, show=False)

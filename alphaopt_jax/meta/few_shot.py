@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
-import json
 import os
 import pathlib
 from typing import Any
@@ -24,7 +23,7 @@ import jax
 import optax
 
 from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import durable_files, files, inspection, transform
+from alphaopt_jax import checkpoints, files, inspection, transform
 from alphaopt_jax.baselines import initializations, rollouts
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.meta.ppo import ppo
@@ -35,7 +34,7 @@ from alphaopt_jax.tasks.task import Family
 
 _KIND = "alphaopt-initial-params"
 _VALIDATION_KEY = 0x5E1EC7
-_RESULT, _AGENT, _INITIAL_PARAMS = "result.json", "agent.safetensors", "initial_params.safetensors"
+_AGENT, _INITIAL_PARAMS = "agent.safetensors", "initial_params.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,8 +158,10 @@ def train_few_shot(
     """
     identity = {"config": repr(config), "characters": data.name, "seed": seed}
     place_of_all = None if folder is None else pathlib.Path(folder)
-    if place_of_all is not None and (place_of_all / _RESULT).exists():
-        return _read_result(place_of_all, identity)
+    if place_of_all is not None:
+        ended = _read_result(place_of_all, identity)
+        if ended is not None:
+            return ended
     agent, params = _first_agent(config), None
     episodes_done, steps_done = 0, 0.0
     history: list[dict[str, Any]] = []
@@ -250,21 +251,17 @@ def _write_result(folder: pathlib.Path, result: FewShotResult, identity: Mapping
     agent_lib.save_agent(folder / _AGENT, result.agent)
     if result.initial_params is not None:
         save_initial_params(folder / _INITIAL_PARAMS, result.initial_params)
-    described = {"run": identity, "accuracy": result.accuracy, "history": result.history}
-    durable_files.write(folder / _RESULT, json.dumps(described, indent=1).encode())
+    described = {"accuracy": result.accuracy, "history": result.history}
+    checkpoints.write_result(folder, identity, described)
 
 
-def _read_result(folder: pathlib.Path, identity: Mapping[str, Any]) -> FewShotResult:
-    described = json.loads((folder / _RESULT).read_bytes())
-    if described["run"] != dict(identity):
-        raise ValueError(
-            f"{os.fspath(folder)!r} holds another training: {described['run']}. Choose another"
-            " folder, or delete this one."
-        )
+def _read_result(folder: pathlib.Path, identity: Mapping[str, Any]) -> FewShotResult | None:
+    described = checkpoints.read_result(folder, identity)
+    if described is None:
+        return None
     path = folder / _INITIAL_PARAMS
     params = load_initial_params(path) if path.exists() else None
-    agent = agent_lib.load_agent(folder / _AGENT)
-    return FewShotResult(agent, params, described["accuracy"], described["history"])
+    return FewShotResult(agent_lib.load_agent(folder / _AGENT), params, **described)
 
 
 def frozen(agent: agent_lib.Agent, num_steps: int) -> optax.GradientTransformation:

@@ -557,6 +557,24 @@ def test_a_folder_that_does_not_say_what_it_holds_is_refused(content, tmp_path):
         _store(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe", b'{"run": 3}', b"{}"])
+def test_what_came_of_a_run_is_refused_where_it_is_damaged(content, tmp_path):
+    (tmp_path / "result.json").write_bytes(content)
+
+    with pytest.raises(ValueError, match=r"result\.json'.* is damaged\. Delete it"):
+        checkpoints.read_result(tmp_path, {"seed": 1})
+
+
+def test_what_came_of_a_run_is_that_of_no_other(tmp_path):
+    assert checkpoints.read_result(tmp_path, {"seed": 1}) is None
+    checkpoints.write_result(tmp_path, {"seed": 1, "sizes": (2, 3)}, {"score": 0.5})
+
+    found = checkpoints.read_result(tmp_path, {"seed": 1, "sizes": (2, 3)})
+    assert found == {"score": 0.5}
+    with pytest.raises(ValueError, match="holds another run, which differs in seed"):
+        checkpoints.read_result(tmp_path, {"seed": 2, "sizes": (2, 3)})
+
+
 @pytest.mark.parametrize("name", _ODD_NAMES)
 def test_names_of_folders_may_be_odd(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
