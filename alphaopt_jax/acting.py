@@ -16,6 +16,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float16, Int
 import numpy as np
 
 from alphaopt_jax import memory as memory_lib
@@ -42,19 +43,19 @@ class Sight(NamedTuple):
     sample: observation.Coordinates
     normalized: observation.Normalized
     statistics: observation.LeafStatistics
-    context: chex.Array
+    context: Float[Array, "leaves context"]
     memory: memory_lib.LeafMemory
-    memory_features: chex.Array
+    memory_features: Float[Array, "leaves memory"]
     history: memory_lib.LossHistory
 
 
 def see(
     sample: observation.Coordinates,
     sampling: samples.Sampling,
-    loss: chex.Array | None,
+    loss: Float[Array, ""] | None,
     memory: memory_lib.LeafMemory,
     history: memory_lib.LossHistory,
-    step: chex.Array,
+    step: Float[Array, ""],
     num_steps: chex.Numeric | None,
     config: AlphaOptConfig,
 ) -> Sight:
@@ -111,7 +112,7 @@ def leaf_log_rates(
     sight: Sight,
     decision: policy.LeafDecision,
     sampling: samples.Sampling,
-) -> chex.Array:
+) -> Float[Array, " leaves"]:
     """The leaves' own log rates, which are decided anew at every step.
 
     Args:
@@ -144,11 +145,11 @@ def relative_rates(
     leaf: observation.Coordinates,
     statistics: observation.LeafStatistics,
     decision: policy.LeafDecision,
-    leaf_log_rate: chex.Array,
-    momentum_scale: chex.Array,
-    second_moment_scale: chex.Array,
+    leaf_log_rate: Float[Array, "*#leaf"],
+    momentum_scale: Float[Array, ""],
+    second_moment_scale: Float[Array, ""],
     config: AlphaOptConfig,
-) -> chex.Array:
+) -> Float16[Array, "*leaf"]:
     """By which factor the rate of each parameter differs from its leaf's own.
 
     Args:
@@ -178,12 +179,12 @@ def relative_rates(
 
 
 def learning_rates(
-    log_rates: chex.Array,
-    scales: chex.Array,
+    log_rates: Float[Array, "*shape"],
+    scales: Float[Array, "*shape"],
     multiplier: chex.Numeric,
-    schedule: chex.Array,
+    schedule: Float[Array, ""],
     config: AlphaOptConfig,
-) -> chex.Array:
+) -> Float[Array, "*shape"]:
     """From actions to learning rates.
 
     Args:
@@ -203,7 +204,9 @@ def learning_rates(
     return jnp.where(jnp.isfinite(rates), rates, 0.0)
 
 
-def relative(log_rate: chex.Array, leaf_log_rate: chex.Array) -> chex.Array:
+def relative(
+    log_rate: Float[Array, "*shape"], leaf_log_rate: Float[Array, "*#shape"]
+) -> Float16[Array, "*shape"]:
     """The factor between a parameter's rate and its leaf's, as it is kept: `float16`.
 
     It is finite whatever the agent says. Where that is no number, the parameter is not moved.
@@ -212,7 +215,9 @@ def relative(log_rate: chex.Array, leaf_log_rate: chex.Array) -> chex.Array:
     return jnp.where(jnp.isnan(factor), 0.0, jnp.minimum(factor, _LARGEST)).astype(jnp.float16)
 
 
-def largest_relative(leaf_log_rates: chex.Array, max_log_rate: chex.Numeric) -> chex.Array:
+def largest_relative(
+    leaf_log_rates: Float[Array, " leaves"], max_log_rate: chex.Numeric
+) -> Float[Array, " leaves"]:
     """What no such factor may exceed now, `float32` of the leaves' shape.
 
     A factor is held while its leaf's rate changes: their product must not pass the bound of both.
@@ -222,7 +227,7 @@ def largest_relative(leaf_log_rates: chex.Array, max_log_rate: chex.Numeric) -> 
     return jnp.where(jnp.isnan(largest), 0.0, largest)
 
 
-def looks(updates_made: chex.Array, config: AlphaOptConfig) -> chex.Array:
+def looks(updates_made: Int[Array, ""], config: AlphaOptConfig) -> Bool[Array, ""]:
     """Whether every parameter is looked at now, `bool`: at first always, then at intervals."""
     interval = config.decision_interval
     return (updates_made < interval) | (updates_made % interval == 0)

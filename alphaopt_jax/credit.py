@@ -16,15 +16,15 @@ the end-point rule -g_i(θ_{t+1}) Δθ_i, whose noise is fresh.
 
 from __future__ import annotations
 
-import chex
+from jaxtyping import Array, Float
 
 
 def divided(
-    previous_grad: chex.Array,
-    grad: chex.Array,
-    step: chex.Array,
+    previous_grad: Float[Array, "*shape"],
+    grad: Float[Array, "*shape"],
+    step: Float[Array, "*shape"],
     previous_gradient_weight: float = 0.5,
-) -> chex.Array:
+) -> Float[Array, "*shape"]:
     """Each parameter's own part of the decrease of the loss.
 
     Args:
@@ -48,6 +48,6 @@ def divided(
     return -(weight * previous_grad + (1.0 - weight) * grad) * step
 
 
-def shared(previous_loss: chex.Array, loss: chex.Array) -> chex.Array:
+def shared(previous_loss: Float[Array, ""], loss: Float[Array, ""]) -> Float[Array, ""]:
     """The decrease of the loss, one reward for all: `float32[]`."""
     return previous_loss - loss

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 import math
 
-import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int, Int32, PRNGKeyArray, Shaped
 import numpy as np
 
 
@@ -38,7 +38,9 @@ def allocate(sizes: Sequence[int], available: Sequence[int], num_explorers: int)
     return tuple(min(most, max(share, 1)) for most, share in zip(available, shares, strict=True))
 
 
-def draw(key: chex.PRNGKey, available: Sequence[int], counts: Sequence[int]) -> chex.Array:
+def draw(
+    key: PRNGKeyArray, available: Sequence[int], counts: Sequence[int]
+) -> Int32[Array, " explorers"]:
     """Draws explorers without repetition: one of each of `count` near-equal strata of a leaf.
 
     Args:
@@ -59,14 +61,18 @@ def draw(key: chex.PRNGKey, available: Sequence[int], counts: Sequence[int]) -> 
     width = np.concatenate([np.diff(each) for each in edges]).astype(np.int32)
     uniform = jax.random.uniform(key, first.shape, jnp.float32)
     within = jnp.floor(uniform * width).astype(jnp.int32)
-    return first + jnp.minimum(within, width - 1)  # The product can round up to width.
+    return jnp.minimum(within, width - 1) + first  # The product can round up to width.
 
 
-def leaf_of(counts: Sequence[int]) -> np.ndarray:
+def leaf_of(counts: Sequence[int]) -> Int32[np.ndarray, " explorers"]:
     """The leaf of each of `counts` explorers in every leaf, `int32[sum(counts)]`."""
     return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
 
-def take(values: chex.Array, explorers: chex.Array, counts: Sequence[int]) -> chex.Array:
+def take(
+    values: Shaped[Array, "leaves samples"],
+    explorers: Int[Array, " explorers"],
+    counts: Sequence[int],
+) -> Shaped[Array, " explorers"]:
     """The explorers' own, `[sum(counts)]`, of values of all that are available, `[L, P]`."""
     return jnp.asarray(values)[leaf_of(counts), explorers]

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import chex
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from alphaopt_jax.config import AlphaOptConfig
 
@@ -59,13 +59,13 @@ class GuardState(NamedTuple):
         second moments do and not corrected for its start.
     """
 
-    first_loss: chex.Array
-    lowest_loss: chex.Array
-    decrease: chex.Array
-    noise: chex.Array
-    losses: chex.Array
-    brake: chex.Array
-    energies: chex.Array
+    first_loss: Float[Array, ""]
+    lowest_loss: Float[Array, ""]
+    decrease: Float[Array, ""]
+    noise: Float[Array, ""]
+    losses: Float[Array, ""]
+    brake: Float[Array, ""]
+    energies: Float[Array, " leaves"]
 
 
 def init(num_leaves: int) -> GuardState:
@@ -77,7 +77,7 @@ def init(num_leaves: int) -> GuardState:
 
 
 def watch_loss(
-    guard: GuardState, loss: chex.Array, before: chex.Array, now: chex.Array
+    guard: GuardState, loss: Float[Array, ""], before: Float[Array, ""], now: Float[Array, ""]
 ) -> GuardState:
     """Adds a loss and sets the brake.
 
@@ -129,8 +129,11 @@ def watch_loss(
 
 
 def bound_gradients(
-    guard: GuardState, energies: chex.Array, step: chex.Array, config: AlphaOptConfig
-) -> tuple[chex.Array, GuardState]:
+    guard: GuardState,
+    energies: Float[Array, " leaves"],
+    step: Float[Array, ""],
+    config: AlphaOptConfig,
+) -> tuple[Float[Array, " leaves"], GuardState]:
     """What gradients are to be multiplied by, so that none is much larger than usual.
 
     Args:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 import optax
 
 from alphaopt_jax import acting, complex_numbers, guard, memory
@@ -49,7 +50,7 @@ def learning_rates(state: optax.OptState, params: optax.Params) -> optax.Params:
     return complex_numbers.merge(jax.tree.unflatten(structure, rates))
 
 
-def metrics(state: optax.OptState) -> dict[str, chex.Array]:
+def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
     """Scalars to log.
 
     Args:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float16, Int, PRNGKeyArray
 import numpy as np
 
 from alphaopt_jax import acting, credit, explorers, learning, observation, policy, samples
@@ -23,7 +24,7 @@ from alphaopt_jax.state import LearnerState
 def init(
     agent: chex.ArrayTree,
     sampling: samples.Sampling,
-    key: chex.PRNGKey,
+    key: PRNGKeyArray,
     config: AlphaOptConfig,
 ) -> LearnerState:
     """Returns the state of an agent that has not begun to learn. Consumes `key`."""
@@ -52,10 +53,10 @@ def count_explorers(sampling: samples.Sampling, config: AlphaOptConfig) -> tuple
 
 def reward(
     state: LearnerState,
-    grads: chex.Array,
+    grads: Float[Array, "leaves samples"],
     sampling: samples.Sampling,
-    loss: chex.Array | None,
-    slot: chex.Array,
+    loss: Float[Array, ""] | None,
+    slot: Int[Array, ""],
     config: AlphaOptConfig,
 ) -> LearnerState:
     """Credits the explorers for the step before, now that its outcome is seen.
@@ -83,8 +84,8 @@ def reward(
     team = min(config.team_share / max(sum(sampling.sizes), 1), 1.0)
     parts = (1.0 - team) * parts + team * total
     if config.credit == "shared":
-        known = loss is not None
-        decrease = credit.shared(state.loss, loss) if known else jnp.zeros((), jnp.float32)
+        unknown = jnp.zeros((), jnp.float32)
+        decrease = unknown if loss is None else credit.shared(state.loss, loss)
         total = jnp.where(jnp.isfinite(decrease), decrease, 0.0)
         parts = jnp.broadcast_to(total, parts.shape)
     # At slot 0 this writes into the rollout's last row, which is never read as a reward.
@@ -102,8 +103,8 @@ def explore(
     network: policy.ActorCritic,
     sight: acting.Sight,
     sampling: samples.Sampling,
-    leaf_log_rates: chex.Array,
-    slot: chex.Array,
+    leaf_log_rates: Float[Array, " leaves"],
+    slot: Int[Array, ""],
     config: AlphaOptConfig,
 ) -> LearnerState:
     """Draws new explorers where a rollout begins, and lets them act with noise.
@@ -145,8 +146,8 @@ def explore(
 
 def note_steps(
     state: LearnerState,
-    leaf_rates: chex.Array,
-    directions: chex.Array,
+    leaf_rates: Float[Array, " leaves"],
+    directions: Float[Array, "leaves samples"],
     sampling: samples.Sampling,
     config: AlphaOptConfig,
 ) -> LearnerState:
@@ -171,16 +172,18 @@ def note_steps(
 
 def write_rates(
     state: LearnerState,
-    relative_rates: Sequence[chex.Array],
+    relative_rates: Sequence[Float16[Array, "..."]],
     sampling: samples.Sampling,
     config: AlphaOptConfig,
-) -> list[chex.Array]:
+) -> list[Float16[Array, "..."]]:
     """Puts the explorers' rates in their places among those of every leaf."""
     counts = count_explorers(sampling, config)
     return samples.write(relative_rates, state.explorers, state.explorer_rates, counts, sampling)
 
 
-def _explorers_see(sight: acting.Sight, positions: chex.Array, counts: Sequence[int]) -> chex.Array:
+def _explorers_see(
+    sight: acting.Sight, positions: Int[Array, " explorers"], counts: Sequence[int]
+) -> Float[Array, "explorers features"]:
     """The explorers' observations, `float32[M, NUM_FEATURES]`."""
     leaf_of = explorers.leaf_of(counts)
     param = explorers.take(sight.sample.param, positions, counts)
@@ -202,7 +205,7 @@ def learn_when_full(
     agent: chex.ArrayTree,
     network: policy.ActorCritic,
     sampling: samples.Sampling,
-    slot: chex.Array,
+    slot: Int[Array, ""],
     config: AlphaOptConfig,
 ) -> tuple[chex.ArrayTree, LearnerState]:
     """Learns from the rollout at its last step; until then changes nothing.

@@ -9,6 +9,7 @@ import warnings
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 import numpy as np
 import optax
 
@@ -36,17 +37,17 @@ class Rollout(NamedTuple):
         since explorers change before it comes.
     """
 
-    observations: chex.Array
-    actions: chex.Array
-    means: chex.Array
-    rewards: chex.Array
+    observations: Float[Array, "steps explorers features"]
+    actions: Float[Array, "steps explorers"]
+    means: Float[Array, "steps explorers"]
+    rewards: Float[Array, "steps explorers"]
 
 
 class Losses(NamedTuple):
     """Losses of the last round of learning; both `float32[]`."""
 
-    policy: chex.Array
-    value: chex.Array
+    policy: Float[Array, ""]
+    value: Float[Array, ""]
 
 
 def empty_rollout(length: int, num_explorers: int, num_features: int) -> Rollout:
@@ -66,7 +67,9 @@ def agent_optimizer(config: AlphaOptConfig) -> optax.GradientTransformation:
     )
 
 
-def normalize_rewards(rewards: chex.Array, counts: Sequence[int]) -> chex.Array:
+def normalize_rewards(
+    rewards: Float[Array, "steps explorers"], counts: Sequence[int]
+) -> Float[Array, "steps explorers"]:
     """Puts the rewards of every leaf in units of their own root mean square.
 
     Losses and gradients differ by orders of magnitude between tasks, leaves and stages of a
@@ -86,8 +89,11 @@ def normalize_rewards(rewards: chex.Array, counts: Sequence[int]) -> chex.Array:
 
 
 def advantages(
-    rewards: chex.Array, values: chex.Array, discount: float, decay: float
-) -> chex.Array:
+    rewards: Float[Array, "steps explorers"],
+    values: Float[Array, "steps+1 explorers"],
+    discount: float,
+    decay: float,
+) -> Float[Array, "steps explorers"]:
     """Generalised advantage estimates of every explorer (Schulman et al. 2016).
 
     Args:
@@ -108,7 +114,9 @@ def advantages(
     return jax.vmap(one_explorer, in_axes=1, out_axes=1)(rewards, values)
 
 
-def clipped_policy_loss(log_ratios: chex.Array, advantage: chex.Array, clip: float) -> chex.Array:
+def clipped_policy_loss(
+    log_ratios: Float[Array, " samples"], advantage: Float[Array, " samples"], clip: float
+) -> Float[Array, ""]:
     """PPO's clipped surrogate loss (Schulman et al. 2017, eq. 7), mean over samples.
 
     Args:
@@ -122,7 +130,9 @@ def clipped_policy_loss(log_ratios: chex.Array, advantage: chex.Array, clip: flo
     return rlax.clipped_surrogate_pg_loss(jnp.exp(log_ratios), advantage, clip)
 
 
-def divergence(mean: chex.Array, prior_mean: chex.Array, deviation: float) -> chex.Array:
+def divergence(
+    mean: Float[Array, "*shape"], prior_mean: Float[Array, "*shape"], deviation: float
+) -> Float[Array, "*shape"]:
     """Kullback-Leibler divergence of two Gaussians of one deviation, element by element.
 
     Example:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float16, Int
 import numpy as np
 
 from alphaopt_jax import acting, observation, policy, samples
@@ -46,14 +47,14 @@ def look(
     agent: chex.ArrayTree,
     network: policy.ActorCritic,
     leaves: Sequence[observation.Coordinates],
-    numbers: Sequence[chex.Array],
+    numbers: Sequence[Int[Array, ""]],
     statistics: observation.LeafStatistics,
     decision: policy.LeafDecision,
-    leaf_log_rates: chex.Array,
-    momentum_scale: chex.Array,
-    second_moment_scale: chex.Array,
+    leaf_log_rates: Float[Array, " leaves"],
+    momentum_scale: Float[Array, ""],
+    second_moment_scale: Float[Array, ""],
     config: AlphaOptConfig,
-) -> list[chex.Array]:
+) -> list[Float16[Array, "..."]]:
     """The relative rates of all parameters.
 
     Args:

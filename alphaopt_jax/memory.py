@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import chex
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 _LARGEST = 1e18  # A loss whose square float32 still holds.
 
@@ -25,12 +26,12 @@ class LeafMemory(NamedTuple):
       first_scale: Scale of the leaf at the first step.
     """
 
-    persistence: chex.Array
-    slow_persistence: chex.Array
-    consistency: chex.Array
-    log_rate: chex.Array
-    first_second_moment: chex.Array
-    first_scale: chex.Array
+    persistence: Float[Array, " leaves"]
+    slow_persistence: Float[Array, " leaves"]
+    consistency: Float[Array, " leaves"]
+    log_rate: Float[Array, " leaves"]
+    first_second_moment: Float[Array, " leaves"]
+    first_scale: Float[Array, " leaves"]
 
 
 class LossHistory(NamedTuple):
@@ -46,13 +47,13 @@ class LossHistory(NamedTuple):
       observed: How many losses were seen.
     """
 
-    fast: chex.Array
-    slow: chex.Array
-    spread: chex.Array
-    medium: chex.Array
-    noise: chex.Array
-    lowest: chex.Array
-    observed: chex.Array
+    fast: Float[Array, ""]
+    slow: Float[Array, ""]
+    spread: Float[Array, ""]
+    medium: Float[Array, ""]
+    noise: Float[Array, ""]
+    lowest: Float[Array, ""]
+    observed: Float[Array, ""]
 
 
 def empty_leaf_memory(num_leaves: int) -> LeafMemory:
@@ -62,11 +63,11 @@ def empty_leaf_memory(num_leaves: int) -> LeafMemory:
 
 def remember(
     memory: LeafMemory,
-    persistence: chex.Array,
-    consistency: chex.Array,
-    second_moment: chex.Array,
-    scale: chex.Array,
-    step: chex.Array,
+    persistence: Float[Array, " leaves"],
+    consistency: Float[Array, " leaves"],
+    second_moment: Float[Array, " leaves"],
+    scale: Float[Array, " leaves"],
+    step: Float[Array, ""],
 ) -> LeafMemory:
     """Adds this step's statistics of every leaf to the memory.
 
@@ -94,7 +95,7 @@ def remember(
     )
 
 
-def remember_rates(memory: LeafMemory, log_rates: chex.Array) -> LeafMemory:
+def remember_rates(memory: LeafMemory, log_rates: Float[Array, " leaves"]) -> LeafMemory:
     """Adds the leaves' own log rates, `float32[leaves]`, to the memory."""
     return memory._replace(log_rate=_towards(memory.log_rate, log_rates, 0.1))
 
@@ -105,7 +106,7 @@ def empty_loss_history() -> LossHistory:
     return LossHistory(*(jnp.zeros((), jnp.float32) for _ in LossHistory._fields))
 
 
-def append_loss(history: LossHistory, loss: chex.Array) -> LossHistory:
+def append_loss(history: LossHistory, loss: Float[Array, ""]) -> LossHistory:
     """Adds one loss, `float32[]`, to the history."""
     loss = jnp.clip(loss, -_LARGEST, _LARGEST)
     first = history.observed == 0

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import chex
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 import numpy as np
 
 from alphaopt_jax.config import AlphaOptConfig
@@ -77,10 +78,10 @@ class Coordinates(NamedTuple):
       second_moment: Moving average of their squares, likewise.
     """
 
-    param: chex.Array
-    grad: chex.Array
-    first_moment: chex.Array
-    second_moment: chex.Array
+    param: Float[Array, "*shape"]
+    grad: Float[Array, "*shape"]
+    first_moment: Float[Array, "*shape"]
+    second_moment: Float[Array, "*shape"]
 
 
 class Normalized(NamedTuple):
@@ -92,9 +93,9 @@ class Normalized(NamedTuple):
       second_moment: bias-corrected `v`, the same shape.
     """
 
-    gradient: chex.Array
-    momentum: chex.Array
-    second_moment: chex.Array
+    gradient: Float[Array, "*shape"]
+    momentum: Float[Array, "*shape"]
+    second_moment: Float[Array, "*shape"]
 
 
 class LeafStatistics(NamedTuple):
@@ -110,21 +111,21 @@ class LeafStatistics(NamedTuple):
         are so large that each undoes a part of those before.
     """
 
-    scale: chex.Array
-    second_moment: chex.Array
-    consistency: chex.Array
-    agreement: chex.Array
-    persistence: chex.Array
+    scale: Float[Array, "*shape"]
+    second_moment: Float[Array, "*shape"]
+    consistency: Float[Array, "*shape"]
+    agreement: Float[Array, "*shape"]
+    persistence: Float[Array, "*shape"]
 
 
 def memory_features(
     memory: LeafMemory,
     leaves: LeafStatistics,
-    fan_ins: np.ndarray,
+    fan_ins: Float[np.ndarray, " leaves"],
     history: LossHistory,
     num_steps: chex.Numeric | None,
     config: AlphaOptConfig,
-) -> chex.Array:
+) -> Float[Array, "leaves features"]:
     """The features named in `MEMORY_FEATURES`, of every leaf.
 
     Args:
@@ -180,8 +181,8 @@ def fan_in(shape: Sequence[int]) -> int:
 
 
 def schedule(
-    step: chex.Array, num_steps: chex.Numeric | None, anytime_steps: chex.Numeric
-) -> chex.Array:
+    step: Float[Array, ""], num_steps: chex.Numeric | None, anytime_steps: chex.Numeric
+) -> Float[Array, ""]:
     """The factor by which time scales every rate.
 
     The environment's own schedule: what is left for the agent is how high the rates are, not that
@@ -216,17 +217,17 @@ def schedule(
     return jnp.where(known > 0, falling, anytime)
 
 
-def _horizon(num_steps: chex.Numeric | None) -> tuple[chex.Array, chex.Array]:
+def _horizon(num_steps: chex.Numeric | None) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Whether the horizon is known, 0 or 1, and the horizon, at least 1; both `float32[]`."""
     steps = jnp.asarray(0 if num_steps is None else num_steps).astype(jnp.float32)
     return (steps > 0).astype(jnp.float32), jnp.maximum(steps, 1.0)
 
 
 def accumulate(
-    param: chex.Array,
-    grad: chex.Array,
-    first_moment: chex.Array,
-    second_moment: chex.Array,
+    param: Float[Array, "*shape"],
+    grad: Float[Array, "*shape"],
+    first_moment: Float[Array, "*shape"],
+    second_moment: Float[Array, "*shape"],
     config: AlphaOptConfig,
 ) -> Coordinates:
     """Adds a gradient to the moving averages of one leaf."""
@@ -239,7 +240,9 @@ def accumulate(
     )
 
 
-def normalize(coordinates: Coordinates, step: chex.Array, config: AlphaOptConfig) -> Normalized:
+def normalize(
+    coordinates: Coordinates, step: Float[Array, ""], config: AlphaOptConfig
+) -> Normalized:
     """Puts gradient and momentum in units of the gradient's own root mean square.
 
     Args:
@@ -253,7 +256,9 @@ def normalize(coordinates: Coordinates, step: chex.Array, config: AlphaOptConfig
     return normalize_with(coordinates, *start_corrections(step, config), config)
 
 
-def start_corrections(step: chex.Array, config: AlphaOptConfig) -> tuple[chex.Array, chex.Array]:
+def start_corrections(
+    step: Float[Array, ""], config: AlphaOptConfig
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """What first and second moments are multiplied by since they began at zero; `float32[]`."""
     return (
         1.0 / (1.0 - config.gradient_decay**step),
@@ -263,8 +268,8 @@ def start_corrections(step: chex.Array, config: AlphaOptConfig) -> tuple[chex.Ar
 
 def normalize_with(
     coordinates: Coordinates,
-    momentum_scale: chex.Array,
-    second_moment_scale: chex.Array,
+    momentum_scale: Float[Array, ""],
+    second_moment_scale: Float[Array, ""],
     config: AlphaOptConfig,
 ) -> Normalized:
     """`normalize`, where what `start_corrections` gives was computed before."""
@@ -274,7 +279,9 @@ def normalize_with(
     return Normalized(coordinates.grad * inverse_root, momentum, second)
 
 
-def averaged_for_statistics(param: chex.Array, normalized: Normalized) -> tuple[chex.Array, ...]:
+def averaged_for_statistics(
+    param: Float[Array, "*shape"], normalized: Normalized
+) -> tuple[Float[Array, "*shape"], ...]:
     """What `statistics_of_means` takes the means of, each of the parameter's shape."""
     return (
         jnp.square(param),
@@ -286,7 +293,9 @@ def averaged_for_statistics(param: chex.Array, normalized: Normalized) -> tuple[
 
 
 def statistics_of_means(
-    means: chex.Array | Sequence[chex.Array], step: chex.Array, config: AlphaOptConfig
+    means: Float[Array, " averages *shape"] | Sequence[Float[Array, "*shape"]],
+    step: Float[Array, ""],
+    config: AlphaOptConfig,
 ) -> LeafStatistics:
     """From means over leaves of each of `averaged_for_statistics`, any shape, to statistics."""
     square, second_moment, consistency, agreement, energy = means
@@ -301,8 +310,8 @@ def statistics_of_means(
 
 
 def coordinate_features(
-    param: chex.Array, normalized: Normalized, leaf: LeafStatistics
-) -> tuple[chex.Array, ...]:
+    param: Float[Array, "*shape"], normalized: Normalized, leaf: LeafStatistics
+) -> tuple[Float[Array, "*shape"], ...]:
     """The features named in `COORDINATE_FEATURES`, each of the parameter's shape."""
     gradient, momentum = _squash(normalized.gradient), _squash(normalized.momentum)
     relative_size = (normalized.second_moment + _TINY) / (leaf.second_moment + _TINY)
@@ -317,11 +326,11 @@ def coordinate_features(
 
 def context_features(
     leaves: LeafStatistics,
-    is_matrix: np.ndarray,
+    is_matrix: Float[np.ndarray, " leaves"],
     history: LossHistory,
-    step: chex.Array,
+    step: Float[Array, ""],
     num_steps: chex.Numeric | None,
-) -> chex.Array:
+) -> Float[Array, "leaves features"]:
     """The features named in `CONTEXT_FEATURES`, of every leaf.
 
     Args:
@@ -349,10 +358,10 @@ def context_features(
     return _squash(jnp.stack(features, axis=-1))
 
 
-def _squash(feature: chex.Array) -> chex.Array:
+def _squash(feature: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.clip(feature, -3.0, 3.0)
 
 
-def _magnify(persistence: chex.Array) -> chex.Array:
+def _magnify(persistence: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Within ±3; what tells a good rate from one too high is a hundredth more or less."""
     return 3.0 * persistence / jnp.sqrt(jnp.abs(persistence) + 0.01)

@@ -16,6 +16,7 @@ import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from alphaopt_jax import observation
 
@@ -30,7 +31,9 @@ class LeafTrunk(nn.Module):
     actor_hidden: int
 
     @nn.compact
-    def __call__(self, features: chex.Array) -> tuple[chex.Array, chex.Array]:
+    def __call__(
+        self, features: Float[Array, "*batch features"]
+    ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch hidden"]]:
         """From context and memory, `float32[..., C]`, to `float32[...]` and `float32[..., H]`."""
         hidden = nn.tanh(nn.Dense(self.hidden, name="first")(features))
         hidden = nn.tanh(nn.Dense(self.hidden, name="second")(hidden))
@@ -48,7 +51,7 @@ class Actor(nn.Module):
     max_log_rate: float
 
     @nn.compact
-    def __call__(self, features: chex.Array) -> chex.Array:
+    def __call__(self, features: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
         """From `float32[..., NUM_FEATURES]` to `float32[...]`."""
         direct = features[..., : observation.NUM_DIRECT_FEATURES]
         activation = nn.Dense(self.hidden, name="hidden")(direct)
@@ -68,7 +71,7 @@ class Critic(nn.Module):
     hidden: int
 
     @nn.compact
-    def __call__(self, features: chex.Array) -> chex.Array:
+    def __call__(self, features: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
         """From `float32[..., NUM_FEATURES]` to `float32[...]`."""
         direct = features[..., : observation.NUM_DIRECT_FEATURES]
         hidden = nn.tanh(nn.Dense(self.hidden, name="hidden")(direct))
@@ -98,14 +101,16 @@ class ActorCritic(nn.Module):
     leaf_hidden: int = 0
 
     @nn.compact
-    def __call__(self, features: chex.Array) -> tuple[chex.Array, chex.Array]:
+    def __call__(
+        self, features: Float[Array, "*batch features"]
+    ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
         """From `float32[..., NUM_FEATURES]` to mean log rate and value, both `float32[...]`."""
         actor = Actor(self.actor_hidden, self.leaf_hidden, self.max_log_rate, name="actor")
         critic = Critic(self.critic_hidden, name="critic")
         return actor(features), critic(features)
 
 
-def init_params(key: chex.PRNGKey, network: ActorCritic) -> chex.ArrayTree:
+def init_params(key: PRNGKeyArray, network: ActorCritic) -> chex.ArrayTree:
     """Returns fresh network parameters, a nested dict of float32 arrays. Consumes `key`."""
     features = jnp.zeros((1, observation.NUM_FEATURES), jnp.float32)
     return network.init(key, features)["params"]
@@ -119,12 +124,15 @@ class LeafDecision(NamedTuple):
       log_rate: `float32[leaves]`, the leaf's own part of the output.
     """
 
-    activation: chex.Array
-    log_rate: chex.Array
+    activation: Float[Array, "leaves hidden"]
+    log_rate: Float[Array, " leaves"]
 
 
 def decide_leaves(
-    params: chex.ArrayTree, context: chex.Array, memory: chex.Array, network: ActorCritic
+    params: chex.ArrayTree,
+    context: Float[Array, "leaves context"],
+    memory: Float[Array, "leaves memory"],
+    network: ActorCritic,
 ) -> LeafDecision:
     """The part of `Actor` that is the same for all parameters of a leaf.
 
@@ -151,11 +159,11 @@ def decide_leaves(
 
 def mean_log_rate(
     params: chex.ArrayTree,
-    coordinate_features: Sequence[chex.Array],
-    activation: chex.Array,
-    leaf_log_rate: chex.Array,
+    coordinate_features: Sequence[Float[Array, "*leaf"]],
+    activation: Float[Array, "hidden *#leaf"],
+    leaf_log_rate: Float[Array, "*#leaf"],
     max_log_rate: float,
-) -> chex.Array:
+) -> Float[Array, "*leaf"]:
     """`Actor` for a whole leaf, element by element.
 
     Args:
@@ -178,11 +186,13 @@ def mean_log_rate(
     return bound(total, max_log_rate)
 
 
-def bound(output: chex.Array, max_log_rate: float) -> chex.Array:
+def bound(output: Float[Array, "*shape"], max_log_rate: float) -> Float[Array, "*shape"]:
     """Squashes smoothly into ±`max_log_rate`, with slope 2 at zero."""
     return max_log_rate * jnp.tanh(output * (2.0 / max_log_rate))
 
 
-def log_probability(action: chex.Array, mean: chex.Array, deviation: float) -> chex.Array:
+def log_probability(
+    action: Float[Array, "*shape"], mean: Float[Array, "*shape"], deviation: float
+) -> Float[Array, "*shape"]:
     """Log-density of `action` under a Gaussian, element by element."""
     return jax.scipy.stats.norm.logpdf(action, mean, deviation)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, UInt32
 
 
-def to_dtype(values: chex.Array, dtype: jax.typing.DTypeLike, seed: chex.Array) -> chex.Array:
+def to_dtype(
+    values: Float32[Array, "*shape"], dtype: jax.typing.DTypeLike, seed: UInt32[Array, ""]
+) -> Float[Array, "*shape"]:
     """Rounds `float32` values to `dtype`; to bfloat16 up or down at random, right on average.
 
     An average that moves by a hundredth of itself moves by half of what bfloat16 can tell apart:
@@ -42,7 +44,7 @@ def to_dtype(values: chex.Array, dtype: jax.typing.DTypeLike, seed: chex.Array) 
     return jnp.where(jnp.isfinite(rounded), rounded, values).astype(jnp.bfloat16)
 
 
-def _hash(bits: chex.Array) -> chex.Array:
+def _hash(bits: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
     """The finalizer of MurmurHash3: every bit of the result depends on every bit given."""
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
     bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)

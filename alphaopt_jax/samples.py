@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int, Int32, Shaped
 import numpy as np
 
 from alphaopt_jax import explorers
@@ -38,8 +39,8 @@ class Sampling(NamedTuple):
 
     shapes: tuple[tuple[int, ...], ...]
     counts: tuple[int, ...]
-    positions: np.ndarray
-    weights: np.ndarray
+    positions: Int32[np.ndarray, "leaves samples"]
+    weights: Float32[np.ndarray, "leaves samples"]
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -86,7 +87,9 @@ def _spread(size: int, count: int) -> np.ndarray:
     return (edges[:-1] + np.floor(within * np.diff(edges))).astype(np.int32)
 
 
-def read(leaves: Sequence[chex.Array], sampling: Sampling) -> chex.Array:
+def read(
+    leaves: Sequence[Float[Array, "..."]], sampling: Sampling
+) -> Float32[Array, "leaves samples"]:
     """The sampled values, `float32[L, P]`, of leaves of any type, shape and sharding.
 
     Of leaves that are sharded only these values are gathered.
@@ -98,18 +101,18 @@ def read(leaves: Sequence[chex.Array], sampling: Sampling) -> chex.Array:
     return jnp.stack(rows) if rows else jnp.zeros((0, 0), jnp.float32)
 
 
-def means(values: chex.Array, sampling: Sampling) -> chex.Array:
+def means(values: Float[Array, "leaves samples"], sampling: Sampling) -> Float[Array, " leaves"]:
     """Mean of each leaf's sample: from `[L, P]` to `[L]`; 0 for empty leaves."""
     return jnp.sum(values * sampling.weights, axis=-1)
 
 
 def write(
-    leaves: Sequence[chex.Array],
-    which: chex.Array,
-    values: chex.Array,
+    leaves: Sequence[Float[Array, "..."]],
+    which: Int[Array, " explorers"],
+    values: Float[Array, " explorers"],
     counts: Sequence[int],
     sampling: Sampling,
-) -> list[chex.Array]:
+) -> list[Float[Array, "..."]]:
     """Puts values in the places of sampled parameters; the leaves' sharding stays.
 
     Args:
@@ -155,7 +158,7 @@ def _read(leaf: chex.Array, positions: np.ndarray, count: int) -> chex.Array:
     return at.get(**_SAFE, **_replicated(leaf)).astype(jnp.float32)
 
 
-def is_explicit(leaf: chex.Array) -> bool:
+def is_explicit(leaf: Shaped[Array, "..."]) -> bool:
     """Whether a leaf's type says how it is sharded."""
     return jax.sharding.AxisType.Explicit in jax.typeof(leaf).sharding.mesh.axis_types
 

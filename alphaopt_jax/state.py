@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import chex
 import jax
+from jaxtyping import Array, Float, Float16, Int32, UInt32
 import optax
 
 from alphaopt_jax import guard, learning, memory
@@ -29,18 +30,18 @@ class LearnerState(NamedTuple):
       rounds: `int32[]`, rounds of learning so far.
     """
 
-    key_data: chex.Array
+    key_data: UInt32[Array, "2"]
     prior: chex.ArrayTree | None
     agent_optimizer: optax.OptState
-    explorers: chex.Array
-    explorer_rates: chex.Array
+    explorers: Int32[Array, " explorers"]
+    explorer_rates: Float16[Array, " explorers"]
     rollout: learning.Rollout
-    explorer_steps: chex.Array
-    explorer_gradients: chex.Array
-    loss: chex.Array
-    reward: chex.Array
+    explorer_steps: Float[Array, " explorers"]
+    explorer_gradients: Float[Array, " explorers"]
+    loss: Float[Array, ""]
+    reward: Float[Array, ""]
     losses: learning.Losses
-    rounds: chex.Array
+    rounds: Int32[Array, ""]
 
 
 class AgentLimits(NamedTuple):
@@ -53,9 +54,9 @@ class AgentLimits(NamedTuple):
         since optax's lookahead and SAM mix states by arithmetic.
     """
 
-    max_log_rate: chex.Array
-    anytime_steps: chex.Array
-    along_gradient: chex.Array
+    max_log_rate: Float[Array, ""]
+    anytime_steps: Float[Array, ""]
+    along_gradient: Float[Array, ""]
 
 
 class AlphaOptState(NamedTuple):
@@ -80,15 +81,15 @@ class AlphaOptState(NamedTuple):
       learner: None for a frozen agent.
     """
 
-    updates_made: chex.Array
-    updates_skipped: chex.Array
+    updates_made: Int32[Array, ""]
+    updates_skipped: Int32[Array, ""]
     agent: chex.ArrayTree
     gradient_average: optax.Updates
     squared_gradient_average: optax.Updates
     relative_rates: optax.Updates
-    leaf_rates: chex.Array
-    leaf_log_rates: chex.Array
-    sampled_moments: chex.Array
+    leaf_rates: Float[Array, " leaves"]
+    leaf_log_rates: Float[Array, " leaves"]
+    sampled_moments: Float[Array, "2 leaves samples"]
     limits: AgentLimits
     leaf_memory: memory.LeafMemory
     loss_history: memory.LossHistory

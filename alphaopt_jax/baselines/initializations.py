@@ -26,6 +26,7 @@ from typing import Any, Literal, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
 import optax
 
 from alphaopt_jax import checkpoints
@@ -100,11 +101,11 @@ class Learning(NamedTuple):
       best_accuracy: Its share of queries told right, `float32[]`.
     """
 
-    episode: chex.Array
+    episode: Int[Array, ""]
     learned: Learned
     outer: optax.OptState
     best: Learned
-    best_accuracy: chex.Array
+    best_accuracy: Float[Array, ""]
 
 
 class InitializationResult(NamedTuple):
@@ -238,7 +239,7 @@ def train_initialization(
 
 
 def adapt(
-    task: EpisodeTask, make: rollouts.OptimizerFactory, learned: Learned, keys: chex.PRNGKey
+    task: EpisodeTask, make: rollouts.OptimizerFactory, learned: Learned, keys: Key[Array, " steps"]
 ) -> chex.ArrayTree:
     """Trains on an episode from what was learned.
 
@@ -263,7 +264,7 @@ def outer_gradient(
     task: EpisodeTask,
     make: rollouts.OptimizerFactory,
     learned: Learned,
-    keys: chex.PRNGKey,
+    keys: Key[Array, " steps"],
     direction: Direction,
 ) -> Learned:
     """What is to be gone against to do better in an episode like this one.
@@ -295,7 +296,7 @@ def outer_gradient(
 
 def make_judge(
     family: Family, make: rollouts.OptimizerFactory, num_steps: int
-) -> Callable[..., tuple[chex.Array, chex.Array]]:
+) -> Callable[..., tuple[Float[Array, ""], Float[Array, ""]]]:
     """How good it is to start from what was learned.
 
     Args:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import functools
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 import optax
 
 from alphaopt_jax.tasks.task import Family, Task
@@ -19,8 +19,8 @@ to the optimizer."""
 
 
 def rollout(
-    task: Task, optimizer: optax.GradientTransformation, key: chex.PRNGKey, num_steps: int
-) -> chex.Array:
+    task: Task, optimizer: optax.GradientTransformation, key: PRNGKeyArray, num_steps: int
+) -> Float[Array, " {num_steps}+1"]:
     """Trains once.
 
     Args:
@@ -50,7 +50,7 @@ def rollout(
 
 def training_step(
     task: Task, optimizer: optax.GradientTransformation
-) -> Callable[[tuple[Any, optax.OptState], chex.PRNGKey], tuple[tuple[Any, Any], chex.Array]]:
+) -> Callable[[tuple[Any, optax.OptState], PRNGKeyArray], tuple[tuple[Any, Any], Float[Array, ""]]]:
     """Returns one step of training, to scan over.
 
     Args:
@@ -64,8 +64,8 @@ def training_step(
     tx = optax.with_extra_args_support(optimizer)
 
     def step(
-        carry: tuple[Any, optax.OptState], key: chex.PRNGKey
-    ) -> tuple[tuple[Any, optax.OptState], chex.Array]:
+        carry: tuple[Any, optax.OptState], key: PRNGKeyArray
+    ) -> tuple[tuple[Any, optax.OptState], Float[Array, ""]]:
         params, state = carry
         loss, grads = jax.value_and_grad(task.loss)(params, task.batch(key))
         updates, state = tx.update(grads, state, params, value=loss)
@@ -74,7 +74,7 @@ def training_step(
     return step
 
 
-def draw(family: Family, keys: chex.PRNGKey) -> tuple[Any, chex.PRNGKey]:
+def draw(family: Family, keys: Key[Array, " tasks"]) -> tuple[Any, Key[Array, " tasks"]]:
     """Draws one task for each key, and a key to train on each.
 
     Args:
@@ -94,11 +94,11 @@ def rollouts(
     make: OptimizerFactory,
     made_of: Any,
     instances: Any,
-    keys: chex.PRNGKey,
+    keys: Key[Array, " tasks"],
     *,
     num_steps: int,
     together: bool = True,
-) -> chex.Array:
+) -> Float[Array, " tasks {num_steps}+1"]:
     """Trains once on each of several tasks.
 
     Args:
@@ -114,7 +114,7 @@ def rollouts(
       `float32[N, T + 1]` losses, as of `rollout`.
     """
 
-    def one(each: tuple[Any, chex.PRNGKey]) -> chex.Array:
+    def one(each: tuple[Any, PRNGKeyArray]) -> Float[Array, " losses"]:
         instance, key = each
         return rollout(family.task(instance), make(made_of), key, num_steps)
 

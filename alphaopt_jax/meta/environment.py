@@ -13,6 +13,7 @@ import chex
 import jax
 from jax import flatten_util
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray, UInt32
 import numpy as np
 
 from alphaopt_jax import acting, credit, explorers, memory, observation, policy
@@ -28,8 +29,8 @@ class Measure(NamedTuple):
       grads: `float32[N]`.
     """
 
-    loss: chex.Array
-    grads: chex.Array
+    loss: Float[Array, ""]
+    grads: Float[Array, " parameters"]
 
 
 class Member(NamedTuple):
@@ -55,18 +56,18 @@ class Member(NamedTuple):
     """
 
     instance: Any
-    key_data: chex.Array
-    params: chex.Array
-    gradient_average: chex.Array
-    squared_gradient_average: chex.Array
-    relative_log_rates: chex.Array
+    key_data: UInt32[Array, "2"]
+    params: Float[Array, " parameters"]
+    gradient_average: Float[Array, " parameters"]
+    squared_gradient_average: Float[Array, " parameters"]
+    relative_log_rates: Float[Array, " parameters"]
     leaf_memory: memory.LeafMemory
     loss_history: memory.LossHistory
-    step: chex.Array
-    num_steps: chex.Array
-    first_loss: chex.Array
+    step: Float[Array, ""]
+    num_steps: Float[Array, ""]
+    first_loss: Float[Array, ""]
     measure: Measure
-    judged_loss: chex.Array
+    judged_loss: Float[Array, ""]
 
 
 class Layout(NamedTuple):
@@ -81,9 +82,9 @@ class Layout(NamedTuple):
     """
 
     sizes: tuple[int, ...]
-    is_matrix: np.ndarray
-    fan_in: np.ndarray
-    membership: np.ndarray
+    is_matrix: Float32[np.ndarray, " leaves"]
+    fan_in: Float32[np.ndarray, " leaves"]
+    membership: Float32[np.ndarray, "parameters leaves"]
     explorers: tuple[int, ...]
 
 
@@ -95,8 +96,8 @@ class Noise(NamedTuple):
       explorers: `float32[M]`, added to the log rates of the explorers.
     """
 
-    leaves: chex.Array
-    explorers: chex.Array
+    leaves: Float[Array, " leaves"]
+    explorers: Float[Array, " explorers"]
 
 
 class Outcome(NamedTuple):
@@ -110,11 +111,11 @@ class Outcome(NamedTuple):
       loss: `float32[]`, at the end.
     """
 
-    observations: chex.Array
-    leaf_observations: chex.Array
-    leaf_rewards: chex.Array
-    explorer_rewards: chex.Array
-    loss: chex.Array
+    observations: Float[Array, "explorers features"]
+    leaf_observations: Float[Array, "leaves observed"]
+    leaf_rewards: Float[Array, " leaves"]
+    explorer_rewards: Float[Array, " explorers"]
+    loss: Float[Array, ""]
 
 
 NUM_LEAF_OBSERVATIONS = observation.NUM_FEATURES - observation.NUM_COORDINATE_FEATURES + 4
@@ -140,7 +141,7 @@ def layout(family: Family, config: MetaConfig) -> Layout:
     )
 
 
-def reset(family: Family, instance: Any, key: chex.PRNGKey, num_steps: chex.Array) -> Member:
+def reset(family: Family, instance: Any, key: PRNGKeyArray, num_steps: Float[Array, ""]) -> Member:
     """Begins an episode. Consumes `key`.
 
     Args:
@@ -179,12 +180,12 @@ def run_interval(
     network: policy.ActorCritic,
     agent: chex.ArrayTree,
     member: Member,
-    positions: chex.Array | None,
+    positions: Int[Array, " explorers"] | None,
     noise: Noise,
-    length: chex.Array,
-    observed: chex.Array,
-    first_step: chex.Array,
-    horizon: chex.Array,
+    length: Int[Array, ""],
+    observed: Int[Array, ""],
+    first_step: Int[Array, ""],
+    horizon: Float[Array, ""],
     config: MetaConfig,
 ) -> tuple[Member, Outcome]:
     """Optimizes for `length` steps under the same exploration noise.
@@ -455,7 +456,9 @@ def _rewards(
     return leaf_parts + config.team_share * others, parts[positions]
 
 
-def floored(loss: chex.Array, first_loss: chex.Array, config: MetaConfig) -> chex.Array:
+def floored(
+    loss: Float[Array, "*shape"], first_loss: Float[Array, "*shape"], config: MetaConfig
+) -> Float[Array, "*shape"]:
     """A loss whose logarithm can be taken, by a share of the first one above what it was.
 
     Rounding can put a cross-entropy that is as good as zero below it, which counts as zero.
@@ -487,7 +490,7 @@ def _leaf_observations(
     return jnp.concatenate([of_leaves, truth], axis=-1)
 
 
-def unflatten(task: Task, flat: chex.Array) -> chex.ArrayTree:
+def unflatten(task: Task, flat: Float[Array, " parameters"]) -> chex.ArrayTree:
     """Returns a task's parameters, `float32[N]`, as the pytree that its loss takes."""
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     _, unravel = flatten_util.ravel_pytree(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 import numpy as np
 
 from alphaopt_jax.meta import environment
@@ -27,14 +28,14 @@ _CYCLE = (INDEPENDENT, COMMON, HELD, COMMON)
 _NUM_COSINES = 3
 
 
-def kinds(config: MetaConfig) -> np.ndarray:
+def kinds(config: MetaConfig) -> Int[np.ndarray, " members"]:
     """Returns how each member explores, `int[B]`: all copies of a group alike."""
     of_groups = np.resize(np.array(_CYCLE), config.groups)
     return np.repeat(of_groups, config.copies)
 
 
 def draw(
-    key: chex.PRNGKey, num_leaves: int, num_explorers: int, config: MetaConfig
+    key: PRNGKeyArray, num_leaves: int, num_explorers: int, config: MetaConfig
 ) -> environment.Noise:
     """Draws the noise of a rollout of R intervals and B members. Consumes `key`.
 
@@ -62,14 +63,17 @@ def draw(
         HELD: mirrored(held_key, 1, num_leaves),
     }
     kind = kinds(config)[:, None]
-    leaves = sum(jnp.where(kind == each, noise, 0.0) for each, noise in by_kind.items())
+    parts = (jnp.where(kind == each, noise, 0.0) for each, noise in by_kind.items())
+    leaves = sum(parts, start=jnp.zeros(()))
     return environment.Noise(
         leaves=config.leaf_exploration * leaves,
         explorers=config.exploration * mirrored(explorer_key, length, num_explorers),
     )
 
 
-def common_part(values: chex.Array) -> chex.Array:
+def common_part(
+    values: Float[Array, "intervals members leaves"],
+) -> Float[Array, "members numbers"]:
     """The numbers that `COMMON` noise is made of, from `float32[R, B, leaves]` to `float32[B, K]`.
 
     Of other values than such noise, their projection.
@@ -79,7 +83,9 @@ def common_part(values: chex.Array) -> chex.Array:
     return jnp.einsum("rk,rb->bk", cosines, values.mean(axis=-1))
 
 
-def held_part(values: chex.Array) -> chex.Array:
+def held_part(
+    values: Float[Array, "intervals members leaves"],
+) -> Float[Array, "members leaves"]:
     """Means over the rollout, from `float32[R, B, leaves]` to `float32[B, leaves]`."""
     return values.mean(axis=0)
 

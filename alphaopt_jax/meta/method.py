@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, Protocol
 
 import chex
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from alphaopt_jax.meta import population
 from alphaopt_jax.tasks.task import Family
 
 
-def average_weight(rounds: chex.Array) -> chex.Array:
+def average_weight(rounds: Int[Array, ""]) -> Float[Array, ""]:
     """Weight of a round's agent in the average that is validated.
 
     About the last hundred rounds count, and a fifth of them all while there are fewer.
@@ -47,8 +48,8 @@ class FamilyState(NamedTuple):
 
 
 Round = Callable[
-    [Any, FamilyState, chex.PRNGKey, chex.Numeric],
-    tuple[Any, FamilyState, dict[str, chex.Array]],
+    [Any, FamilyState, PRNGKeyArray, chex.Numeric],
+    tuple[Any, FamilyState, dict[str, Shaped[Array, ""]]],
 ]
 """From what was learned, a family's state, a key (consumed) and the learning rate of the agent's
 own optimizer to the first two anew, and metrics."""
@@ -65,6 +66,6 @@ class Method(NamedTuple):
     """
 
     name: str
-    init: Callable[[chex.PRNGKey], Any]
+    init: Callable[[PRNGKeyArray], Any]
     init_family: Callable[[], Any]
     make_round: Callable[[Family], Round]

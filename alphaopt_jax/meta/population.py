@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 import numpy as np
 
 from alphaopt_jax import explorers, policy
@@ -27,10 +28,10 @@ class Population(NamedTuple):
     """
 
     members: environment.Member
-    horizon: chex.Array
-    interval: chex.Array
-    step: chex.Array
-    rollouts_left: chex.Array
+    horizon: Float[Array, ""]
+    interval: Int[Array, ""]
+    step: Int[Array, ""]
+    rollouts_left: Int[Array, ""]
 
 
 class Rollout(NamedTuple):
@@ -47,10 +48,10 @@ class Rollout(NamedTuple):
     outcomes: environment.Outcome
     noise: environment.Noise
     last: environment.Outcome
-    ended: chex.Array
+    ended: Bool[Array, ""]
 
 
-def start(family: Family, key: chex.PRNGKey, config: MetaConfig) -> Population:
+def start(family: Family, key: PRNGKeyArray, config: MetaConfig) -> Population:
     """Begins new episodes, all of one horizon, drawn log-uniformly. Consumes `key`."""
     horizon_key, instance_key, known_key, member_key = jax.random.split(key, 4)
     shortest, longest = jnp.log(config.min_horizon), jnp.log(config.max_horizon)
@@ -83,7 +84,7 @@ def run_rollout(
     network: policy.ActorCritic,
     agent: chex.ArrayTree,
     population: Population,
-    key: chex.PRNGKey,
+    key: PRNGKeyArray,
     config: MetaConfig,
     *,
     one_agent: bool = True,
@@ -170,7 +171,7 @@ def run_rollout(
     return population, Rollout(outcomes, noise, last, left == 0)
 
 
-def metrics(population: Population, rollout: Rollout) -> dict[str, chex.Array]:
+def metrics(population: Population, rollout: Rollout) -> dict[str, Shaped[Array, ""]]:
     """Figures of a rollout to log: scalars by name."""
     first, last = population.members.first_loss, jnp.maximum(rollout.outcomes.loss[-1], 0.0)
     return {
@@ -181,7 +182,9 @@ def metrics(population: Population, rollout: Rollout) -> dict[str, chex.Array]:
     }
 
 
-def centered(values: chex.Array, config: MetaConfig) -> chex.Array:
+def centered(
+    values: Float[Array, "intervals members *shape"], config: MetaConfig
+) -> Float[Array, "intervals members *shape"]:
     """Subtracts from every copy the mean of its group; `values` is `float32[R, B, ...]`."""
     groups = values.reshape(values.shape[0], config.groups, config.copies, *values.shape[2:])
     return (groups - groups.mean(axis=2, keepdims=True)).reshape(values.shape)

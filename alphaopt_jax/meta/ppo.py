@@ -17,6 +17,7 @@ import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 import numpy as np
 import optax
 
@@ -36,7 +37,7 @@ class LeafCritic(nn.Module):
     hidden: int
 
     @nn.compact
-    def __call__(self, observations: chex.Array) -> chex.Array:
+    def __call__(self, observations: Float[Array, "*batch observed"]) -> Float[Array, "*batch"]:
         """From `float32[..., NUM_LEAF_OBSERVATIONS]` to `float32[...]`."""
         hidden = nn.tanh(nn.Dense(self.hidden)(observations))
         hidden = nn.tanh(nn.Dense(self.hidden)(hidden))
@@ -58,7 +59,7 @@ class Learned(NamedTuple):
     averaged_agent: chex.ArrayTree
     leaf_critic: chex.ArrayTree
     optimizer: optax.OptState
-    rounds: chex.Array
+    rounds: Int[Array, ""]
 
 
 class Scales(NamedTuple):
@@ -71,9 +72,9 @@ class Scales(NamedTuple):
       rollout_advantage: `float32[]`, the same of what they did in a whole rollout.
     """
 
-    reward: chex.Array
-    advantage: chex.Array
-    rollout_advantage: chex.Array
+    reward: Float[Array, ""]
+    advantage: Float[Array, ""]
+    rollout_advantage: Float[Array, ""]
 
 
 class Batch(NamedTuple):
@@ -92,16 +93,16 @@ class Batch(NamedTuple):
       returns: `[R, B, M]`.
     """
 
-    observations: chex.Array
-    leaf_observations: chex.Array
-    means: chex.Array
+    observations: Float[Array, "intervals members explorers features"]
+    leaf_observations: Float[Array, "intervals members leaves observed"]
+    means: Float[Array, "intervals members explorers"]
     noise: environment.Noise
-    leaf_advantages: chex.Array
-    common_advantages: chex.Array
-    held_advantages: chex.Array
-    leaf_returns: chex.Array
-    advantages: chex.Array
-    returns: chex.Array
+    leaf_advantages: Float[Array, "intervals members leaves"]
+    common_advantages: Float[Array, "1 members"]
+    held_advantages: Float[Array, "1 members"]
+    leaf_returns: Float[Array, "intervals members leaves"]
+    advantages: Float[Array, "intervals members explorers"]
+    returns: Float[Array, "intervals members explorers"]
 
 
 def make_network(config: MetaConfig) -> policy.ActorCritic:
@@ -111,7 +112,7 @@ def make_network(config: MetaConfig) -> policy.ActorCritic:
     )
 
 
-def init(key: chex.PRNGKey, config: MetaConfig) -> Learned:
+def init(key: PRNGKeyArray, config: MetaConfig) -> Learned:
     """Returns an untrained agent with its critics. Consumes `key`."""
     agent_key, critic_key = jax.random.split(key)
     agent = policy.init_params(agent_key, make_network(config))

@@ -1,0 +1,31 @@
+"""The modules whose functions have the shapes of their arrays in their signatures."""
+
+MODULES = tuple(
+    f"alphaopt_jax.{name}"
+    for name in (
+        "acting",
+        "arguments",
+        "baselines.initializations",
+        "baselines.rollouts",
+        "complex_numbers",
+        "credit",
+        "explorers",
+        "guard",
+        "inspection",
+        "learner",
+        "learning",
+        "looking",
+        "memory",
+        "meta.environment",
+        "meta.exploration",
+        "meta.method",
+        "meta.population",
+        "meta.ppo",
+        "observation",
+        "policy",
+        "rounding",
+        "samples",
+        "state",
+        "stepping",
+    )
+)
