@@ -11,7 +11,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Int32, PRNGKeyArray, Shaped
+from jaxtyping import Array, Int, Int32, Key, Shaped
 import numpy as np
 
 
@@ -39,7 +39,7 @@ def allocate(sizes: Sequence[int], available: Sequence[int], num_explorers: int)
 
 
 def draw(
-    key: PRNGKeyArray, available: Sequence[int], counts: Sequence[int]
+    key: Key[Array, ""], available: Sequence[int], counts: Sequence[int]
 ) -> Int32[Array, " explorers"]:
     """Draws explorers without repetition: one of each of `count` near-equal strata of a leaf.
 

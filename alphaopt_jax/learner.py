@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float16, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Float16, Int, Key
 import numpy as np
 
 from alphaopt_jax import acting, credit, explorers, learning, observation, policy, samples
@@ -24,7 +24,7 @@ from alphaopt_jax.state import LearnerState
 def init(
     agent: chex.ArrayTree,
     sampling: samples.Sampling,
-    key: PRNGKeyArray,
+    key: Key[Array, ""],
     config: AlphaOptConfig,
 ) -> LearnerState:
     """Returns the state of an agent that has not begun to learn. Consumes `key`."""

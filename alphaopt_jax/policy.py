@@ -16,7 +16,7 @@ import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 
 from alphaopt_jax import observation
 
@@ -110,7 +110,7 @@ class ActorCritic(nn.Module):
         return actor(features), critic(features)
 
 
-def init_params(key: PRNGKeyArray, network: ActorCritic) -> chex.ArrayTree:
+def init_params(key: Key[Array, ""], network: ActorCritic) -> chex.ArrayTree:
     """Returns fresh network parameters, a nested dict of float32 arrays. Consumes `key`."""
     features = jnp.zeros((1, observation.NUM_FEATURES), jnp.float32)
     return network.init(key, features)["params"]

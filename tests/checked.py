@@ -6,6 +6,7 @@ MODULES = tuple(
         "acting",
         "arguments",
         "baselines.initializations",
+        "baselines.l2l.network",
         "baselines.rollouts",
         "complex_numbers",
         "credit",
@@ -27,5 +28,7 @@ MODULES = tuple(
         "samples",
         "state",
         "stepping",
+        "tasks.landscapes",
+        "tasks.networks",
     )
 )

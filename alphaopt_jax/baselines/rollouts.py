@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 import optax
 
 from alphaopt_jax.tasks.task import Family, Task
@@ -19,7 +19,7 @@ to the optimizer."""
 
 
 def rollout(
-    task: Task, optimizer: optax.GradientTransformation, key: PRNGKeyArray, num_steps: int
+    task: Task, optimizer: optax.GradientTransformation, key: Key[Array, ""], num_steps: int
 ) -> Float[Array, " {num_steps}+1"]:
     """Trains once.
 
@@ -50,7 +50,9 @@ def rollout(
 
 def training_step(
     task: Task, optimizer: optax.GradientTransformation
-) -> Callable[[tuple[Any, optax.OptState], PRNGKeyArray], tuple[tuple[Any, Any], Float[Array, ""]]]:
+) -> Callable[
+    [tuple[Any, optax.OptState], Key[Array, ""]], tuple[tuple[Any, Any], Float[Array, ""]]
+]:
     """Returns one step of training, to scan over.
 
     Args:
@@ -64,7 +66,7 @@ def training_step(
     tx = optax.with_extra_args_support(optimizer)
 
     def step(
-        carry: tuple[Any, optax.OptState], key: PRNGKeyArray
+        carry: tuple[Any, optax.OptState], key: Key[Array, ""]
     ) -> tuple[tuple[Any, optax.OptState], Float[Array, ""]]:
         params, state = carry
         loss, grads = jax.value_and_grad(task.loss)(params, task.batch(key))
@@ -114,7 +116,7 @@ def rollouts(
       `float32[N, T + 1]` losses, as of `rollout`.
     """
 
-    def one(each: tuple[Any, PRNGKeyArray]) -> Float[Array, " losses"]:
+    def one(each: tuple[Any, Key[Array, ""]]) -> Float[Array, " losses"]:
         instance, key = each
         return rollout(family.task(instance), make(made_of), key, num_steps)
 

@@ -13,7 +13,7 @@ import chex
 import jax
 from jax import flatten_util
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray, UInt32
+from jaxtyping import Array, Float, Float32, Int, Key, UInt32
 import numpy as np
 
 from alphaopt_jax import acting, credit, explorers, memory, observation, policy
@@ -141,7 +141,9 @@ def layout(family: Family, config: MetaConfig) -> Layout:
     )
 
 
-def reset(family: Family, instance: Any, key: PRNGKeyArray, num_steps: Float[Array, ""]) -> Member:
+def reset(
+    family: Family, instance: Any, key: Key[Array, ""], num_steps: Float[Array, ""]
+) -> Member:
     """Begins an episode. Consumes `key`.
 
     Args:

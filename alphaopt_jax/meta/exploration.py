@@ -16,7 +16,7 @@ from __future__ import annotations
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key
 import numpy as np
 
 from alphaopt_jax.meta import environment
@@ -35,7 +35,7 @@ def kinds(config: MetaConfig) -> Int[np.ndarray, " members"]:
 
 
 def draw(
-    key: PRNGKeyArray, num_leaves: int, num_explorers: int, config: MetaConfig
+    key: Key[Array, ""], num_leaves: int, num_explorers: int, config: MetaConfig
 ) -> environment.Noise:
     """Draws the noise of a rollout of R intervals and B members. Consumes `key`.
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import chex
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from alphaopt_jax.meta import population
 from alphaopt_jax.tasks.task import Family
@@ -48,7 +48,7 @@ class FamilyState(NamedTuple):
 
 
 Round = Callable[
-    [Any, FamilyState, PRNGKeyArray, chex.Numeric],
+    [Any, FamilyState, Key[Array, ""], chex.Numeric],
     tuple[Any, FamilyState, dict[str, Shaped[Array, ""]]],
 ]
 """From what was learned, a family's state, a key (consumed) and the learning rate of the agent's
@@ -66,6 +66,6 @@ class Method(NamedTuple):
     """
 
     name: str
-    init: Callable[[PRNGKeyArray], Any]
+    init: Callable[[Key[Array, ""]], Any]
     init_family: Callable[[], Any]
     make_round: Callable[[Family], Round]

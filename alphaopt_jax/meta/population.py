@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 import numpy as np
 
 from alphaopt_jax import explorers, policy
@@ -51,7 +51,7 @@ class Rollout(NamedTuple):
     ended: Bool[Array, ""]
 
 
-def start(family: Family, key: PRNGKeyArray, config: MetaConfig) -> Population:
+def start(family: Family, key: Key[Array, ""], config: MetaConfig) -> Population:
     """Begins new episodes, all of one horizon, drawn log-uniformly. Consumes `key`."""
     horizon_key, instance_key, known_key, member_key = jax.random.split(key, 4)
     shortest, longest = jnp.log(config.min_horizon), jnp.log(config.max_horizon)
@@ -84,7 +84,7 @@ def run_rollout(
     network: policy.ActorCritic,
     agent: chex.ArrayTree,
     population: Population,
-    key: PRNGKeyArray,
+    key: Key[Array, ""],
     config: MetaConfig,
     *,
     one_agent: bool = True,

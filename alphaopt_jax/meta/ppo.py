@@ -17,7 +17,7 @@ import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key
 import numpy as np
 import optax
 
@@ -112,7 +112,7 @@ def make_network(config: MetaConfig) -> policy.ActorCritic:
     )
 
 
-def init(key: PRNGKeyArray, config: MetaConfig) -> Learned:
+def init(key: Key[Array, ""], config: MetaConfig) -> Learned:
     """Returns an untrained agent with its critics. Consumes `key`."""
     agent_key, critic_key = jax.random.split(key)
     agent = policy.init_params(agent_key, make_network(config))

@@ -27,6 +27,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 import numpy as np
 
 Kind = Literal["unimodal", "few minima", "multimodal", "special"]
@@ -61,7 +62,7 @@ class Landscape:
 
     name: str
     title: str
-    function: Callable[[jax.Array], jax.Array]
+    function: Callable[[Float[Array, "2"]], Float[Array, ""]]
     minima: tuple[Point, ...]
     minimum: float
     start: Point
@@ -73,15 +74,21 @@ class Landscape:
         """The function's docstring: what the difficulty is, the formula and its source."""
         return (self.function.__doc__ or "").strip()
 
-    def __call__(self, point: jax.Array) -> jax.Array:
+    def __call__(self, point: Float[Array, "2"]) -> Float[Array, ""]:
         """The value at `point`, `float32[2] -> float32[]`."""
         return self.function(point)
 
-    def initial_point(self) -> jax.Array:
+    def initial_point(self) -> Float[Array, "2"]:
         """The start as an array, `float32[2]`."""
         return jnp.array(self.start, jnp.float32)
 
-    def grid(self, resolution: int = 201) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def grid(
+        self, resolution: int = 201
+    ) -> tuple[
+        Float[np.ndarray, " {resolution}"],
+        Float[np.ndarray, " {resolution}"],
+        Float[np.ndarray, " {resolution} {resolution}"],
+    ]:
         """The values over `bounds`, for a contour plot.
 
         Args:
@@ -99,12 +106,12 @@ class Landscape:
         return x, y, np.asarray(values).reshape(resolution, resolution)
 
 
-def bowl(point: jax.Array) -> jax.Array:
+def bowl(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A round valley, the easiest case: x² + y². The sphere function of [J]."""
     return jnp.sum(point**2)
 
 
-def ill_conditioned_bowl(point: jax.Array) -> jax.Array:
+def ill_conditioned_bowl(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A ditch along x, condition number 1000: (x² + 1000 y²) / 2. An ellipsoid as in [J].
 
     One rate cannot serve both parameters: what is stable for y is too slow for x.
@@ -113,7 +120,7 @@ def ill_conditioned_bowl(point: jax.Array) -> jax.Array:
     return 0.5 * (x**2 + 1000.0 * y**2)
 
 
-def rotated_bowl(point: jax.Array) -> jax.Array:
+def rotated_bowl(point: Float[Array, "2"]) -> Float[Array, ""]:
     """The ill-conditioned bowl turned by 30 degrees, so that no axis fits the ditch.
 
     (u² + 1000 v²) / 2 with u = x cos 30° + y sin 30°, v = −x sin 30° + y cos 30°. Rates per
@@ -125,19 +132,19 @@ def rotated_bowl(point: jax.Array) -> jax.Array:
     return 0.5 * (along**2 + 1000.0 * across**2)
 
 
-def booth(point: jax.Array) -> jax.Array:
+def booth(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A mildly stretched valley off the origin: (x + 2y − 7)² + (2x + y − 5)². [J] no. 17."""
     x, y = point
     return (x + 2.0 * y - 7.0) ** 2 + (2.0 * x + y - 5.0) ** 2
 
 
-def rosenbrock(point: jax.Array) -> jax.Array:
+def rosenbrock(point: Float[Array, "2"]) -> Float[Array, ""]:
     """The curved, flat-bottomed canyon: (1 − x)² + 100 (y − x²)². [R]; [M] no. 1, its start."""
     x, y = point
     return (1.0 - x) ** 2 + 100.0 * (y - x**2) ** 2
 
 
-def beale(point: jax.Array) -> jax.Array:
+def beale(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A flat valley between steep walls at the corners. [M] no. 5, its start.
 
     (1.5 − x + xy)² + (2.25 − x + xy²)² + (2.625 − x + xy³)²
@@ -146,13 +153,13 @@ def beale(point: jax.Array) -> jax.Array:
     return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
 
 
-def himmelblau(point: jax.Array) -> jax.Array:
+def himmelblau(point: Float[Array, "2"]) -> Float[Array, ""]:
     """Four equally deep minima: (x² + y − 11)² + (x + y² − 7)². Himmelblau (1972); [J] no. 65."""
     x, y = point
     return (x**2 + y - 11.0) ** 2 + (x + y**2 - 7.0) ** 2
 
 
-def three_hump_camel(point: jax.Array) -> jax.Array:
+def three_hump_camel(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A global minimum between two local ones: 2x² − 1.05x⁴ + x⁶/6 + xy + y². [J].
 
     The start lies in the basin of the global one; the local ones (value 0.2986) are one jump away.
@@ -161,7 +168,7 @@ def three_hump_camel(point: jax.Array) -> jax.Array:
     return 2.0 * x**2 - 1.05 * x**4 + x**6 / 6.0 + x * y + y**2
 
 
-def saddle(point: jax.Array) -> jax.Array:
+def saddle(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A saddle bounded below: x² − y² + y⁴, started a thousandth beside the ridge y = 0.
 
     The origin attracts everything that starts on the ridge; the minima lie at y = ±1/√2. How soon
@@ -171,7 +178,7 @@ def saddle(point: jax.Array) -> jax.Array:
     return x**2 - y**2 + y**4
 
 
-def plateau(point: jax.Array) -> jax.Array:
+def plateau(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A hole in a plain: 1 − exp(−(x² + y²)/2), started where the slope is about 0.002.
 
     A rate that suits the hole takes thousands of steps to find it.
@@ -179,17 +186,17 @@ def plateau(point: jax.Array) -> jax.Array:
     return -jnp.expm1(-0.5 * jnp.sum(point**2))  # expm1: the bottom keeps its precision in float32
 
 
-def styblinski_tang(point: jax.Array) -> jax.Array:
+def styblinski_tang(point: Float[Array, "2"]) -> Float[Array, ""]:
     """Four minima of different depth: Σ (z⁴ − 16z² + 5z) / 2 over z = x, y. [J] no. 144."""
     return 0.5 * jnp.sum(point**4 - 16.0 * point**2 + 5.0 * point)
 
 
-def rastrigin(point: jax.Array) -> jax.Array:
+def rastrigin(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A bowl under a regular egg box: 20 + Σ (z² − 10 cos 2πz) over z = x, y. [S]."""
     return 20.0 + jnp.sum(point**2 - 10.0 * jnp.cos(2.0 * jnp.pi * point))
 
 
-def ackley(point: jax.Array) -> jax.Array:
+def ackley(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A funnel in a dented plain, with a cusp at the minimum. [J] no. 1, [S].
 
     −20 exp(−0.2 √((x² + y²)/2)) − exp((cos 2πx + cos 2πy)/2) + 20 + e
@@ -203,7 +210,7 @@ def ackley(point: jax.Array) -> jax.Array:
     return -20.0 * jnp.expm1(-0.2 * root) - (jnp.exp(wave) - math.e)
 
 
-def goldstein_price(point: jax.Array) -> jax.Array:
+def goldstein_price(point: Float[Array, "2"]) -> Float[Array, ""]:
     """Values from 3 to a million within four units, four minima. [S].
 
     (1 + (x + y + 1)² (19 − 14x + 3x² − 14y + 6xy + 3y²)) ·

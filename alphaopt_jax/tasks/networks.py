@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import chex
 from flax import linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
-Activation = Callable[[chex.Array], chex.Array]
+Activation = Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]]
 _LECUN_NORMAL = nn.initializers.lecun_normal()
 
 
@@ -35,7 +35,7 @@ class MLP(nn.Module):
     last_kernel_init: nn.initializers.Initializer = _LECUN_NORMAL
 
     @nn.compact
-    def __call__(self, inputs: chex.Array) -> chex.Array:
+    def __call__(self, inputs: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         """Maps `float32[..., inputs]` to `float32[..., outputs]`."""
         hidden = inputs
         for width in self.hidden:
@@ -51,7 +51,7 @@ class NormalisedMLP(nn.Module):
     activation: Activation = nn.relu
 
     @nn.compact
-    def __call__(self, inputs: chex.Array) -> chex.Array:
+    def __call__(self, inputs: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         """Maps `float32[..., inputs]` to `float32[..., outputs]`."""
         hidden = inputs
         for width in self.hidden:
@@ -75,7 +75,7 @@ class ResidualMLP(nn.Module):
     activation: Activation = nn.relu
 
     @nn.compact
-    def __call__(self, inputs: chex.Array) -> chex.Array:
+    def __call__(self, inputs: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         """Maps `float32[..., inputs]` to `float32[..., outputs]`."""
         stream = nn.Dense(self.width)(inputs)
         for _ in range(self.blocks):
@@ -83,7 +83,11 @@ class ResidualMLP(nn.Module):
         return nn.Dense(self.outputs)(stream)
 
 
-def convolve(images: chex.Array, kernel: chex.Array, stride: int = 1) -> chex.Array:
+def convolve(
+    images: Float[Array, "images height width channels"],
+    kernel: Float[Array, "rows columns channels features"],
+    stride: int = 1,
+) -> Float[Array, "images new_height new_width features"]:
     """Convolves with zero padding, so that stride 1 keeps height and width ("SAME").
 
     Written as shifted slices and one matrix product: on a CPU, XLA runs `lax.conv` inside a
@@ -137,7 +141,9 @@ class Convolution(nn.Module):
     stride: int = 1
 
     @nn.compact
-    def __call__(self, images: chex.Array) -> chex.Array:
+    def __call__(
+        self, images: Float[Array, "images height width channels"]
+    ) -> Float[Array, "images new_height new_width features"]:
         """Maps `float32[N, H, W, C]` to `float32[N, H', W', features]`; see `convolve`."""
         shape = (self.size, self.size, images.shape[-1], self.features)
         kernel = self.param("kernel", _LECUN_NORMAL, shape)
@@ -161,7 +167,9 @@ class StridedConvNet(nn.Module):
     size: int = 3
 
     @nn.compact
-    def __call__(self, images: chex.Array) -> chex.Array:
+    def __call__(
+        self, images: Float[Array, "images height width channels"]
+    ) -> Float[Array, "images outputs"]:
         """Maps `float32[N, H, W, C]` to `float32[N, outputs]`."""
         hidden = images
         for features in self.channels:
@@ -181,7 +189,9 @@ class PooledConvNet(nn.Module):
     activation: Activation = nn.relu
 
     @nn.compact
-    def __call__(self, images: chex.Array) -> chex.Array:
+    def __call__(
+        self, images: Float[Array, "images height width channels"]
+    ) -> Float[Array, "images outputs"]:
         """Maps `float32[N, H, W, C]` to `float32[N, outputs]`."""
         hidden = images
         for features in self.channels:
@@ -204,7 +214,9 @@ class RecurrentNet(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, inputs: chex.Array) -> chex.Array:
+    def __call__(
+        self, inputs: Float[Array, "sequences steps inputs"]
+    ) -> Float[Array, "sequences steps outputs"]:
         """Maps `float32[N, T, inputs]` to `float32[N, T, outputs]`."""
         # Sequences are short: unrolled, the steps of the many networks of a vmap fuse.
         states = nn.RNN(self.cell, unroll=inputs.shape[1])(inputs)
@@ -225,7 +237,9 @@ class EmbeddingNet(nn.Module):
     hidden: int
 
     @nn.compact
-    def __call__(self, symbols: chex.Array) -> chex.Array:
+    def __call__(
+        self, symbols: Int[Array, "sequences steps"]
+    ) -> Float[Array, "sequences steps vocabulary"]:
         """Maps `int32[N, T]` to logits of the next symbol, `float32[N, T, vocabulary]`."""
         embedded = nn.Embed(self.vocabulary, self.width)(symbols)
         return nn.Dense(self.vocabulary)(nn.tanh(nn.Dense(self.hidden)(embedded)))
@@ -245,7 +259,9 @@ class AttentionNet(nn.Module):
     heads: int
 
     @nn.compact
-    def __call__(self, symbols: chex.Array) -> chex.Array:
+    def __call__(
+        self, symbols: Int[Array, "sequences steps"]
+    ) -> Float[Array, "sequences steps vocabulary"]:
         """Maps `int32[N, T]` to logits of the next symbol, `float32[N, T, vocabulary]`."""
         positions = self.param(
             "positions", nn.initializers.normal(0.3), (symbols.shape[1], self.width)

@@ -12,9 +12,10 @@ import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 import numpy as np
 
-Carry = tuple[tuple[chex.Array, chex.Array], ...]
+Carry = tuple[tuple[Float[Array, "*shape width"], Float[Array, "*shape width"]], ...]
 """A cell and a hidden state, `float32[..., H]`, for each layer."""
 
 
@@ -37,7 +38,9 @@ class CoordinatewiseLSTM(nn.Module):
     widths: Sequence[int] = (20, 20)
 
     @nn.compact
-    def __call__(self, carry: Carry, features: chex.Array) -> tuple[Carry, chex.Array]:
+    def __call__(
+        self, carry: Carry, features: Float[Array, "*shape features"]
+    ) -> tuple[Carry, Float[Array, "*shape"]]:
         """From a carry and features `float32[..., F]` to the next carry and `float32[...]`."""
         following = []
         for index, (width, state) in enumerate(zip(self.widths, carry, strict=True)):
@@ -58,7 +61,7 @@ def widths_of(params: chex.ArrayTree) -> tuple[int, ...]:
     return tuple(params[name]["hi"]["kernel"].shape[0] for name in layers)
 
 
-def log_sign(gradient: chex.Array, exponent: float) -> chex.Array:
+def log_sign(gradient: Float[Array, "*shape"], exponent: float) -> Float[Array, "*shape 2"]:
     """The logarithm and the sign of a gradient, so that all sizes are seen (appendix A).
 
     Args:
@@ -86,7 +89,7 @@ def log_sign(gradient: chex.Array, exponent: float) -> chex.Array:
     )
 
 
-def init_params(key: chex.PRNGKey, widths: Sequence[int], num_features: int) -> chex.ArrayTree:
+def init_params(key: Key[Array, ""], widths: Sequence[int], num_features: int) -> chex.ArrayTree:
     """Fresh parameters, a nested dict of float32 arrays. Consumes `key`."""
     network = CoordinatewiseLSTM(tuple(widths))
     features = jnp.zeros((1, num_features), jnp.float32)
