@@ -55,15 +55,14 @@ def test_what_is_returned_is_checked(monkeypatch):
 
 def _functions(module):
     """The public functions of a module and the public methods of its public classes."""
-    for name, thing in vars(module).items():
-        if name.startswith("_") or getattr(thing, "__module__", None) != module.__name__:
-            continue
-        if inspect.isclass(thing):
-            methods = [vars(thing)[each] for each in vars(thing) if each[0] != "_"]
-            methods += [vars(thing)["__call__"]] if "__call__" in vars(thing) else []
-            yield from filter(inspect.isfunction, map(inspect.unwrap, methods))
-        elif callable(thing):
-            yield inspect.unwrap(thing)
+    found = [thing for name, thing in vars(module).items() if name[0] != "_" and callable(thing)]
+    for thing in found:
+        if inspect.isclass(thing) and thing.__module__ == module.__name__:
+            members = vars(thing).items()
+            found += [each for name, each in members if name[0] != "_" or name == "__call__"]
+    for function in filter(inspect.isfunction, map(inspect.unwrap, found)):
+        if function.__module__ == module.__name__:
+            yield function
 
 
 def _unshaped(annotation):

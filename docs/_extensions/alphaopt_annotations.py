@@ -61,7 +61,9 @@ class _Spelling(ast.NodeTransformer):
         elif id(thing) in self._aliases:
             full = [self._aliases[id(thing)], *rest]
         elif inspect.isclass(thing) or getattr(thing, "__module__", "").startswith("collections"):
-            full = [_public_module(thing), getattr(thing, "__qualname__", head), *rest]
+            # What is compiled may have its module in its name too, as `jax.Array` has.
+            name = re.sub(r"^.*\._\w+\.", "", getattr(thing, "__qualname__", head))
+            full = [_public_module(thing), name, *rest]
         else:  # What Python or `typing` has.
             full = [dotted]
         found: ast.expr = ast.parse(".".join(full), mode="eval").body

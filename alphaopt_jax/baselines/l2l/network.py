@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 import numpy as np
 
-Carry = tuple[tuple[Float[Array, "*shape width"], Float[Array, "*shape width"]], ...]
+Carry = tuple[tuple[Float[Array, "*shape _width"], Float[Array, "*shape _width"]], ...]
 """A cell and a hidden state, `float32[..., H]`, for each layer."""
 
 
