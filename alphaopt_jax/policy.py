@@ -169,8 +169,9 @@ def mean_log_rate(
     Args:
       params: Parameters of an `ActorCritic`.
       coordinate_features: One array of the leaf's shape for every coordinate feature.
-      activation: `float32[H]`, the leaf's `LeafDecision.activation`.
-      leaf_log_rate: `float32[]`, the leaf's `LeafDecision.log_rate`.
+      activation: The leaf's `LeafDecision.activation`, `float32[H]`; of parameters of several leaves
+        `float32[H, ...]`, where what follows H broadcasts with their shape.
+      leaf_log_rate: The leaf's `LeafDecision.log_rate`, `float32[]` or likewise.
       max_log_rate: Bound of the result.
 
     Returns:
