@@ -17,8 +17,12 @@ _SLOW = {
     for name in (
         "baselines.initializations",
         "baselines.li_malik.guided_2016",
+        "baselines.li_malik.policies",
+        "baselines.li_malik.transform",
+        "meta.testing",
         "meta.training",
         "tasks.l2l",
+        "tasks.li_malik_2016",
         "tasks.omniglot_episodes",
     )
 }

@@ -1,6 +1,7 @@
 """Meta-training on episodes, and meta-tests in which the agent is frozen."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,11 @@ import pytest
 import alphaopt_jax as alphaopt
 from alphaopt_jax import cli
 from alphaopt_jax import state as state_lib
-from alphaopt_jax.baselines.initializations import Learned, outer_gradient
+from alphaopt_jax.baselines.initializations import (
+    InitializationResult,
+    Learned,
+    outer_gradient,
+)
 from alphaopt_jax.baselines.rollouts import training_step
 from alphaopt_jax.cards import load_card
 from alphaopt_jax.meta import MetaConfig, few_shot, few_shot_recipes
@@ -89,16 +94,23 @@ def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path, monkeypatch
 
 
 def test_initial_parameters_may_learn_through_descent_first(data, monkeypatch):
-    seen, learn = [], few_shot.initializations.train_initialization
+    """What learns is a stand-in: what it is told is looked at."""
+    seen, accuracies = [], iter((0.1, 0.4, 0.3, 0.2))
 
-    def spy(family, validation, make, made_of, config, **more):
-        updates, _ = make({}).update(
-            {"w": np.ones(2)}, make({}).init({"w": np.zeros(2)}), {"w": np.zeros(2)}, value=1.0
-        )
+    def learn(family, validation, make, made_of, config, **more):
+        params = {"w": np.full(2, float(len(seen)))}
+        tx = make({})
+        updates, _ = tx.update({"w": np.ones(2)}, tx.init(params), params, value=1.0)
         seen.append((more["seed"], float(updates["w"][0])))
-        return learn(family, validation, make, made_of, config, **more)
+        return InitializationResult(Learned(params, {}), 0.5, [])
 
-    monkeypatch.setattr(few_shot.initializations, "train_initialization", spy)
+    def meta_train(*args, method, **more):
+        return types.SimpleNamespace(last_agent=method.agent, history=[{"env_steps": 8.0}])
+
+    monkeypatch.setattr(few_shot.initializations, "train_initialization", learn)
+    monkeypatch.setattr(few_shot, "ppo", lambda config, agent: types.SimpleNamespace(agent=agent))
+    monkeypatch.setattr(few_shot, "meta_train", meta_train)
+    monkeypatch.setattr(few_shot, "validation_accuracy", lambda *args: next(accuracies))
     config = dataclasses.replace(_CONFIG, descent=0.25)
 
     result = few_shot.train_few_shot(data, config, show=False)
@@ -111,6 +123,8 @@ def test_initial_parameters_may_learn_through_descent_first(data, monkeypatch):
     assert first_seed != second_seed
     assert first == -0.25
     assert second not in (0.0, first)
+    assert result.accuracy == 0.4
+    np.testing.assert_array_equal(result.initial_params["w"], 0.0)
 
 
 def test_without_turns_the_agent_learns_alone(data):

@@ -7,6 +7,8 @@ import pytest
 
 from alphaopt_jax.baselines.li_malik import dynamics, positive
 
+pytestmark = pytest.mark.slow
+
 _HORIZON, _INPUTS, _OUTPUTS = 12, 5, 2
 _CONSTANTS = {"num_clusters": 3, "num_rounds": 5}
 

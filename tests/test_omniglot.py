@@ -251,6 +251,7 @@ def test_batches_come_from_the_support_set():
     } <= known
 
 
+@pytest.mark.slow
 def test_queries_do_not_see_each_other():
     """What is made of one query is the same whatever the others are."""
     network = omniglot_episodes.CharacterNet(outputs=5, width=4)
@@ -275,6 +276,7 @@ def test_network_normalises_what_it_is_trained_on():
     )
 
 
+@pytest.mark.slow
 def test_accuracy_is_the_share_of_queries_told_right():
     family = omniglot_episodes.episodes(_characters(), _FEW, width=4)
     task = family.draw(jax.random.key(3))
@@ -287,6 +289,7 @@ def test_accuracy_is_the_share_of_queries_told_right():
     assert float(task.evaluation_loss(always_the_third)) == pytest.approx(40.0, abs=3.0)
 
 
+@pytest.mark.slow
 def test_reward_is_that_of_queries():
     family = omniglot_episodes.episodes(_characters(), _FEW, width=4)
     task = family.draw(jax.random.key(0))

@@ -100,6 +100,7 @@ def test_protocols_can_be_left_out():
     assert not any("way" in name for name in names)
 
 
+@pytest.mark.slow
 def test_page_and_pictures(rows, tmp_path):
     tested = {name: _tested(plan) for name, plan in learning.PLANS.items()}
     line = {"round": 0, "accuracy": 0.3, "loss": 1.0}

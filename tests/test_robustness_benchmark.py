@@ -21,6 +21,7 @@ def _row(optimizer, fault, **more):
     } | more
 
 
+@pytest.mark.slow
 def test_a_row_for_each_fault_says_what_became_of_the_training():
     rows = robustness.try_all("SGD", optax.sgd(0.1), (0,))
 
