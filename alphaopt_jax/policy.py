@@ -169,8 +169,8 @@ def mean_log_rate(
     Args:
       params: Parameters of an `ActorCritic`.
       coordinate_features: One array of the leaf's shape for every coordinate feature.
-      activation: The leaf's `LeafDecision.activation`, `float32[H]`; of parameters of several leaves
-        `float32[H, ...]`, where what follows H broadcasts with their shape.
+      activation: The leaf's `LeafDecision.activation`, `float32[H]`; of the parameters of several
+        leaves `float32[H, ...]`, where what follows H broadcasts with their shape.
       leaf_log_rate: The leaf's `LeafDecision.log_rate`, `float32[]` or likewise.
       max_log_rate: Bound of the result.
 
