@@ -66,7 +66,7 @@ def learning_figure(
 
     Rivals are judged after the steps that they learn through, AlphaOpt after those of a meta-test.
     """
-    figure = style.new_figure((4.6 * len(histories), 3.6), "Meta-training")
+    figure = style.new_figure((4.6 * len(histories), 4.8), "Meta-training")
     panels = figure.subplots(1, len(histories), squeeze=False)[0]
     for panel, (protocol, each) in zip(panels, histories.items(), strict=True):
         ours = plans[protocol].ours
@@ -80,7 +80,7 @@ def learning_figure(
             label = f"{name}: after {steps} steps"
             panel.plot(episodes, accuracies, color=color, ls=dashes, marker=".", label=label)
         panel.set(title=protocol, xlabel="episodes of meta-training")
-        panel.legend(fontsize=7)
+        panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     panels[0].set_ylabel("accuracy on validation alphabets, %")
     return figure
 
