@@ -216,7 +216,7 @@ def relative(
 
 
 def largest_relative(
-    leaf_log_rates: Float[Array, " leaves"], max_log_rate: chex.Numeric
+    leaf_log_rates: Float[Array | np.ndarray, " leaves"], max_log_rate: chex.Numeric
 ) -> Float[Array, " leaves"]:
     """What no such factor may exceed now, `float32` of the leaves' shape.
 
