@@ -231,7 +231,7 @@ def as_optimizer(
         averaged = jnp.stack(observation.averaged_for_statistics(flat, normalized))
         statistics = observation.statistics_of_means(averaged @ shares, number, config)
         of_leaf = jax.tree.map(lambda each: each @ model.membership.T, statistics)
-        history = memory.append_loss(state.loss_history, value)
+        history = memory.append_loss(state.loss_history, jnp.asarray(value, jnp.float32))
         leaf_memory = memory.remember(
             state.leaf_memory,
             statistics.persistence,

@@ -8,7 +8,6 @@ MODULES = tuple(
         "baselines.initializations",
         "baselines.l2l.network",
         "baselines.rollouts",
-        "complex_numbers",
         "credit",
         "explorers",
         "guard",

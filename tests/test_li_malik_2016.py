@@ -347,6 +347,7 @@ def test_policy_comes_to_cost_less_than_the_momentum_it_started_from():
     assert result.cost == min(entry["validation_cost"] for entry in result.history)
 
 
+@pytest.mark.nightly
 def test_resumed_search_ends_with_the_same_policy(tmp_path):
     config = dataclasses.replace(_SMALL, policy_updates=20)
 

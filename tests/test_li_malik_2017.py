@@ -355,6 +355,7 @@ def test_controllers_that_are_worse_are_taken_back():
     assert float(metrics["bound"]) == pytest.approx(0.2 * config.bound)
 
 
+@pytest.mark.nightly
 def test_resumed_search_ends_with_the_same_policy(tmp_path):
     config = dataclasses.replace(_SMALL, policy_updates=5)
     whole = li_malik.train_2017(_bowl(), config, folder=tmp_path, show=False)

@@ -120,6 +120,7 @@ def test_the_page_and_the_pictures_show_everything():
     assert len([panel for panel in transfers.axes if panel.get_visible()]) == 6
 
 
+@pytest.mark.nightly
 def test_measures_a_policy_of_2016(tmp_path):
     scales = {"features": jnp.ones(10), "step": jnp.asarray(1e-3)}
     policy = li_malik.Policy2016(policies.init_2016(jax.random.key(0), 3, 4, scales))
@@ -135,6 +136,7 @@ def test_measures_a_policy_of_2016(tmp_path):
     assert curves.objectives["momentum"][:, -1].mean() < 0.7
 
 
+@pytest.mark.nightly
 def test_measures_policies_of_2017(tmp_path, monkeypatch):
     monkeypatch.setattr(coordinatewise, "HORIZON", 20)
     monkeypatch.setattr(coordinatewise, "STEPS", 40)

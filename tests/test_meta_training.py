@@ -171,6 +171,7 @@ def test_an_agent_of_other_layers_cannot_go_on(uninterrupted):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["openai_es", "persistent_es"])
+@pytest.mark.nightly
 def test_evolution_improves_too(strategy):
     schedule = Schedule(
         num_rounds=150, validate_every=150, validation_horizons=(20, 60), validation_tasks=8
@@ -211,6 +212,7 @@ def _start(folder, *arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_give_the_numbers_of_one(uninterrupted, tmp_path):
     port = str(20000 + os.getpid() % 20000)
     processes = [_start(tmp_path, str(rank), port) for rank in range(2)]
@@ -223,6 +225,7 @@ def test_two_processes_give_the_numbers_of_one(uninterrupted, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_killed_and_started_again_it_ends_with_the_same_bits(uninterrupted, tmp_path):
     process = _start(tmp_path)
     checkpoints = tmp_path / "checkpoints"

@@ -272,6 +272,7 @@ def test_gradients_that_are_missing_are_pointed_out():
     "count",
     [200, pytest.param(1000, marks=pytest.mark.skipif(not _NIGHTLY, reason="compiles minutes"))],
 )
+@pytest.mark.nightly
 def test_hundreds_of_leaves_train(count, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)  # With several, leaves compile one by one.
     start = {f"{number:03}": jnp.full(2, 0.1 * (1 + number % 7)) for number in range(count)}
