@@ -238,9 +238,9 @@ def markdown(rows: Sequence[Mapping[str, Any]], epochs: int, seeds: int) -> str:
 
 
 def draw(
-    runs: Mapping[str, Sequence[mnist_training.Run]], names: Sequence[str], path: Path
+    runs: Mapping[str, Sequence[mnist_training.Run]], names: Sequence[str], path: Path, data: str
 ) -> None:
-    """Draws curves and final losses of some contenders."""
+    """Draws curves and final losses of some contenders on what is called `data`."""
     chosen = {name: runs[name] for name in names if name in runs}
     shortest = min(len(run.losses) for each in chosen.values() for run in each)
     steps = (np.arange(shortest) + 1) * mnist_training.STEPS_PER_REPORT
@@ -253,7 +253,7 @@ def draw(
         x_label="step",
         y_label="minibatch loss",
         final_label="final training loss",
-        title="MNIST: Flax's CNN, only the optimizer replaced",
+        title=f"{data}: Flax's CNN, only the optimizer replaced",
         window=_SMOOTHING if shortest > 2 * _SMOOTHING else 1,  # Or a short curve would be a dot.
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -275,7 +275,8 @@ def main(arguments: Arguments) -> int:
     runs = run_all(chosen, data, epochs, seeds, store)
     rows = [summarise(each, runs[each.name]) for each in chosen if each.name in runs]
     shown = displayed(rows)
-    table = rich_table.Table(*shown[0], title=f"MNIST, {epochs} epoch{'s' if epochs > 1 else ''}")
+    name = data.source.partition(" (")[0]  # Where there is no MNIST, other digits stand in.
+    table = rich_table.Table(*shown[0], title=f"{name}, {epochs} epoch{'s' if epochs > 1 else ''}")
     for row in shown:
         table.add_row(*row.values())
     console.print(table)
@@ -290,7 +291,7 @@ def main(arguments: Arguments) -> int:
         command=" ".join(["python -m benchmarks.mnist", *sys.argv[1:]]),
         folder=folder,
     )
-    draw(runs, _pictured(rows), folder / "mnist.png")
+    draw(runs, _pictured(rows), folder / "mnist.png", name)
     if complete:
         (folder / "mnist.md").write_text(markdown(rows, epochs, seeds))
     console.print(f"Wrote {_shown_path(folder)}/mnist.json and the picture mnist.png.")
