@@ -235,7 +235,6 @@ def _check_fits(place: pathlib.Path, stored: Mapping[str, Any], wanted: Mapping[
 
 
 def _check_identity(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
-    described = json.loads(json.dumps(identity))
     if path.exists():
         try:
             found = dict(json.loads(path.read_bytes()))
@@ -244,15 +243,15 @@ def _check_identity(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
                 f"{os.fspath(path)!r}, which says what run the folder holds, is damaged. Choose"
                 " another folder, or delete this one."
             ) from None
-        _refuse_another(path, found, described)
+        _refuse_another(path, found, identity)
     elif jax.process_index() == 0:
-        durable_files.write(path, (json.dumps(described, indent=1) + "\n").encode())
+        durable_files.write(path, (json.dumps(dict(identity), indent=1) + "\n").encode())
 
 
 def _refuse_another(
     path: pathlib.Path, found: Mapping[str, Any], identity: Mapping[str, Any]
 ) -> None:
-    described = json.loads(json.dumps(identity))
+    described = json.loads(json.dumps(dict(identity)))  # Tuples are lists there.
     different = sorted(
         name for name in found.keys() | described.keys() if found.get(name) != described.get(name)
     )

@@ -1,4 +1,7 @@
-"""The modules whose functions have the shapes of their arrays in their signatures."""
+"""The modules whose functions have the shapes of their arrays in their signatures.
+
+Others are not checked: beartype cannot read all that stands in theirs, such as `typing.Self`.
+"""
 
 MODULES = tuple(
     f"alphaopt_jax.{name}"
