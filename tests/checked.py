@@ -3,6 +3,10 @@
 Others are not checked: beartype cannot read all that stands in theirs, such as `typing.Self`.
 """
 
+import os
+
+CHECKS = os.environ.get("ALPHAOPT_TESTS_CHECK_SHAPES", "1") != "0"
+"""It takes a twentieth of the time; `.ci/run` checks in one of its two runs."""
 MODULES = tuple(
     f"alphaopt_jax.{name}"
     for name in (

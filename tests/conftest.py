@@ -15,9 +15,10 @@ from tests import checked
 
 # Every call of a function of these modules checks what its signature says. Nothing before this may
 # import the package. An integer is a number here, as it is to type checkers.
-jaxtyping.install_import_hook(
-    checked.MODULES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-)
+if checked.CHECKS:
+    jaxtyping.install_import_hook(
+        checked.MODULES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+    )
 
 # The first example of a property compiles, which takes as long as it takes.
 settings.register_profile("alphaopt", deadline=None, max_examples=30)

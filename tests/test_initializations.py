@@ -12,6 +12,8 @@ from alphaopt_jax.baselines.initializations import InitializationConfig, Learned
 from alphaopt_jax.tasks.omniglot_episodes import EpisodeTask
 from alphaopt_jax.tasks.task import Family
 
+pytestmark = pytest.mark.slow
+
 _CURVATURES = jnp.array([1.0, 4.0])
 
 

@@ -329,6 +329,7 @@ def test_starting_controllers_are_gradient_descent():
         location = location - 0.1 * slope / (np.abs(before) + 1.0)
 
 
+@pytest.mark.nightly
 def test_policy_comes_to_cost_less_than_it_began_with():
     result = li_malik.train_2017(_bowl(), _SMALL, show=False)
 
@@ -338,6 +339,7 @@ def test_policy_comes_to_cost_less_than_it_began_with():
     assert np.isfinite(result.cost)
 
 
+@pytest.mark.nightly
 def test_controllers_that_are_worse_are_taken_back():
     config = dataclasses.replace(_SMALL, policy_updates=2)
     problem = coordinates.as_problem(_bowl(), config, jax.random.key(0))

@@ -13,6 +13,8 @@ from alphaopt_jax import observation, policy
 from alphaopt_jax.meta import environment, exploration, population, ppo
 from tests.meta_tasks import CONFIG, bowls
 
+pytestmark = pytest.mark.slow
+
 _FAMILY = bowls()
 
 
@@ -203,7 +205,6 @@ def test_a_loss_that_rounding_put_below_zero_does_no_harm():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(outcome))
 
 
-@pytest.mark.slow
 def test_copies_of_a_group_are_alike_and_explore_in_opposite_pairs():
     episodes = population.start(_FAMILY, jax.random.key(0), CONFIG)
 
@@ -245,7 +246,6 @@ def test_groups_explore_at_every_interval_or_with_a_few_numbers_for_a_rollout():
     np.testing.assert_array_equal(held[:1] + 0.0 * held, held)
 
 
-@pytest.mark.slow
 def test_what_lasting_noise_is_made_of_is_found_again():
     config = dataclasses.replace(CONFIG, groups=512, rollout_length=16, leaf_exploration=0.5)
 

@@ -19,6 +19,8 @@ from alphaopt_jax.meta import MetaConfig, Schedule, devices, evolution, meta_tra
 from alphaopt_jax.meta.validation import Validation
 from tests.meta_tasks import CONFIG, bowls
 
+pytestmark = pytest.mark.slow
+
 _SCHEDULE = Schedule(
     num_rounds=12,
     validate_every=4,
@@ -48,7 +50,6 @@ def uninterrupted():
     return _train()
 
 
-@pytest.mark.slow
 def test_the_history_tells_the_scores_and_the_best_agent_is_kept(uninterrupted):
     history = uninterrupted.history
     assert [entry["round"] for entry in history] == [0, 4, 8, 12]
@@ -76,7 +77,6 @@ def test_too_few_memory_maps_are_reported_before_the_compiler_fails(monkeypatch,
         _train()
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_goes_on_bit_for_bit(uninterrupted, tmp_path):
     def interrupt(number, metrics):
         if number == 7:
@@ -100,7 +100,6 @@ def test_a_folder_that_holds_another_run_is_refused(tmp_path):
         _train(folder=tmp_path)
 
 
-@pytest.mark.slow
 def test_sharded_over_eight_devices_the_numbers_are_the_same(uninterrupted):
     sharded = _train(mesh=devices.all_devices_mesh())
 
@@ -125,7 +124,6 @@ def test_no_families_are_refused():
         meta_train({}, validation=_VALIDATION)
 
 
-@pytest.mark.slow
 def test_what_breaks_is_reported_with_its_round():
     def broken(scale):
         task = bowls().task(scale)
@@ -136,7 +134,6 @@ def test_what_breaks_is_reported_with_its_round():
         meta_train({"broken": family}, validation=_VALIDATION, schedule=_SCHEDULE, config=CONFIG)
 
 
-@pytest.mark.slow
 def test_training_improves_on_its_start_on_tasks_not_trained_on():
     schedule = Schedule(
         num_rounds=150, validate_every=150, validation_horizons=(20, 60), validation_tasks=8
@@ -147,7 +144,6 @@ def test_training_improves_on_its_start_on_tasks_not_trained_on():
     assert end < start - 0.25  # In nats: the final loss is a fifth lower.
 
 
-@pytest.mark.slow
 def test_an_agent_can_go_on_learning(uninterrupted):
     start = uninterrupted.agent
     schedule = dataclasses.replace(_SCHEDULE, num_rounds=4)
@@ -169,7 +165,6 @@ def test_an_agent_of_other_layers_cannot_go_on(uninterrupted):
         ppo.ppo(config, uninterrupted.agent)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["openai_es", "persistent_es"])
 @pytest.mark.nightly
 def test_evolution_improves_too(strategy):
@@ -211,7 +206,6 @@ def _start(folder, *arguments):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.nightly
 def test_two_processes_give_the_numbers_of_one(uninterrupted, tmp_path):
     port = str(20000 + os.getpid() % 20000)
@@ -224,7 +218,6 @@ def test_two_processes_give_the_numbers_of_one(uninterrupted, tmp_path):
     _assert_same(together, uninterrupted.last_agent, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.nightly
 def test_killed_and_started_again_it_ends_with_the_same_bits(uninterrupted, tmp_path):
     process = _start(tmp_path)

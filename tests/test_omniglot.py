@@ -11,6 +11,8 @@ from alphaopt_jax.tasks import datasets, omniglot, omniglot_episodes
 from alphaopt_jax.tasks.drawn_characters import draw_characters
 from alphaopt_jax.tasks.omniglot import Characters
 
+pytestmark = pytest.mark.slow
+
 _HAVE_OMNIGLOT = any((folder / "omniglot").is_dir() for folder in datasets.prepared_folders())
 _FEW = omniglot_episodes.few_shot(5, 1)
 
@@ -152,7 +154,7 @@ def test_drawn_drawers_differ_and_characters_differ_more():
     assert within.mean() < 0.7 * between[~np.eye(12, dtype=bool)].mean()
 
 
-@pytest.mark.parametrize("data", ["drawn", pytest.param("omniglot", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("data", ["drawn", "omniglot"])
 def test_no_character_and_no_turn_of_one_crosses(data):
     if data == "omniglot" and not _HAVE_OMNIGLOT:
         pytest.skip("Omniglot is not on this machine.")
@@ -251,7 +253,6 @@ def test_batches_come_from_the_support_set():
     } <= known
 
 
-@pytest.mark.slow
 def test_queries_do_not_see_each_other():
     """What is made of one query is the same whatever the others are."""
     network = omniglot_episodes.CharacterNet(outputs=5, width=4)
@@ -276,7 +277,6 @@ def test_network_normalises_what_it_is_trained_on():
     )
 
 
-@pytest.mark.slow
 def test_accuracy_is_the_share_of_queries_told_right():
     family = omniglot_episodes.episodes(_characters(), _FEW, width=4)
     task = family.draw(jax.random.key(3))
@@ -289,7 +289,6 @@ def test_accuracy_is_the_share_of_queries_told_right():
     assert float(task.evaluation_loss(always_the_third)) == pytest.approx(40.0, abs=3.0)
 
 
-@pytest.mark.slow
 def test_reward_is_that_of_queries():
     family = omniglot_episodes.episodes(_characters(), _FEW, width=4)
     task = family.draw(jax.random.key(0))

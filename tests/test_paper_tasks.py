@@ -9,6 +9,8 @@ import pytest
 from alphaopt_jax.baselines import rollouts
 from alphaopt_jax.tasks import li_malik_2016, li_malik_2017
 
+pytestmark = pytest.mark.slow
+
 
 def _instance(family, seed=0):
     return family.sample(jax.random.key(seed))

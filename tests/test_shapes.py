@@ -13,6 +13,7 @@ from alphaopt_jax import credit, guard, learning, policy, rounding
 from alphaopt_jax.config import AlphaOptConfig
 from tests import checked
 
+_checking = pytest.mark.skipif(not checked.CHECKS, reason="shapes are not checked in this run")
 _UNSHAPED = {"chex.Array", "jax.Array", "np.ndarray", "Array", "chex.PRNGKey"}
 
 
@@ -37,6 +38,7 @@ def _of_a_method():
     return network.init(jax.random.key(0), jnp.zeros((1, 30), jnp.int32))
 
 
+@_checking
 @pytest.mark.parametrize(
     "call", [_of_other_shape, _of_two_shapes, _of_other_type, _one_step_too_few, _of_a_method]
 )
@@ -46,6 +48,7 @@ def test_an_array_that_does_not_fit_is_refused(call, through):
         through(call)
 
 
+@_checking
 def test_what_is_returned_is_checked(monkeypatch):
     monkeypatch.setattr(rounding.jnp, "isfinite", lambda values: jnp.ones((2, 1), bool))
 

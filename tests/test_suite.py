@@ -9,6 +9,8 @@ import pytest
 
 from alphaopt_jax.tasks import datasets, suite, suite_data, suite_networks
 
+pytestmark = pytest.mark.slow
+
 _EVERY = {**suite.SUITE, **suite.LARGE}
 _QUICK_KEYS = "unsafe_rbg"  # Random enough to test with, and compiled in a tenth of the time.
 _quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -25,7 +27,6 @@ def _instance(name):
     return suite_data.Split(*map(jnp.asarray, (images[:30], labels[:30], images[30:], labels[30:])))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", suite.SUITE)
 def test_first_losses_and_gradients_are_finite(name):
     family = suite.SUITE[name].family

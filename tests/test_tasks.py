@@ -19,6 +19,8 @@ from alphaopt_jax.tasks import (
 )
 from alphaopt_jax.tasks.task import Family, Task
 
+pytestmark = pytest.mark.slow
+
 _PLAIN = {family.name: family for family in distribution.plain_training_families()}
 _TRAINING = distribution.training_families()
 _VALIDATION = distribution.validation_families()
@@ -57,7 +59,6 @@ def test_names_are_unique_and_nothing_trained_on_validates():
         assert family.name == name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", _UNAUGMENTED)
 def test_population_has_finite_positive_losses_gradients_everywhere_and_differs(name):
     first_steps = _jit(jax.vmap(functools.partial(_first_step, _UNAUGMENTED[name])))
@@ -80,7 +81,6 @@ def test_population_has_finite_positive_losses_gradients_everywhere_and_differs(
         assert all(jnp.any(each != 0.0) for each in leaf)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["quadratic", "conv_strided", "running_sum_recurrent", "markov_attention"]
 )

@@ -17,6 +17,8 @@ from benchmarks import zero_tuning_runs as runs
 from benchmarks import zero_tuning_statistics as statistics
 from benchmarks import zero_tuning_table as tables
 
+pytestmark = pytest.mark.slow
+
 _TASKS = ("diabetes", "raw_wine")
 
 

@@ -8,6 +8,8 @@ import pytest
 import alphaopt_jax as alphaopt
 from benchmarks import faults
 
+pytestmark = pytest.mark.slow
+
 _OPTIMIZERS = {
     "frozen": alphaopt.alphaopt(num_steps=faults.STEPS),
     "learning": alphaopt.alphaopt(learn=True),
@@ -23,12 +25,7 @@ _LEARNING_MEETS = {
     "labels of other classes, 50 steps",
 }
 _CASES = [
-    pytest.param(
-        name,
-        fault,
-        id=f"{name}-{fault.name}",
-        marks=() if name == "frozen" else pytest.mark.slow,
-    )
+    pytest.param(name, fault, id=f"{name}-{fault.name}")
     for name in _OPTIMIZERS
     for fault in faults.FAULTS
     if name == "frozen" or fault.name in _LEARNING_MEETS
@@ -64,9 +61,6 @@ def test_parameters_stay_finite_and_the_training_goes_on(name, fault):
         assert _progress(course) > 0.9 * _progress(_without_fault(name))
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["frozen", *(pytest.param(name, marks=pytest.mark.slow) for name in ("learning", "fresh"))],
-)
+@pytest.mark.parametrize("name", _OPTIMIZERS)
 def test_without_a_fault_the_guard_does_nothing(name):
     assert alphaopt.metrics(_without_fault(name).state)["brake"] == 1.0
