@@ -28,8 +28,8 @@ AGENTS = pathlib.Path(__file__).parent / "agents"
 """The folder of the shipped agents and their cards."""
 BASELINES = pathlib.Path(__file__).parent / "baselines" / "weights"
 """The folder of the shipped baselines and their cards."""
-INITIALIZATIONS = pathlib.Path(__file__).parent / "agents" / "initial_params"
-"""The folder of the initial parameters that go with some agents, by the agents' names."""
+INITIALIZATIONS = pathlib.Path(__file__).parent / "agents" / "initializations"
+"""The folder of what networks start from that goes with some agents, by the agents' names."""
 LARGEST = 2**30
 """Bytes of parameters beyond which a file is not read. What is learned here has some thousands."""
 

@@ -95,13 +95,15 @@ def contenders(
     general = alphaopt.load_agent("base")
     makers: dict[Any, rollouts.OptimizerFactory] = {}
 
-    def of_agent(start: str, name: str, agent: alphaopt.Agent, params: Any) -> Contender:
+    def of_agent(
+        start: str, name: str, agent: alphaopt.Agent, params: Any, rate_factors: Any = None
+    ) -> Contender:
         # One program serves all agents whose rates multiply the same.
         make, longer = (
             makers.setdefault((agent.direction, steps), _agent_maker(agent, steps))
             for steps in (plan.ours.num_steps, plan.longer)
         )
-        made_of = [dict(agent.params)]
+        made_of = [(dict(agent.params), rate_factors)]
         return Contender(start, name, make, made_of, params, is_agent=True, make_longer=longer)
 
     found.append(of_agent(RANDOM, GENERAL, general, None))
@@ -119,11 +121,11 @@ def contenders(
     for kind, start in ((False, RANDOM), (True, LEARNED)):
         learned = learning.learn_agent(plan, data, folder, initialization=kind)
         histories[f"{OWN}, {start}"] = learned.history
-        params = learned.initial_params
+        params, factors = learned.initialization
         if kind:
             found += [Contender(start, *each, params) for each in tuned]
             found.append(of_agent(start, GENERAL, general, params))
-        found.append(of_agent(start, OWN, learned.agent, params))
+        found.append(of_agent(start, OWN, learned.agent, params, factors))
     return found, histories
 
 
@@ -221,10 +223,14 @@ def _fingerprint(contender: Contender, plan: learning.Plan, data: Omniglot) -> s
 
 
 def _agent_maker(like: alphaopt.Agent, num_steps: int) -> rollouts.OptimizerFactory:
-    """Makes the frozen optimizer of an agent's parameters, which is told the number of steps."""
+    """Makes a frozen optimizer, which is told the number of steps.
 
-    def make(params: Any) -> optax.GradientTransformation:
-        return few_shot.frozen(dataclasses.replace(like, params=params), num_steps)
+    It is made of an agent's parameters and of factors of its rates.
+    """
+
+    def make(made_of: tuple[Any, Any]) -> optax.GradientTransformation:
+        params, rate_factors = made_of
+        return few_shot.frozen(dataclasses.replace(like, params=params), num_steps, rate_factors)
 
     return make
 

@@ -45,7 +45,7 @@ class Plan:
     @property
     def looks(self) -> int:
         """Updates between two looks at the queries."""
-        return max(self.ours.num_steps // 10, 1)
+        return max(self.ours.num_steps // 10, 5)
 
     @property
     def episodes(self) -> int:

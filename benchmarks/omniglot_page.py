@@ -212,9 +212,11 @@ Batch normalisation takes its statistics from the support set alone; queries do 
 (no transduction). Rates of SGD and Adam are the best of five on validation alphabets. Intervals are
 of the mean over episodes, 95 %.
 "{GENERAL}" is the general agent, which has never seen a picture of 28x28 pixels. "{OWN}" went on
-from it, in turns with the initial parameters; of what came out of each part of a turn the best on
-validation alphabets is tested (the second picture shows all of them), be it from before the agent's
-own learning.
+from it, in turns with the initial parameters, with which a factor of every parameter's rate is
+learned, as Meta-SGD learns the rates themselves; the other optimizers start from the same
+parameters without these factors. Of what came out of each part of a turn the best on validation
+alphabets is tested (the second picture shows all of them), be it from before the agent's own
+learning.
 
 ## What the start gives, and what the optimizer
 

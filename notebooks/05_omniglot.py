@@ -17,9 +17,9 @@
 # 20 characters of an alphabet that nobody has trained on, 15 drawings of each, 100 steps of
 # training with 20 drawings each: how many drawings by other people does a network then tell right?
 # Two agents ship for this. `omniglot-random` is for fresh networks; it learned on other alphabets.
-# `omniglot-learned` comes with initial parameters, which learned on other alphabets with it in the
-# loop; the agent itself is the general one, since its own learning gained nothing there. Here both
-# are frozen: only the network changes.
+# `omniglot-learned` comes with an initialization: the network's initial parameters and factors of
+# the agent's rates, which learned on other alphabets with it in the loop; its own learning after
+# that gained little. Here both are frozen: only the network changes.
 #
 # Without Omniglot on this machine, and without a network, the characters are drawn by a program;
 # figures are then not those of Omniglot.
@@ -43,8 +43,10 @@ import optax
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax import plotting
+from alphaopt_jax import state as state_lib
 from alphaopt_jax.baselines import rollouts
 from alphaopt_jax.meta import few_shot, few_shot_recipes
+from alphaopt_jax.meta.initialization import Initialization, load_initialization
 from alphaopt_jax.meta.testing import meta_test
 from alphaopt_jax.tasks import omniglot, omniglot_episodes
 
@@ -84,7 +86,7 @@ plotting.characters_figure(
 number = 2 if QUICK else 20
 learned = alphaopt.load_agent(few_shot_recipes.LEARNED)
 alone = alphaopt.load_agent(few_shot_recipes.RANDOM)
-initial_params = few_shot.load_initial_params(few_shot_recipes.LEARNED)
+initialization = load_initialization(few_shot_recipes.LEARNED)
 
 
 def measure(characters, make, made_of, start, learned=None):
@@ -116,17 +118,21 @@ def measure_agent(agent, start):
     """A frozen agent's."""
 
     def make(params):
-        return few_shot.frozen(dataclasses.replace(agent, params=params), num_steps)
+        frozen = dataclasses.replace(agent, params=params)
+        return few_shot.frozen(frozen, num_steps, start.rate_factors)
 
-    return measure(data.test, make, dict(agent.params), start, lambda state: state.agent)
+    def agent_in(state):
+        return state_lib.find(state).agent
+
+    return measure(data.test, make, dict(agent.params), start.params, agent_in)
 
 
 found, steps = {}, {}
 for title, agent, start in (
-    ("learned start", learned, initial_params),
-    ("fresh networks", alone, None),
+    ("learned start", learned, initialization),
+    ("fresh networks", alone, Initialization()),
 ):
-    label, adam = measure_adam(start)
+    label, adam = measure_adam(start.params)
     curves = measure_agent(agent, start)
     found[title] = {"AlphaOpt, frozen": curves.accuracies, label: adam.accuracies}
     steps[title] = curves.steps
@@ -145,13 +151,13 @@ plotting.accuracies_figure(
 # %% [markdown]
 # ## The rates that it chooses
 #
-# The agent of the learned start multiplies the gradient by its rates, one for each parameter. These
-# are the means of each layer's, along one episode.
+# The agent of the learned start multiplies the gradient by its rates, one for each parameter, and
+# by their factors. These are the means of each layer's, along one episode.
 
 # %%
 family = omniglot_episodes.episodes(data.test, protocol, width=width)
 task = family.draw(jax.random.key(2))
-optimizer = few_shot.frozen(learned, num_steps)
+optimizer = few_shot.frozen(learned, num_steps, initialization.rate_factors)
 step = rollouts.training_step(task, optimizer)
 
 
@@ -160,10 +166,11 @@ def watched(carry, key):
     carry, loss = step(carry, key)
     params, state = carry
     rates = alphaopt.learning_rates(state, params)
+    rates = jax.tree.map(jnp.multiply, rates, initialization.rate_factors)
     return carry, (jax.tree.map(jnp.mean, rates), loss)
 
 
-begun = initial_params, optimizer.init(initial_params)
+begun = initialization.params, optimizer.init(initialization.params)
 keys = jax.random.split(jax.random.key(3), num_steps)
 run = jax.jit(lambda begun, keys: jax.lax.scan(watched, begun, keys))
 (params, _), (rates, losses) = run(begun, keys)

@@ -20,6 +20,11 @@ from alphaopt_jax.baselines.initializations import (
 from alphaopt_jax.baselines.rollouts import training_step
 from alphaopt_jax.cards import load_card
 from alphaopt_jax.meta import MetaConfig, few_shot, few_shot_recipes
+from alphaopt_jax.meta.initialization import (
+    Initialization,
+    load_initialization,
+    save_initialization,
+)
 from alphaopt_jax.meta.testing import meta_test
 from alphaopt_jax.tasks import omniglot, omniglot_episodes
 
@@ -78,7 +83,7 @@ def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path, monkeypatch
     again = few_shot.train_few_shot(data, _CONFIG, folder=tmp_path, show=False)
     assert (again.accuracy, again.history) == (result.accuracy, result.history)
     assert not _differ(again.agent.params, result.agent.params)
-    assert not _differ(again.initial_params, result.initial_params)
+    assert not _differ(again.initialization, result.initialization)
 
     assert [line["part"] for line in result.history] == ["start", "initialization", "agent"]
     assert [line["episodes"] for line in result.history] == [0, 4, 12]
@@ -89,8 +94,9 @@ def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path, monkeypatch
     assert result.accuracy == pytest.approx(1.0 - card.score, abs=1e-4)
     agent = alphaopt.load_agent(tmp_path / "small.safetensors")
     assert not _differ(agent.params, result.agent.params)
-    params = few_shot.load_initial_params(tmp_path / "initial_params" / "small.safetensors")
-    assert not _differ(params, result.initial_params)
+    start = load_initialization(tmp_path / "initializations" / "small.safetensors")
+    assert not _differ(start, result.initialization)
+    assert start.rate_factors is None
 
 
 def test_initial_parameters_may_learn_through_descent_first(data, monkeypatch):
@@ -124,16 +130,18 @@ def test_initial_parameters_may_learn_through_descent_first(data, monkeypatch):
     assert first == -0.25
     assert second not in (0.0, first)
     assert result.accuracy == 0.4
-    np.testing.assert_array_equal(result.initial_params["w"], 0.0)
+    np.testing.assert_array_equal(result.initialization.params["w"], 0.0)
 
 
+@pytest.mark.nightly
 def test_without_turns_the_agent_learns_alone(data):
     result = few_shot.train_few_shot(data, dataclasses.replace(_CONFIG, turns=0), show=False)
 
     assert [line["part"] for line in result.history] == ["start", "agent"]
-    assert result.initial_params is None
+    assert result.initialization == Initialization()
 
 
+@pytest.mark.nightly
 def test_initial_parameters_learn_at_rates_that_count_as_constants(family):
     agent = dataclasses.replace(alphaopt.load_agent("base"), direction="gradient")
     frozen = few_shot.frozen(agent, _STEPS)
@@ -169,18 +177,82 @@ def test_initial_parameters_learn_at_rates_that_count_as_constants(family):
     )
 
 
-def test_initial_parameters_come_back_from_their_file(family, tmp_path):
+def test_factors_of_rates_are_learned_where_training_is_differentiated(data, monkeypatch):
+    """What learns is a stand-in: it makes every factor half as large again, and is looked at."""
+    begun, judged = [], []
+
+    def learn(family, validation, make, made_of, config, **more):
+        params = {"w": np.ones(2, np.float32)}
+        start = made_of(params)
+        updates, _ = make(start).update({"w": jnp.ones(2)}, make(start).init(params), params)
+        begun.append((np.asarray(start["w"]), np.asarray(updates["w"])))
+        return InitializationResult(
+            Learned(params, {"w": np.array([1.5, 0.5], np.float32) * start["w"]}), 0.5, []
+        )
+
+    def meta_train(families, *args, method, **more):
+        (family,) = families.values()
+        judged.append(family.draw(jax.random.key(0)).rate_factors)
+        return types.SimpleNamespace(last_agent=method.agent, history=[{"env_steps": 8.0}])
+
+    def validation_accuracy(family, optimizer, config):
+        if not begun:  # There is nothing to start from as yet.
+            return 0.0
+        params = {"w": jnp.ones(2)}
+        moved = optimizer.update({"w": jnp.ones(2)}, optimizer.init(params), params, value=1.0)[0]
+        judged.append(np.asarray(moved["w"]))
+        return 0.5
+
+    monkeypatch.setattr(few_shot.initializations, "train_initialization", learn)
+    monkeypatch.setattr(few_shot, "ppo", lambda config, agent: types.SimpleNamespace(agent=agent))
+    monkeypatch.setattr(few_shot, "meta_train", meta_train)
+    monkeypatch.setattr(few_shot, "validation_accuracy", validation_accuracy)
+    optimizer = dataclasses.replace(_CONFIG.meta.optimizer, direction="gradient")
+    config = dataclasses.replace(
+        _CONFIG,
+        initialization="second_order",
+        descent=0.25,
+        meta=dataclasses.replace(_CONFIG.meta, optimizer=optimizer),
+    )
+
+    result = few_shot.train_few_shot(data, config, show=False)
+
+    (first, descent), (second, _) = begun
+    np.testing.assert_allclose(first, 0.1, rtol=1e-6)
+    np.testing.assert_allclose(descent, -0.25, rtol=1e-6)
+    np.testing.assert_allclose(second, [0.15, 0.05], rtol=1e-6)
+    after_descent, after_turn, in_meta_training, after_agent = judged
+    np.testing.assert_allclose(after_descent[0] / after_descent[1], 3.0, rtol=1e-5)
+    np.testing.assert_allclose(after_turn[0] / after_turn[1], 9.0, rtol=1e-5)
+    np.testing.assert_array_equal(after_agent, after_turn)
+    np.testing.assert_allclose(in_meta_training["w"], [2.25, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(result.initialization.rate_factors["w"], [1.5, 0.5], rtol=1e-6)
+
+
+def test_an_initialization_comes_back_from_its_file(family, tmp_path):
     params = family.draw(jax.random.key(0)).init(jax.random.key(1))
     path = tmp_path / "mine.safetensors"
 
-    few_shot.save_initial_params(path, params)
+    for start in (
+        Initialization(params),
+        Initialization(params, jax.tree.map(lambda leaf: leaf + 1.0, params)),
+    ):
+        save_initialization(path, start)
+        loaded = load_initialization(path)
+        assert not _differ(loaded, start)
+        assert (loaded.rate_factors is None) == (start.rate_factors is None)
 
-    assert not _differ(few_shot.load_initial_params(path), params)
+    save_initialization(path, Initialization(params, {"logits": params["logits"]}))
+    with pytest.raises(ValueError, match="rate factors that are not shaped like the parameters"):
+        load_initialization(path)
+    save_initialization(path, Initialization(None, params))
+    with pytest.raises(ValueError, match="holds rate_factors; an initialization holds params and"):
+        load_initialization(path)
     alphaopt.save_agent(path, alphaopt.load_agent("base"))
-    with pytest.raises(ValueError, match=r"not initial parameters.*save_initial_params"):
-        few_shot.load_initial_params(path)
-    with pytest.raises(FileNotFoundError, match="No initial parameters 'nowhere'"):
-        few_shot.load_initial_params("nowhere")
+    with pytest.raises(ValueError, match=r"not an initialization.*save_initialization"):
+        load_initialization(path)
+    with pytest.raises(FileNotFoundError, match="No initialization 'nowhere'"):
+        load_initialization("nowhere")
 
 
 def _test(family, optimizer, **more):

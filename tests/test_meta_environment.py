@@ -11,6 +11,7 @@ import pytest
 import alphaopt_jax as alphaopt
 from alphaopt_jax import observation, policy
 from alphaopt_jax.meta import environment, exploration, population, ppo
+from alphaopt_jax.meta.initialization import scale_by_factors
 from tests.meta_tasks import CONFIG, bowls
 
 pytestmark = pytest.mark.slow
@@ -66,11 +67,11 @@ def _run(
 
 
 @pytest.mark.parametrize(
-    ("num_steps", "direction"),
-    [(0, None), (20, None), (20, "gradient")],
-    ids=["unknown horizon", "known horizon", "along gradients"],
+    ("num_steps", "direction", "with_factors"),
+    [(0, None, False), (20, None, False), (20, "gradient", False), (20, "gradient", True)],
+    ids=["unknown horizon", "known horizon", "along gradients", "with factors of rates"],
 )
-def test_a_silent_step_is_the_optimizers_own(num_steps, direction):
+def test_a_silent_step_is_the_optimizers_own(num_steps, direction, with_factors):
     agent = _agent(scale=0.15)
     start = _start(num_steps)
 
@@ -80,9 +81,20 @@ def test_a_silent_step_is_the_optimizers_own(num_steps, direction):
         CONFIG.optimizer, decision_interval=4, direction=direction, relative_step=step
     )
     config = dataclasses.replace(CONFIG, optimizer=looking)
-    end, _ = jax.jit(lambda member: _run(member, agent, 12, config, explores=False))(start)
+    task, family = _FAMILY.task(start.instance), _FAMILY
+    factors = jax.tree.map(
+        lambda leaf: 0.5 + jnp.arange(leaf.size, dtype=jnp.float32).reshape(leaf.shape) / leaf.size,
+        environment.unflatten(task, start.params),
+    )
+    if with_factors:
+        family = dataclasses.replace(
+            _FAMILY,
+            task=lambda instance: dataclasses.replace(_FAMILY.task(instance), rate_factors=factors),
+        )
+    end, _ = jax.jit(lambda member: _run(member, agent, 12, config, explores=False, family=family))(
+        start
+    )
 
-    task = _FAMILY.task(start.instance)
     optimizer = alphaopt.alphaopt(
         agent=alphaopt.Agent(
             agent,
@@ -93,6 +105,8 @@ def test_a_silent_step_is_the_optimizers_own(num_steps, direction):
         num_steps=num_steps or None,
         config=looking,
     )
+    if with_factors:
+        optimizer = optax.chain(optimizer, scale_by_factors(factors))
     params = environment.unflatten(task, start.params)
     state = optimizer.init(params)
     # The environment draws the batch of the first step at the reset, and each other at the step

@@ -330,6 +330,8 @@ def _step(
     rates = acting.learning_rates(
         log_rates, of_leaf.scale, jnp.ones(()), schedule, config.optimizer
     )
+    if task.rate_factors is not None:
+        rates = rates * flatten_util.ravel_pytree(task.rate_factors)[0]
     change = -rates * (grads if config.optimizer.direction == "gradient" else normalized.momentum)
     params = member.params + change
     measure = _loss_and_grads(task, params, batch_key)

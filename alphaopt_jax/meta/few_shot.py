@@ -2,8 +2,9 @@
 
 During meta-training both change, what the network starts from and the agent that trains it, in
 turns: the initial parameters learn with the agent frozen (and before that, where the constants say
-so, through plain gradient descent), by the queries' gradient where training ended; then the agent
-learns from these initial parameters, by reinforcement. During meta-testing only the network
+so, through plain gradient descent), by the queries' gradient where training ended, and so do
+factors of the agent's rates where the training is differentiated; then the agent learns from there,
+by reinforcement. During meta-testing only the network
 changes. Without learned initial parameters the agent alone learns, from fresh networks, so that
 what either is worth can be told apart.
 
@@ -12,7 +13,7 @@ The agent goes on from a shipped one, as one would who has a task of their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import os
 import pathlib
@@ -23,18 +24,25 @@ import jax
 import optax
 
 from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import checkpoints, files, inspection, transform
+from alphaopt_jax import checkpoints, inspection, transform
 from alphaopt_jax.baselines import initializations, rollouts
 from alphaopt_jax.meta.config import MetaConfig
+from alphaopt_jax.meta.initialization import (
+    Initialization,
+    load_initialization,
+    save_initialization,
+    scale_by_factors,
+)
 from alphaopt_jax.meta.ppo import ppo
 from alphaopt_jax.meta.training import Schedule, meta_train
 from alphaopt_jax.tasks.omniglot import Omniglot
 from alphaopt_jax.tasks.omniglot_episodes import Protocol, episodes
 from alphaopt_jax.tasks.task import Family
 
-_KIND = "alphaopt-initial-params"
 _VALIDATION_KEY = 0x5E1EC7
-_AGENT, _INITIAL_PARAMS = "agent.safetensors", "initial_params.safetensors"
+_AGENT, _INITIALIZATION = "agent.safetensors", "initialization.safetensors"
+# Factors are learned a tenth as large as they are: as if they were the rates of a descent at 0.1.
+_UNIT = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +56,8 @@ class FewShotConfig:
       turns: How often initial parameters and agent learn, one after the other; with 0 the agent
         learns alone, from fresh networks.
       initialization: Where the initial parameters are moved, as in `InitializationConfig`. What
-        differentiates through a training takes the agent's rates as given.
+        differentiates through a training takes the agent's rates as given, and learns factors of
+        them with the initial parameters.
       initialization_episodes: For the initial parameters, each time that they learn.
       initialization_at_once: Of these, how many a move is made of.
       initialization_steps: The first so many steps of an episode are made before its queries say
@@ -121,14 +130,14 @@ class FewShotResult:
 
     Attributes:
       agent: The agent.
-      initial_params: The network's; None where it starts afresh.
+      initialization: What it trains the network from.
       accuracy: Share of the validation's queries told right.
       history: A line after each part of each turn: "turn", "part" ("start", "descent",
         "initialization" or "agent"), "episodes" (so far), "env_steps" (likewise) and "accuracy".
     """
 
     agent: agent_lib.Agent
-    initial_params: chex.ArrayTree | None
+    initialization: Initialization
     accuracy: float
     history: list[dict[str, Any]]
 
@@ -162,7 +171,7 @@ def train_few_shot(
         ended = _read_result(place_of_all, identity)
         if ended is not None:
             return ended
-    agent, params = _first_agent(config), None
+    agent, start = _first_agent(config), Initialization()
     episodes_done, steps_done = 0, 0.0
     history: list[dict[str, Any]] = []
     best: FewShotResult | None = None
@@ -172,12 +181,19 @@ def train_few_shot(
 
     def family(characters: Any, turned: bool = False) -> Family:
         return episodes(
-            characters, config.protocol, width=config.width, initial_params=params, turned=turned
+            characters,
+            config.protocol,
+            width=config.width,
+            initial_params=start.params,
+            rate_factors=start.rate_factors,
+            turned=turned,
         )
 
     def judge(part: str, turn: int) -> None:
         nonlocal best
-        accuracy = validation_accuracy(family(data.validation), agent, config)
+        accuracy = validation_accuracy(
+            family(data.validation), frozen(agent, config.num_steps, start.rate_factors), config
+        )
         history.append(
             {
                 "turn": turn,
@@ -188,33 +204,33 @@ def train_few_shot(
             }
         )
         # Where initial parameters are to be learned, none are no answer.
-        counts = params is not None or not config.turns
+        counts = start.params is not None or not config.turns
         if counts and (best is None or accuracy > best.accuracy):
-            best = FewShotResult(agent, params, accuracy, history)
+            best = FewShotResult(agent, start, accuracy, history)
 
-    def learn_initialization(part: str, turn: int, optimizer: rollouts.OptimizerFactory) -> None:
-        nonlocal params, episodes_done, steps_done
+    def learn_initialization(part: str, turn: int, optimizer: optax.GradientTransformation) -> None:
+        nonlocal start, episodes_done, steps_done
+        make, made_of = _with_factors(optimizer, start.rate_factors, config)
         learning = initialization_config(config)
         learned = initializations.train_initialization(
             family(data.training, turned=True),
             family(data.validation),
-            optimizer,
-            lambda _: {},
+            make,
+            made_of,
             learning,
             label=f"initial parameters, {part} {turn + 1}",
             seed=seed + turn + (part == "initialization"),
             folder=place(part, turn),
             show=show,
         )
-        params = learned.learned.params
+        start = _initialization(learned.learned)
         episodes_done += learning.episodes
         steps_done += float(learning.episodes * learning.num_steps)
         judge(part, turn)
 
     judge("start", 0)
     if config.turns and config.descent is not None:
-        descent = optax.sgd(config.descent)
-        learn_initialization("descent", 0, lambda _: descent)
+        learn_initialization("descent", 0, optax.sgd(config.descent))
     for turn in range(max(config.turns, 1)):
         if config.turns:
             learn_initialization("initialization", turn, _through(agent, config))
@@ -249,8 +265,8 @@ def _write_result(folder: pathlib.Path, result: FewShotResult, identity: Mapping
     """Leaves what came out in the folder, so that who wants it again need not train or judge."""
     folder.mkdir(parents=True, exist_ok=True)
     agent_lib.save_agent(folder / _AGENT, result.agent)
-    if result.initial_params is not None:
-        save_initial_params(folder / _INITIAL_PARAMS, result.initial_params)
+    if result.initialization.params is not None:
+        save_initialization(folder / _INITIALIZATION, result.initialization)
     described = {"accuracy": result.accuracy, "history": result.history}
     checkpoints.write_result(folder, identity, described)
 
@@ -259,19 +275,27 @@ def _read_result(folder: pathlib.Path, identity: Mapping[str, Any]) -> FewShotRe
     described = checkpoints.read_result(folder, identity)
     if described is None:
         return None
-    path = folder / _INITIAL_PARAMS
-    params = load_initial_params(path) if path.exists() else None
-    return FewShotResult(agent_lib.load_agent(folder / _AGENT), params, **described)
+    path = folder / _INITIALIZATION
+    start = load_initialization(path) if path.exists() else Initialization()
+    return FewShotResult(agent_lib.load_agent(folder / _AGENT), start, **described)
 
 
-def frozen(agent: agent_lib.Agent, num_steps: int) -> optax.GradientTransformation:
+def frozen(
+    agent: agent_lib.Agent, num_steps: int, rate_factors: chex.ArrayTree | None = None
+) -> optax.GradientTransformationExtraArgs:
     """The optimizer of a meta-test: the agent acts and does not learn.
+
+    Args:
+      agent: The agent.
+      num_steps: Of the training; it is told.
+      rate_factors: As in `Initialization`.
 
     Example:
       >>> from alphaopt_jax import load_agent
       >>> tx = frozen(load_agent("base"), num_steps=100)
     """
-    return transform.alphaopt(agent=agent, learn=False, num_steps=num_steps)
+    tx = transform.alphaopt(agent=agent, learn=False, num_steps=num_steps)
+    return tx if rate_factors is None else optax.chain(tx, scale_by_factors(rate_factors))
 
 
 def _first_agent(config: FewShotConfig) -> agent_lib.Agent:
@@ -280,16 +304,35 @@ def _first_agent(config: FewShotConfig) -> agent_lib.Agent:
     return dataclasses.replace(agent, direction=config.meta.optimizer.direction)
 
 
-def _frozen_factory(agent: agent_lib.Agent, num_steps: int) -> rollouts.OptimizerFactory:
-    return lambda _: frozen(agent, num_steps)
-
-
-def _through(agent: agent_lib.Agent, config: FewShotConfig) -> rollouts.OptimizerFactory:
+def _through(agent: agent_lib.Agent, config: FewShotConfig) -> optax.GradientTransformation:
     """What trains while initial parameters are learned in a turn."""
-    if config.initialization == "second_order":
-        given = with_given_rates(frozen(agent, config.num_steps))
-        return lambda _: given
-    return _frozen_factory(agent, config.num_steps)
+    tx = frozen(agent, config.num_steps)
+    return with_given_rates(tx) if config.initialization == "second_order" else tx
+
+
+def _with_factors(
+    optimizer: optax.GradientTransformation,
+    rate_factors: chex.ArrayTree | None,
+    config: FewShotConfig,
+) -> tuple[rollouts.OptimizerFactory, Callable[[chex.ArrayTree], chex.ArrayTree]]:
+    """As `train_initialization` takes it: the optimizer of factors, and those to go on from."""
+    if config.initialization != "second_order":
+        return lambda _: optimizer, lambda params: {}
+
+    def make(factors: chex.ArrayTree) -> optax.GradientTransformation:
+        return optax.chain(optimizer, scale_by_factors(optax.tree.scale(1.0 / _UNIT, factors)))
+
+    def made_of(params: chex.ArrayTree) -> chex.ArrayTree:
+        ones = optax.tree.ones_like(params)
+        return optax.tree.scale(_UNIT, ones if rate_factors is None else rate_factors)
+
+    return make, made_of
+
+
+def _initialization(learned: initializations.Learned) -> Initialization:
+    """What was learned, at its own size."""
+    factors = optax.tree.scale(1.0 / _UNIT, learned.made_of)
+    return Initialization(learned.params, factors if jax.tree.leaves(factors) else None)
 
 
 def initialization_config(config: FewShotConfig) -> initializations.InitializationConfig:
@@ -341,48 +384,18 @@ def with_given_rates(
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
-def validation_accuracy(family: Family, agent: agent_lib.Agent, config: FewShotConfig) -> float:
-    """Share of queries told right after training with a frozen agent, on fixed episodes.
+def validation_accuracy(
+    family: Family, optimizer: optax.GradientTransformation, config: FewShotConfig
+) -> float:
+    """Share of queries told right after training, on fixed episodes.
 
     Args:
       family: Of `EpisodeTask`s.
-      agent: The agent.
+      optimizer: As of `frozen`.
       config: Says how many episodes, and of how many steps.
     """
     keys = jax.random.split(jax.random.key(_VALIDATION_KEY), config.validation_episodes)
-    judge = initializations.make_judge(
-        family, _frozen_factory(agent, config.num_steps), config.num_steps
-    )
+    judge = initializations.make_judge(family, lambda _: optimizer, config.num_steps)
     nothing = initializations.Learned(None, {})
     accuracy, _ = jax.jit(judge)(nothing, *rollouts.draw(family, keys))
     return float(accuracy)
-
-
-def save_initial_params(path: str | os.PathLike[str], params: Mapping[str, chex.ArrayTree]) -> None:
-    """Writes what networks start from to a safetensors file.
-
-    Args:
-      path: The file to write.
-      params: As of `FewShotResult.initial_params`.
-    """
-    files.write_params(path, params, kind=_KIND, metadata={})
-
-
-def load_initial_params(name_or_path: str | os.PathLike[str]) -> dict[str, chex.ArrayTree]:
-    """Reads what `save_initial_params` wrote, or what came with a shipped agent.
-
-    Args:
-      name_or_path: A path, or a name.
-
-    Raises:
-      FileNotFoundError: There is no such file.
-      ValueError: The file holds something else.
-    """
-    path = files.find(name_or_path, files.INITIALIZATIONS, what="initial parameters")
-    params, _ = files.read_params(
-        path,
-        kind=_KIND,
-        what="initial parameters",
-        written_by="alphaopt_jax.meta.few_shot.save_initial_params",
-    )
-    return params

@@ -7,7 +7,8 @@ import dataclasses
 import pathlib
 
 from alphaopt_jax import agent as agent_lib
-from alphaopt_jax.meta import MetaConfig, few_shot
+from alphaopt_jax import files
+from alphaopt_jax.meta import MetaConfig, few_shot, initialization
 from alphaopt_jax.meta.few_shot import FewShotConfig
 from alphaopt_jax.recipes import Recipe, Trained
 from alphaopt_jax.tasks import omniglot
@@ -50,10 +51,10 @@ def _recipe(config: FewShotConfig, summary: str, *weaknesses: str) -> Recipe:
 
         def save(path: pathlib.Path) -> None:
             agent_lib.save_agent(path, result.agent)
-            if result.initial_params is not None:
-                beside = path.parent / "initial_params"
+            if result.initialization.params is not None:
+                beside = path.parent / files.INITIALIZATIONS.name
                 beside.mkdir(exist_ok=True)
-                few_shot.save_initial_params(beside / path.name, result.initial_params)
+                initialization.save_initialization(beside / path.name, result.initialization)
 
         last = result.history[-1]
         return Trained(
@@ -73,13 +74,12 @@ _ONE_NETWORK = "It was trained on one network, of four convolutions of {} filter
 RECIPES: Mapping[str, Recipe] = {
     LEARNED: _recipe(
         CONFIGS[LEARNED],
-        "AlphaOpt for 20 new characters of an alphabet in 100 steps, with initial parameters that"
-        " it was trained with.",
+        "AlphaOpt for 20 new characters of an alphabet in 100 steps, with initial parameters and"
+        " factors of rates that it was trained with.",
         _ONE_NETWORK.format(_LEARNED_CONFIG.width),
         "From other initial parameters use the general agent.",
-        "Validation chose the pair from before the agent's own learning, which gained nothing: the"
-        " agent that ships is the general one, with rates of the raw gradient, and what has learned"
-        " are the initial parameters.",
+        "The agent's own learning gained 0.2 points on validation alphabets, less than they can"
+        " tell: what has learned are the initial parameters and the factors.",
     ),
     RANDOM: _recipe(
         CONFIGS[RANDOM],
@@ -87,4 +87,4 @@ RECIPES: Mapping[str, Recipe] = {
         _ONE_NETWORK.format(_LEARNED_CONFIG.width),
     ),
 }
-"""The agents by name, for `alphaopt_jax.recipes.follow`; `initial_params` is a folder beside."""
+"""The agents by name, for `alphaopt_jax.recipes.follow`; `initializations` is a folder beside."""

@@ -223,6 +223,7 @@ def episodes(
     *,
     width: int = 64,
     initial_params: chex.ArrayTree | None = None,
+    rate_factors: chex.ArrayTree | None = None,
     turned: bool = False,
 ) -> Family:
     """The family of a protocol's episodes.
@@ -233,6 +234,7 @@ def episodes(
       width: Filters of each of the network's convolutions.
       initial_params: The network's, where it is to start from what was learned; by default they
         are drawn anew in each episode.
+      rate_factors: As in `Task`.
       turned: As in `draw_episode`: there is more to learn from. For meta-training.
 
     Returns:
@@ -307,6 +309,7 @@ def episodes(
             loss=loss,
             evaluation_loss=lambda params: supervised.cross_entropy(*on_queries(params)),
             reward_loss=reward_loss,
+            rate_factors=rate_factors,
             accuracy=accuracy,
         )
 

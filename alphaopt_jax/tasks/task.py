@@ -27,6 +27,8 @@ class Task:
         trained on where the task has any, `float32[]`.
       reward_loss: From parameters and a key to the loss whose decrease is an agent's reward in
         meta-training, where that is not the training loss of the next batch, `float32[]`.
+      rate_factors: What an agent's rates are multiplied by in meta-training, shaped like the
+        parameters, where those are not to be taken as they are.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -47,6 +49,7 @@ class Task:
     loss: Callable[[chex.ArrayTree, chex.ArrayTree], chex.Array]
     evaluation_loss: Callable[[chex.ArrayTree], chex.Array]
     reward_loss: Callable[[chex.ArrayTree, chex.PRNGKey], chex.Array] | None = None
+    rate_factors: chex.ArrayTree | None = None
 
 
 @dataclasses.dataclass(frozen=True)

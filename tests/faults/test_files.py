@@ -24,7 +24,11 @@ import safetensors.numpy
 import alphaopt_jax as alphaopt
 from alphaopt_jax import checkpoints, durable_files, files, observation
 from alphaopt_jax.baselines import l2l, li_malik
-from alphaopt_jax.meta import few_shot
+from alphaopt_jax.meta.initialization import (
+    Initialization,
+    load_initialization,
+    save_initialization,
+)
 from alphaopt_jax.tasks import omniglot
 
 resource = pytest.importorskip("resource", reason="Limits of a process, as of a full disk")
@@ -278,12 +282,12 @@ _PARTS = ("bits", "alphabets")
     "load",
     [
         alphaopt.load_agent,
-        few_shot.load_initial_params,
+        load_initialization,
         l2l.load_lstm,
         li_malik.load_2016,
         li_malik.load_2017,
     ],
-    ids=["agent", "initial params", "l2l", "2016", "2017"],
+    ids=["agent", "initialization", "l2l", "2016", "2017"],
 )
 def test_no_pickle_is_run_whatever_it_is_called(load, suffix, tmp_path):
     _trap(tmp_path / f"a{suffix}", tmp_path / "sprung")
@@ -428,10 +432,10 @@ def test_names_of_files_may_be_odd(name, agent, tmp_path, monkeypatch):
     params = {"layer": {"w": jnp.arange(3.0), "temperature": jnp.asarray(2.0)}}
 
     alphaopt.save_agent(f"{name}/{name}.safetensors", agent)
-    few_shot.save_initial_params(f"{name}/start.safetensors", params)
+    save_initialization(f"{name}/start.safetensors", Initialization(params))
 
     assert _same(alphaopt.load_agent(tmp_path / name / f"{name}.safetensors"), agent)
-    loaded = few_shot.load_initial_params(f"{name}/start.safetensors")
+    loaded = load_initialization(f"{name}/start.safetensors").params
     assert jax.tree.map(jnp.shape, loaded) == jax.tree.map(jnp.shape, params)
     assert _equal(loaded, params)
 
