@@ -4,9 +4,8 @@ During meta-training both change, what the network starts from and the agent tha
 turns: the initial parameters learn with the agent frozen (and before that, where the constants say
 so, through plain gradient descent), by the queries' gradient where training ended, and so do
 factors of the agent's rates where the training is differentiated; then the agent learns from there,
-by reinforcement. During meta-testing only the network
-changes. Without learned initial parameters the agent alone learns, from fresh networks, so that
-what either is worth can be told apart.
+by reinforcement. During meta-testing only the network changes. Without learned initial parameters
+the agent alone learns, from fresh networks, so that what either is worth can be told apart.
 
 The agent goes on from a shipped one, as one would who has a task of their own.
 """
