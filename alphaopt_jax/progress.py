@@ -49,12 +49,14 @@ class Progress:
 
     def __enter__(self) -> Self:
         """Starts the display."""
-        self._bar.__enter__()
+        if not self._bar.disable:  # What is not shown would still end in an empty line.
+            self._bar.start()
         return self
 
     def __exit__(self, *error: Any) -> None:
         """Ends the display."""
-        self._bar.__exit__(*error)
+        if not self._bar.disable:
+            self._bar.stop()
 
     @property
     def seconds(self) -> float:
