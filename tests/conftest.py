@@ -4,6 +4,7 @@ What one test has compiled, others and the processes that they start find in a f
 """
 
 import os
+import pathlib
 import tempfile
 
 from hypothesis import settings
@@ -40,6 +41,19 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="alph
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+_MAPS, _MANY_MAPS = pathlib.Path("/proc/self/maps"), 20_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forgotten_programs():
+    """Forgets what was compiled before Linux refuses the process more memory maps (at 65,530).
+
+    Each program takes some, and XLA crashes where it gets none.
+    """
+    yield
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MANY_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
