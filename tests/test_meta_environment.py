@@ -10,8 +10,8 @@ import pytest
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax import observation, policy
+from alphaopt_jax.baselines.initializations import scale_by_factors
 from alphaopt_jax.meta import environment, exploration, population, ppo
-from alphaopt_jax.meta.initialization import scale_by_factors
 from tests.meta_tasks import CONFIG, bowls
 
 pytestmark = pytest.mark.slow

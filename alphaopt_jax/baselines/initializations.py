@@ -123,6 +123,27 @@ class InitializationResult(NamedTuple):
     history: list[dict[str, Any]]
 
 
+def scale_by_factors(factors: chex.ArrayTree) -> optax.GradientTransformation:
+    """Multiplies every parameter's update; to be chained after an optimizer.
+
+    Args:
+      factors: A tree like the parameters, or a prefix of theirs: one factor is one for all.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> tx = optax.chain(optax.sgd(0.1), scale_by_factors(jnp.array([10.0, 20.0])))
+      >>> updates, _ = tx.update(jnp.array([1.0, 1.0]), tx.init(jnp.zeros(2)))
+      >>> updates.tolist()
+      [-1.0, -2.0]
+    """
+
+    def scale(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
+        del params
+        return jax.tree.map(optax.tree.scale, factors, updates)
+
+    return optax.stateless(scale)
+
+
 def scale_by_rates(rates: chex.ArrayTree) -> optax.GradientTransformation:
     """Gradient descent with a rate for each parameter, as Meta-SGD learns them.
 
@@ -136,12 +157,7 @@ def scale_by_rates(rates: chex.ArrayTree) -> optax.GradientTransformation:
       >>> updates["w"].tolist()
       [-0.5, -2.0]
     """
-
-    def descend(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
-        del params
-        return jax.tree.map(lambda rate, branch: optax.tree.scale(-rate, branch), rates, updates)
-
-    return optax.stateless(descend)
+    return scale_by_factors(optax.tree.scale(-1.0, rates))
 
 
 def train_initialization(

@@ -25,12 +25,12 @@ import optax
 from alphaopt_jax import agent as agent_lib
 from alphaopt_jax import checkpoints, inspection, transform
 from alphaopt_jax.baselines import initializations, rollouts
+from alphaopt_jax.baselines.initializations import scale_by_factors
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.meta.initialization import (
     Initialization,
     load_initialization,
     save_initialization,
-    scale_by_factors,
 )
 from alphaopt_jax.meta.ppo import ppo
 from alphaopt_jax.meta.training import Schedule, meta_train

@@ -14,8 +14,6 @@ import os
 from typing import Any, NamedTuple
 
 import chex
-import jax
-import optax
 
 from alphaopt_jax import files
 
@@ -33,27 +31,6 @@ class Initialization(NamedTuple):
 
     params: chex.ArrayTree | None = None
     rate_factors: chex.ArrayTree | None = None
-
-
-def scale_by_factors(rate_factors: chex.ArrayTree) -> optax.GradientTransformation:
-    """Multiplies every parameter's update; to be chained after an optimizer.
-
-    Args:
-      rate_factors: Shaped like the parameters.
-
-    Example:
-      >>> import jax.numpy as jnp, optax
-      >>> tx = optax.chain(optax.sgd(0.1), scale_by_factors(jnp.array([10.0, 20.0])))
-      >>> updates, _ = tx.update(jnp.array([1.0, 1.0]), tx.init(jnp.zeros(2)))
-      >>> updates.tolist()
-      [-1.0, -2.0]
-    """
-
-    def scale(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
-        del params
-        return jax.tree.map(lambda update, factor: update * factor, updates, rate_factors)
-
-    return optax.stateless(scale)
 
 
 def save_initialization(path: str | os.PathLike[str], initialization: Initialization) -> None:
