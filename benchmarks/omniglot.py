@@ -1,10 +1,10 @@
 """Omniglot: how much a pre-trained optimizer helps to learn new characters from few drawings.
 
 `python -m benchmarks.omniglot` meta-trains AlphaOpt and its rivals on background alphabets, and
-tests all of them on evaluation alphabets, frozen. It takes hours on two cores; what is learned is
-kept in `benchmarks/results/omniglot_runs`, so that it goes on where it was stopped. `--quick` is a
-matter of minutes: less of everything, with characters that a program draws where Omniglot is not on
-this machine.
+tests all of them on evaluation alphabets, frozen. The first protocol takes hours on two cores, and
+the others days, but minutes on a GPU; what is learned is kept in `benchmarks/results/omniglot_runs`,
+so that it goes on where it was stopped. `--quick` is a matter of minutes: less of everything, with
+characters that a program draws where Omniglot is not on this machine.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def quick_plans() -> dict[str, learning.Plan]:
         rounds=2,
         validation_episodes=4,
     )
-    alone = dataclasses.replace(plan.alone, num_steps=20, width=8, rounds=2, validation_episodes=4)
+    alone = ours.without_initialization()
     return {name: dataclasses.replace(plan, ours=ours, alone=alone, test_episodes=6, longer=40)}
 
 

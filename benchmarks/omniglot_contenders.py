@@ -214,8 +214,16 @@ def _curves(prefix: str, found: Mapping[str, np.ndarray]) -> Curves:
 
 
 def _fingerprint(contender: Contender, plan: learning.Plan, data: Omniglot) -> str:
-    """Tells a contender's meta-test from any other; not the code that it was made with."""
-    described = plan, data.name, contender.start, contender.optimizer, adaptive_config()
+    """Tells a contender's meta-test from any other.
+
+    How it learned does not count, only what came out; nor does the code that it was made with.
+    """
+    ours = plan.ours
+    described = (
+        (ours.protocol, ours.width, ours.num_steps, ours.validation_episodes),
+        (plan.test_episodes, plan.longer, plan.looks),
+        (data.name, contender.start, contender.optimizer, adaptive_config()),
+    )
     digest = hashlib.sha256(repr(described).encode())
     for leaf in jax.tree.leaves((contender.made_of, contender.initial_params)):
         digest.update(np.asarray(leaf).tobytes())

@@ -58,13 +58,15 @@ class Plan:
         return self.ours.turns * self.ours.rounds
 
 
-def _few_shot_plan(ways: int, shots: int, episodes: int) -> Plan:
-    """Initial parameters learn from so many episodes in all, half of them through descent."""
+def _few_shot_plan(ways: int, shots: int, *, moves: int, at_once: int) -> Plan:
+    """Initial parameters are moved so often in all, half of that through descent."""
     ours = dataclasses.replace(
         few_shot_recipes.CONFIGS[few_shot_recipes.LEARNED],
         protocol=few_shot_protocol(ways, shots),
         num_steps=10,
-        initialization_episodes=episodes // 2,
+        width=64,
+        initialization_episodes=moves // 2 * at_once,
+        initialization_at_once=at_once,
         initialization_steps=5,
     )
     return Plan(ours, ours.without_initialization())
@@ -78,10 +80,10 @@ PLANS: Mapping[str, Plan] = {
             few_shot_recipes.CONFIGS[few_shot_recipes.RANDOM],
             longer=500,
         ),
-        _few_shot_plan(5, 1, 16000),
-        _few_shot_plan(5, 5, 8000),
-        _few_shot_plan(20, 1, 6000),
-        _few_shot_plan(20, 5, 3000),
+        _few_shot_plan(5, 1, moves=2400, at_once=32),
+        _few_shot_plan(5, 5, moves=2200, at_once=16),
+        _few_shot_plan(20, 1, moves=2000, at_once=16),
+        _few_shot_plan(20, 5, moves=1600, at_once=8),
     )
 }
 """By the protocol's name; the first is the main one."""

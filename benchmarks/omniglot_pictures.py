@@ -21,8 +21,15 @@ def write(
     plans: Mapping[str, Plan],
     folder: Path,
 ) -> None:
-    """Writes `omniglot.png` and `omniglot_learning.png` into `folder`."""
-    style.save_png(curves_figure(tested), folder / "omniglot.png")
+    """Writes `omniglot.png`, `omniglot_few_shots.png` and `omniglot_learning.png` into `folder`.
+
+    The second is of all protocols but the first, where there are others.
+    """
+    main = next(iter(tested))
+    few_shots = {name: each for name, each in tested.items() if name != main}
+    style.save_png(curves_figure({main: tested[main]}), folder / "omniglot.png")
+    if few_shots:
+        style.save_png(curves_figure(few_shots), folder / "omniglot_few_shots.png")
     style.save_png(learning_figure(histories, plans), folder / "omniglot_learning.png")
 
 
@@ -66,9 +73,12 @@ def learning_figure(
 
     Rivals are judged after the steps that they learn through, AlphaOpt after those of a meta-test.
     """
-    figure = style.new_figure((4.6 * len(histories), 4.8), "Meta-training")
-    panels = figure.subplots(1, len(histories), squeeze=False)[0]
-    for panel, (protocol, each) in zip(panels, histories.items(), strict=True):
+    columns = min(3, len(histories))
+    rows = -(-len(histories) // columns)
+    figure = style.new_figure((4.2 * columns, 3.0 * rows + 0.9), "Meta-training")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    lines = {}
+    for panel, (protocol, each) in zip(grid.ravel(), histories.items(), strict=False):
         ours = plans[protocol].ours
         for name, history in each.items():
             episodes = [line.get("round", line.get("episodes")) for line in history]
@@ -76,19 +86,26 @@ def learning_figure(
             is_own = name.startswith("AlphaOpt")
             color = style.COLORS["AlphaOpt"] if is_own else style.color_of(name, each)
             dashes = ":" if is_own and not name.endswith(LEARNED) else "-"
-            steps = ours.num_steps if is_own else ours.initialization_steps
-            label = f"{name}: after {steps} steps"
-            panel.plot(episodes, accuracies, color=color, ls=dashes, marker=".", label=label)
-        panel.set(title=protocol, xlabel="episodes of meta-training")
-        panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    panels[0].set_ylabel("accuracy on validation alphabets, %")
+            (lines[name],) = panel.plot(episodes, accuracies, color=color, ls=dashes, marker=".")
+        panel.set(
+            title=f"{protocol} (rivals after {ours.initialization_steps} steps,"
+            f" AlphaOpt {ours.num_steps})",
+            xlabel="episodes of meta-training",
+        )
+        panel.title.set_fontsize(8.5)
+    for panel in grid.ravel()[len(histories) :]:
+        panel.set_visible(False)
+    for panel in grid[:, 0]:
+        panel.set_ylabel("validation accuracy, %")
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=columns, fontsize=8)
     return figure
 
 
 def _label(one: Tested) -> str:
-    contender = one.contender
-    return (
-        contender.optimizer
-        if contender.start == RANDOM
-        else f"{contender.optimizer}, {contender.start}"
-    )
+    """The same in all panels, whose titles tell random starts from learned ones."""
+    start, optimizer = one.contender.start, one.contender.optimizer
+    if start == RANDOM or optimizer == OWN:
+        return optimizer
+    if start == LEARNED:
+        start = "AlphaOpt's start"
+    return f"{start}, {'tuned SGD or Adam' if optimizer in (ADAM, SGD) else optimizer}"

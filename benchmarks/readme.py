@@ -129,7 +129,8 @@ def _omniglot(folder: Path) -> str:
     main = [row for row in rows if row["protocol"] == omniglot_page.MAIN]
     return (
         f"{results_file.markdown_table(gains, omniglot_page.GAIN_COLUMNS)}\n"
-        f"{results_file.markdown_table(main, omniglot_page.COLUMNS)}"
+        f"{results_file.markdown_table(main, omniglot_page.COLUMNS)}\n"
+        f"{omniglot_page.few_shot_table(rows)}"
     )
 
 

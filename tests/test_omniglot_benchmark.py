@@ -68,6 +68,19 @@ def test_gain_is_split_into_start_and_optimizer(rows):
     np.testing.assert_allclose(parts, [13.0, 4.0, 19.0])
 
 
+def test_few_shots_stand_side_by_side(rows):
+    lines = omniglot_page.few_shot_table(rows).splitlines()
+    few = [name for name in learning.PLANS if name != _MAIN]
+
+    assert lines[0] == "| start | optimizer | " + " | ".join(few) + " |"
+    own = next(line for line in lines if contenders.LEARNED in line and contenders.OWN in line)
+    assert own.count("**81.0** ± 2.1") == len(few) == 4
+    # Of SGD and Adam the better, once for each start.
+    assert [line.split(" | ")[2] for line in lines if f"| {contenders.RANDOM} | SGD" in line] == [
+        "62.0 ± 2.1"
+    ]
+
+
 def test_claims_hold_where_figures_do(rows):
     claims = {claim.name: claim for claim in omniglot_page.make_claims(rows)}
 
@@ -112,7 +125,8 @@ def test_page_and_pictures(rows, tmp_path):
 
     assert "drawn by a program" in page
     assert all(f"## {name}" in page for name in learning.PLANS)
-    assert {path.name for path in tmp_path.iterdir()} == {"omniglot.png", "omniglot_learning.png"}
+    pictures = {"omniglot.png", "omniglot_few_shots.png", "omniglot_learning.png"}
+    assert {path.name for path in tmp_path.iterdir()} == pictures
 
 
 def test_of_sgd_and_adam_the_better_is_shown():

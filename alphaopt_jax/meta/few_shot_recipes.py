@@ -37,10 +37,13 @@ _LEARNED_CONFIG = FewShotConfig(
     rounds=30,
     meta=_ALONG_GRADIENTS,
 )
-CONFIGS: Mapping[str, FewShotConfig] = {
-    LEARNED: _LEARNED_CONFIG,
-    RANDOM: dataclasses.replace(_LEARNED_CONFIG.without_initialization(), rounds=60),
-}
+_RANDOM_CONFIG = dataclasses.replace(
+    _LEARNED_CONFIG.without_initialization(),
+    rounds=120,
+    # Four times as many tasks a round: networks that begin anew differ more than those that do not.
+    meta=dataclasses.replace(_LEARNED_CONFIG.without_initialization().meta, groups=16),
+)
+CONFIGS: Mapping[str, FewShotConfig] = {LEARNED: _LEARNED_CONFIG, RANDOM: _RANDOM_CONFIG}
 """The constants of each."""
 
 

@@ -80,23 +80,32 @@ def accuracies_figure(
     """
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    figure = new_figure((4.2 * columns, 3.2 * rows + 0.3), title)
+    # Whose colour is asked for first has the first claim to AlphaOpt's.
+    names = dict.fromkeys(optimizer for each in panels.values() for optimizer in each)
+    names = dict.fromkeys(sorted(names, key=lambda each: not each.startswith(emphasized)))
+    figure = new_figure((4.2 * columns, 2.9 * rows + 0.3 + 0.22 * -(-len(names) // columns)), title)
     grid = figure.subplots(rows, columns, squeeze=False)
+    lines = {}
     for panel, (name, by_optimizer) in zip(grid.ravel(), panels.items(), strict=False):
-        # Whose colour is asked for first has the first claim to AlphaOpt's.
-        names = sorted(by_optimizer, key=lambda each: not each.startswith(emphasized))
         for optimizer, shares in by_optimizer.items():
             accuracies = 100.0 * shares
             mean = accuracies.mean(axis=0)
             half = 1.96 * accuracies.std(axis=0, ddof=1) / np.sqrt(len(accuracies))
-            color = color_of(optimizer, dict.fromkeys(names))
+            color = color_of(optimizer, names)
             width = 2.2 if optimizer.startswith(emphasized) else 1.2
-            panel.plot(steps[name], mean, color=color, lw=width, label=optimizer)
+            (lines[optimizer],) = panel.plot(steps[name], mean, color=color, lw=width)
             panel.fill_between(steps[name], mean - half, mean + half, color=color, alpha=0.15, lw=0)
         panel.set(title=name, xlabel="step")
-        panel.legend(fontsize=7, loc="lower right")
     for panel in grid.ravel()[len(panels) :]:
         panel.set_visible(False)
     for panel in grid[:, 0]:
         panel.set_ylabel("accuracy on queries, %")
+    shown = [each for each in names if each in lines]
+    figure.legend(
+        [lines[each] for each in shown],
+        shown,
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=8,
+    )
     return figure
