@@ -1,10 +1,11 @@
 """Omniglot: how much a pre-trained optimizer helps to learn new characters from few drawings.
 
 `python -m benchmarks.omniglot` meta-trains AlphaOpt and its rivals on background alphabets, and
-tests all of them on evaluation alphabets, frozen. The first protocol takes hours on two cores, and
-the others days, but minutes on a GPU; what is learned is kept in `benchmarks/results/omniglot_runs`,
-so that it goes on where it was stopped. `--quick` is a matter of minutes: less of everything, with
-characters that a program draws where Omniglot is not on this machine.
+tests all of them on evaluation alphabets, frozen. On two cores the first protocol takes hours, and
+the others days; on a GPU they take minutes. What is learned is kept in
+`benchmarks/results/omniglot_runs`, so that it goes on where it was stopped. `--quick` is a matter
+of minutes: less of everything, with characters that a program draws where Omniglot is not on this
+machine.
 """
 
 from __future__ import annotations
