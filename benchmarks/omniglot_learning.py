@@ -52,11 +52,6 @@ class Plan:
         """That initial parameters learn from, in all."""
         return self.ours.total_episodes
 
-    @property
-    def rounds(self) -> int:
-        """Of the agent's learning, in all."""
-        return self.ours.turns * self.ours.rounds
-
 
 def _few_shot_plan(ways: int, shots: int, *, moves: int, at_once: int) -> Plan:
     """Initial parameters are moved so often in all, half of that through descent."""

@@ -20,7 +20,8 @@ _PAGES = sorted(
     if path.is_file()
 )
 _RUN = [path for path in _PAGES if path.name == "tutorial.md" or path.parent.name == "how-to"]
-_SLOW = ("optax.md", "own-agent.md")  # They compile for longer than five seconds.
+# They compile for longer than five seconds.
+_SLOW = ("checkpoints.md", "optax.md", "own-agent.md", "tutorial.md")
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 _TOCTREE = re.compile(r"^```\{toctree\}\n(?::[^\n]*\n)*(.*?)^```", re.DOTALL | re.MULTILINE)

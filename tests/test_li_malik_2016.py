@@ -101,7 +101,9 @@ def test_features_by_hand(points, current_gradient, expected):
     assert histories.features_of_state(state, history.points, 2).tolist() == expected
 
 
-@pytest.mark.parametrize("current_gradient", [True, False])
+@pytest.mark.parametrize(
+    "current_gradient", [pytest.param(True, marks=pytest.mark.nightly), False]
+)
 def test_state_moves_as_its_dynamics_say(current_gradient):
     """On a quadratic gradients are linear in the location: the fit finds the true next state."""
     config = dataclasses.replace(

@@ -11,6 +11,8 @@ from PIL import Image  # noqa: E402
 from alphaopt_jax import plotting  # noqa: E402
 from alphaopt_jax.tasks.landscapes import LANDSCAPES  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _settings_stay():

@@ -14,6 +14,8 @@ import pytest
 import alphaopt_jax as alphaopt
 from alphaopt_jax import observation
 
+pytestmark = pytest.mark.slow
+
 _PARAMS = {"w": jnp.array([1.0, -2.0, 3.0])}
 _CURVATURES = jnp.array([0.1, 1.0, 10.0])
 _FLOOR = 1e-2
