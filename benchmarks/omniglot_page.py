@@ -233,9 +233,11 @@ def page(rows: Sequence[Row], plans: Mapping[str, Plan], source: str, command: s
         )
     body = "\n".join(sections)
     few_shots = ""
-    if any(protocol in _FEW_SHOT_BARS for protocol in [row["protocol"] for row in rows]):
+    if any(row["protocol"] in _FEW_SHOT_BARS for row in rows):
         few_shots = (
             f"## Few shots, side by side\n\n{few_shot_table(rows)}\n"
+            "What the project keeps of these protocols was learned and tested on one NVIDIA H200;"
+            " the\nmain protocol's agent for fresh networks learned there too.\n\n"
             "![Learning curves, few shots](omniglot_few_shots.png)\n\n"
         )
     return f"""# Omniglot: new characters from few drawings
