@@ -4,13 +4,18 @@
 >>> tx = alphaopt.alphaopt()
 """
 
-from alphaopt_jax.agent import Agent, load_agent, save_agent
+from alphaopt_jax._agent.agent import Agent, load_agent, save_agent
+from alphaopt_jax._optimizer.inspection import (
+    agent_from_state,
+    learning_rates,
+    metrics,
+    new_episode,
+)
+from alphaopt_jax._optimizer.state import AlphaOptState
+from alphaopt_jax._optimizer.transform import alphaopt, scale_by_alphaopt
 from alphaopt_jax.config import AlphaOptConfig
 from alphaopt_jax.evaluation import evaluate
-from alphaopt_jax.inspection import agent_from_state, learning_rates, metrics, new_episode
 from alphaopt_jax.meta import MetaConfig, Schedule, meta_train
-from alphaopt_jax.state import AlphaOptState
-from alphaopt_jax.transform import alphaopt, scale_by_alphaopt
 
 __all__ = [
     "Agent",

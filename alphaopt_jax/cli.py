@@ -18,7 +18,9 @@ from rich import progress as rich_progress
 from rich import table as rich_table
 import tyro
 
-from alphaopt_jax import agent, cards, evaluation
+from alphaopt_jax import evaluation
+from alphaopt_jax._agent import agent
+from alphaopt_jax.pretrained import card as card_lib
 
 _CONSOLE = rich_console.Console()
 
@@ -184,12 +186,12 @@ def _agents(command: Agents) -> None:
     if command.name is None:
         table = rich_table.Table("agent", "summary", "hours of training")
         for name in agent.shipped_agents():
-            card = cards.load_card(name)
+            card = card_lib.load_card(name)
             table.add_row(name, card.summary, f"{card.hours:g}")
         _CONSOLE.print(table)
         return
     table = rich_table.Table("", command.name, show_lines=True)
-    for field, value in dataclasses.asdict(cards.load_card(command.name)).items():
+    for field, value in dataclasses.asdict(card_lib.load_card(command.name)).items():
         if isinstance(value, Mapping):
             value = "\n".join(f"{name} {each}" for name, each in value.items())
         elif isinstance(value, list | tuple):
@@ -199,12 +201,13 @@ def _agents(command: Agents) -> None:
 
 
 def _evaluate(command: Evaluate) -> None:
-    from alphaopt_jax.tasks import distribution, suite
+    from alphaopt_jax.tasks.families import distribution
+    from alphaopt_jax.tasks.suite import catalog
 
     optimizers = {text: parse_optimizer(text) for text in command.optimizers}
-    known = {name: each.family for name, each in {**suite.SUITE, **suite.LARGE}.items()}
+    known = {name: each.family for name, each in {**catalog.SUITE, **catalog.LARGE}.items()}
     known |= distribution.validation_families()
-    names = command.tasks or [name for name, each in suite.SUITE.items() if each.cheap]
+    names = command.tasks or [name for name, each in catalog.SUITE.items() if each.cheap]
     unknown = sorted(set(names) - known.keys())
     if unknown:
         raise ValueError(f"No task has the name {', '.join(unknown)}; there are {sorted(known)}.")
@@ -235,8 +238,9 @@ def _evaluate(command: Evaluate) -> None:
 
 def _meta_train(command: MetaTrain) -> None:
     from alphaopt_jax import meta
-    from alphaopt_jax.meta import devices, evolution, ppo
-    from alphaopt_jax.tasks import distribution
+    from alphaopt_jax.meta import _devices as devices
+    from alphaopt_jax.meta import evolution, ppo
+    from alphaopt_jax.tasks.families import distribution
 
     config = meta.MetaConfig(max_horizon=command.max_horizon)
     members = config.groups * config.copies
@@ -284,11 +288,11 @@ def _train_baseline(command: TrainBaseline) -> None:
 
 
 def _train_few_shot(command: TrainFewShot) -> None:
-    from alphaopt_jax import recipes
-    from alphaopt_jax.meta import few_shot_recipes
+    from alphaopt_jax.meta.few_shot import recipes
+    from alphaopt_jax.pretrained import training
 
-    card = recipes.follow(
-        few_shot_recipes.RECIPES,
+    card = training.follow(
+        recipes.RECIPES,
         command.name,
         command.folder,
         what="few-shot agent",

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 import tyro
 
-from benchmarks import results_file
+from benchmarks.common import results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Arguments:
       folder: Where the results files lie.
     """
 
-    folder: Path = results_file.RESULTS
+    folder: Path = results.RESULTS
 
 
 def main(arguments: Arguments) -> int:
     """Prints the table; returns 0 if every claim holds and there is at least one, else 1."""
-    claims = results_file.read_claims(arguments.folder)
+    claims = results.read_claims(arguments.folder)
     table = Table(title=f"Claims in {arguments.folder}")
     for heading in ("", "name", "claim", "value", "bar"):
         table.add_column(heading, justify="right" if heading == "value" else "left")

@@ -9,21 +9,18 @@ import re
 import sys
 from typing import Any
 
-from benchmarks import (
-    adaptive,
-    cost_page,
-    l2l,
-    li_malik_2016,
-    li_malik_2017,
-    meta_learners,
-    mnist,
-    omniglot_page,
-    results_file,
-    rl_vs_rnn_page,
-    zero_tuning,
-)
+from benchmarks.common import results
+from benchmarks.cost import report
+from benchmarks.l2l import __main__ as l2l
+from benchmarks.li_malik import paper_2016, paper_2017
+from benchmarks.meta_learners import __main__ as meta_learners
+from benchmarks.mnist import __main__ as mnist
+from benchmarks.omniglot import report as omniglot_report
+from benchmarks.online_learning import __main__ as adaptive
+from benchmarks.rl_vs_rnn import report as rl_vs_rnn_report
+from benchmarks.zero_tuning import __main__ as zero_tuning
 
-README = results_file.RESULTS.parents[1] / "README.md"
+README = results.RESULTS.parents[1] / "README.md"
 _SECTION = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 _LANDSCAPE_COLUMNS = {
@@ -39,7 +36,7 @@ _LI_MALIK_2017_COLUMNS = ("optimizer", "mnist", "omniglot", "digits", "transfer"
 _L2L_COLUMNS = ("problem", "optimizer", "loss", "interval", "paper", "later", "paper_later")
 
 
-def render(text: str, folder: Path = results_file.RESULTS) -> str:
+def render(text: str, folder: Path = results.RESULTS) -> str:
     """Replaces what stands between the markers of each section by its results.
 
     Args:
@@ -64,16 +61,16 @@ def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
 
 def _landscapes(folder: Path) -> str:
     rows = [row for row in _rows(folder, "landscapes") if row["kind"] != "multimodal"]
-    return results_file.markdown_table(rows, _LANDSCAPE_COLUMNS)
+    return results.markdown_table(rows, _LANDSCAPE_COLUMNS)
 
 
 def _mnist(folder: Path) -> str:
     shown = mnist.displayed(_rows(folder, "mnist"))
-    return results_file.markdown_table(shown, {key: key for key in shown[0]})
+    return results.markdown_table(shown, {key: key for key in shown[0]})
 
 
 def _cost(folder: Path) -> str:
-    return cost_page.summary(_rows(folder, "cost"))
+    return report.summary(_rows(folder, "cost"))
 
 
 def _zero_tuning(folder: Path) -> str:
@@ -83,7 +80,7 @@ def _zero_tuning(folder: Path) -> str:
         for key, heading in zero_tuning.SUMMARY_COLUMNS.items()
         if key not in ("rank", "speed_up")
     }
-    return results_file.markdown_table(zero_tuning.displayed(methods), columns)
+    return results.markdown_table(zero_tuning.displayed(methods), columns)
 
 
 def _adaptive(folder: Path) -> str:
@@ -97,50 +94,50 @@ def _meta_learners(folder: Path) -> str:
         for key, heading in meta_learners.COLUMNS.items()
         if key not in ("setting", "start")
     }
-    return results_file.markdown_table(_rows(folder, "meta_learners"), columns)
+    return results.markdown_table(_rows(folder, "meta_learners"), columns)
 
 
 def _l2l(folder: Path) -> str:
-    return results_file.markdown_table(
+    return results.markdown_table(
         _rows(folder, "l2l"), {key: l2l.COLUMNS[key] for key in _L2L_COLUMNS}
     )
 
 
 def _li_malik_2016(folder: Path) -> str:
     rows = [row for row in _rows(folder, "li_malik") if row["part"] == "2016"]
-    columns = {key: li_malik_2016.COLUMNS[key] for key in _LI_MALIK_2016_COLUMNS}
-    return results_file.markdown_table(rows, columns)
+    columns = {key: paper_2016.COLUMNS[key] for key in _LI_MALIK_2016_COLUMNS}
+    return results.markdown_table(rows, columns)
 
 
 def _li_malik_2017(folder: Path) -> str:
-    setting = li_malik_2017.SETTINGS[0].name
+    setting = paper_2017.SETTINGS[0].name
     rows = [row for row in _rows(folder, "li_malik") if row.get("setting") == setting]
-    columns = {key: li_malik_2017.COLUMNS[key] for key in _LI_MALIK_2017_COLUMNS}
-    return results_file.markdown_table(rows, columns)
+    columns = {key: paper_2017.COLUMNS[key] for key in _LI_MALIK_2017_COLUMNS}
+    return results.markdown_table(rows, columns)
 
 
 def _rl_vs_rnn(folder: Path) -> str:
-    return rl_vs_rnn_page.answer(_rows(folder, "rl_vs_rnn"))
+    return rl_vs_rnn_report.answer(_rows(folder, "rl_vs_rnn"))
 
 
 def _omniglot(folder: Path) -> str:
     rows = [row for row in _rows(folder, "omniglot") if row["part"] == "test"]
-    gains = omniglot_page.gain_table(rows)
-    main = [row for row in rows if row["protocol"] == omniglot_page.MAIN]
+    gains = omniglot_report.gain_table(rows)
+    main = [row for row in rows if row["protocol"] == omniglot_report.MAIN]
     return (
-        f"{results_file.markdown_table(gains, omniglot_page.GAIN_COLUMNS)}\n"
-        f"{results_file.markdown_table(main, omniglot_page.COLUMNS)}\n"
-        f"{omniglot_page.few_shot_table(rows)}"
+        f"{results.markdown_table(gains, omniglot_report.GAIN_COLUMNS)}\n"
+        f"{results.markdown_table(main, omniglot_report.COLUMNS)}\n"
+        f"{omniglot_report.few_shot_table(rows)}"
     )
 
 
 def _claims(folder: Path) -> str:
     rows = [
         claim | {"holds": "yes" if claim["holds"] else "**no**"}
-        for claim in results_file.read_claims(folder)
+        for claim in results.read_claims(folder)
     ]
     columns = {"text": "claim", "value": "measured", "bar": "bar", "holds": "holds"}
-    return results_file.markdown_table(rows, columns)
+    return results.markdown_table(rows, columns)
 
 
 _SECTIONS: dict[str, Callable[[Path], str]] = {

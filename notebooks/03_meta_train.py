@@ -35,9 +35,10 @@ import numpy as np
 import optax
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax import observation, plotting
+from alphaopt_jax import plotting
+from alphaopt_jax._agent import observation
 from alphaopt_jax.meta import MetaConfig, Schedule, meta_train
-from alphaopt_jax.tasks import distribution
+from alphaopt_jax.tasks.families import distribution
 
 QUICK = bool(os.environ.get("ALPHAOPT_NOTEBOOK_QUICK"))
 ROUNDS = 4 if QUICK else 160

@@ -39,12 +39,12 @@ import optax
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax import plotting
-from alphaopt_jax.baselines import rollouts
-from alphaopt_jax.baselines.backpropagation import BackpropagationConfig
+from alphaopt_jax.baselines.bptt import BackpropagationConfig
 from alphaopt_jax.baselines.l2l import LSTMConfig, l2l, train_lstm
 from alphaopt_jax.meta import MetaConfig, Schedule, meta_train
-from alphaopt_jax.tasks import distribution
-from alphaopt_jax.tasks.l2l import quadratics
+from alphaopt_jax.tasks import rollouts
+from alphaopt_jax.tasks.families import distribution
+from alphaopt_jax.tasks.papers.l2l import quadratics
 
 QUICK = bool(os.environ.get("ALPHAOPT_NOTEBOOK_QUICK"))
 HORIZON = 100

@@ -43,19 +43,20 @@ import optax
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax import plotting
-from alphaopt_jax import state as state_lib
-from alphaopt_jax.baselines import rollouts
-from alphaopt_jax.meta import few_shot, few_shot_recipes
-from alphaopt_jax.meta.initialization import Initialization, load_initialization
-from alphaopt_jax.meta.testing import meta_test
-from alphaopt_jax.tasks import omniglot, omniglot_episodes
+from alphaopt_jax._optimizer import state as state_lib
+from alphaopt_jax.meta.few_shot import recipes, training
+from alphaopt_jax.meta.few_shot.initialization import Initialization, load_initialization
+from alphaopt_jax.meta.few_shot.testing import meta_test
+from alphaopt_jax.tasks import rollouts
+from alphaopt_jax.tasks.omniglot import characters as characters_lib
+from alphaopt_jax.tasks.omniglot import episodes
 
 QUICK = bool(os.environ.get("ALPHAOPT_NOTEBOOK_QUICK"))
-config = few_shot_recipes.CONFIGS[few_shot_recipes.LEARNED]
+config = recipes.CONFIGS[recipes.LEARNED]
 protocol, width = config.protocol, config.width
 num_steps = 10 if QUICK else config.num_steps
 
-data = omniglot.load_omniglot()
+data = characters_lib.load_omniglot()
 print(data.name)
 
 # %% [markdown]
@@ -64,11 +65,11 @@ print(data.name)
 # Above the line are drawings to train on, below it some of those that are asked for.
 
 # %%
-episode = omniglot_episodes.draw_episode(data.test, protocol, jax.random.key(0))
+episode = episodes.draw_episode(data.test, protocol, jax.random.key(0))
 people = (slice(0, 4), slice(protocol.shots, protocol.shots + 2))
 drawings = [
-    omniglot_episodes.look_up(data.test, episode, part.start, part.stop).inputs.reshape(
-        protocol.ways, -1, omniglot.SIZE, omniglot.SIZE
+    episodes.look_up(data.test, episode, part.start, part.stop).inputs.reshape(
+        protocol.ways, -1, characters_lib.SIZE, characters_lib.SIZE
     )
     for part in people
 ]
@@ -84,15 +85,15 @@ plotting.characters_figure(
 
 # %%
 number = 2 if QUICK else 20
-learned = alphaopt.load_agent(few_shot_recipes.LEARNED)
-alone = alphaopt.load_agent(few_shot_recipes.RANDOM)
-initialization = load_initialization(few_shot_recipes.LEARNED)
+learned = alphaopt.load_agent(recipes.LEARNED)
+alone = alphaopt.load_agent(recipes.RANDOM)
+initialization = load_initialization(recipes.LEARNED)
 
 
 def measure(characters, make, made_of, start, learned=None):
     """Accuracies along the training of some episodes, `[episodes, looks]`."""
     return meta_test(
-        omniglot_episodes.episodes(characters, protocol, width=width),
+        episodes.episodes(characters, protocol, width=width),
         make,
         made_of,
         key=jax.random.key(1),
@@ -119,7 +120,7 @@ def measure_agent(agent, start):
 
     def make(params):
         frozen = dataclasses.replace(agent, params=params)
-        return few_shot.frozen(frozen, num_steps, start.rate_factors)
+        return training.frozen(frozen, num_steps, start.rate_factors)
 
     def agent_in(state):
         return state_lib.find(state).agent
@@ -155,9 +156,9 @@ plotting.accuracies_figure(
 # by their factors. These are the means of each layer's, along one episode.
 
 # %%
-family = omniglot_episodes.episodes(data.test, protocol, width=width)
+family = episodes.episodes(data.test, protocol, width=width)
 task = family.draw(jax.random.key(2))
-optimizer = few_shot.frozen(learned, num_steps, initialization.rate_factors)
+optimizer = training.frozen(learned, num_steps, initialization.rate_factors)
 step = rollouts.training_step(task, optimizer)
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from alphaopt_jax import cards, cli
-from alphaopt_jax.agent import load_agent, shipped_agents
-from alphaopt_jax.files import AGENTS
+from alphaopt_jax import cli
+from alphaopt_jax._agent.agent import load_agent, shipped_agents
+from alphaopt_jax._storage.params import AGENTS
+from alphaopt_jax.pretrained import card as card_lib
 
 
 def test_agents_are_listed_and_their_cards_shown(capsys):
@@ -20,7 +21,7 @@ def test_agents_are_listed_and_their_cards_shown(capsys):
 
 @pytest.mark.parametrize("name", shipped_agents())
 def test_every_shipped_agent_loads_is_small_and_has_a_card(name):
-    card = cards.load_card(name)
+    card = card_lib.load_card(name)
 
     agent = load_agent(name)
 

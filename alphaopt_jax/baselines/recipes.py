@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping
 import os
 import pathlib
 
-from alphaopt_jax import cards, recipes
 from alphaopt_jax.baselines import l2l, li_malik
-from alphaopt_jax.baselines.backpropagation import BackpropagationConfig
+from alphaopt_jax.baselines.bptt import BackpropagationConfig
 from alphaopt_jax.baselines.l2l import LSTMConfig
 from alphaopt_jax.baselines.li_malik import Config2016, Config2017
-from alphaopt_jax.recipes import Recipe, Trained
-from alphaopt_jax.tasks import l2l as l2l_tasks
-from alphaopt_jax.tasks import li_malik_2016, li_malik_2017
+from alphaopt_jax.pretrained import card, training
+from alphaopt_jax.pretrained.training import Recipe, Trained
+from alphaopt_jax.tasks.papers import l2l as l2l_tasks
+from alphaopt_jax.tasks.papers import li_malik_2016, li_malik_2017
 from alphaopt_jax.tasks.task import Family
 
 
 def train_baseline(
     name: str, folder: str | os.PathLike[str], *, seed: int = 0, show: bool = True
-) -> cards.Card:
+) -> card.Card:
     """Trains a baseline, and writes it and its card into a folder.
 
     Args:
@@ -34,7 +34,7 @@ def train_baseline(
     Raises:
       ValueError: There is no such baseline.
     """
-    return recipes.follow(
+    return training.follow(
         RECIPES, name, folder, what="baseline", command="train-baseline", seed=seed, show=show
     )
 

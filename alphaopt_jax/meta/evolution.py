@@ -22,8 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from alphaopt_jax import policy
-from alphaopt_jax.meta import environment, method, population, ppo
+from alphaopt_jax._agent import network as network_lib
+from alphaopt_jax.meta import _environment as environment
+from alphaopt_jax.meta import _population as population
+from alphaopt_jax.meta import method, ppo
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family
 
@@ -82,7 +84,7 @@ def evolution(config: MetaConfig, strategy: Strategy, deviation: float = 0.02) -
     )
     network = ppo.make_network(config)
     optimizer = optax.inject_hyperparams(_clipped_adam)(learning_rate=config.learning_rate)
-    shapes = jax.eval_shape(lambda: policy.init_params(jax.random.key(0), network)["actor"])
+    shapes = jax.eval_shape(lambda: network_lib.init_params(jax.random.key(0), network)["actor"])
     flat, unravel = flatten_util.ravel_pytree(
         jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     )
@@ -91,7 +93,7 @@ def evolution(config: MetaConfig, strategy: Strategy, deviation: float = 0.02) -
     order = np.arange(size).reshape(2, -1).T.ravel()
 
     def init(key: chex.PRNGKey) -> Learned:
-        agent = policy.init_params(key, network)
+        agent = network_lib.init_params(key, network)
         mean, _ = flatten_util.ravel_pytree(agent["actor"])
         return Learned(mean, agent, optimizer.init(mean), jnp.zeros((), jnp.int32))
 

@@ -12,7 +12,7 @@ import chex
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Shaped
 
-from alphaopt_jax.meta import population
+from alphaopt_jax.meta import _population as population
 from alphaopt_jax.tasks.task import Family
 
 

@@ -21,9 +21,14 @@ from jaxtyping import Array, Float, Int, Key
 import numpy as np
 import optax
 
-from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import explorers, learning, policy
-from alphaopt_jax.meta import environment, exploration, method, population
+from alphaopt_jax._agent import agent as agent_lib
+from alphaopt_jax._agent import network as network_lib
+from alphaopt_jax._learning import explorers
+from alphaopt_jax._learning import ppo as ppo_lib
+from alphaopt_jax.meta import _environment as environment
+from alphaopt_jax.meta import _exploration as exploration
+from alphaopt_jax.meta import _population as population
+from alphaopt_jax.meta import method
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family
 
@@ -105,9 +110,9 @@ class Batch(NamedTuple):
     returns: Float[Array, "intervals members explorers"]
 
 
-def make_network(config: MetaConfig) -> policy.ActorCritic:
+def make_network(config: MetaConfig) -> network_lib.ActorCritic:
     """Returns the actor-critic that is trained."""
-    return policy.ActorCritic(
+    return network_lib.ActorCritic(
         config.actor_hidden, config.critic_hidden, config.max_log_rate, config.leaf_hidden
     )
 
@@ -115,7 +120,7 @@ def make_network(config: MetaConfig) -> policy.ActorCritic:
 def init(key: Key[Array, ""], config: MetaConfig) -> Learned:
     """Returns an untrained agent with its critics. Consumes `key`."""
     agent_key, critic_key = jax.random.split(key)
-    agent = policy.init_params(agent_key, make_network(config))
+    agent = network_lib.init_params(agent_key, make_network(config))
     observations = jnp.zeros((1, environment.NUM_LEAF_OBSERVATIONS))
     critic = LeafCritic(config.leaf_critic_hidden).init(critic_key, observations)["params"]
     optimizer = _optimizer().init((agent, critic))
@@ -193,7 +198,7 @@ def _prepare(
     learned: Learned,
     rollout: population.Rollout,
     counts: tuple[int, ...],
-    network: policy.ActorCritic,
+    network: network_lib.ActorCritic,
     scales: Scales,
     config: MetaConfig,
 ) -> tuple[Batch, Scales]:
@@ -233,7 +238,7 @@ def _prepare(
         return jnp.where(chosen, jnp.clip(advantages, -_MAX_ADVANTAGE, _MAX_ADVANTAGE), 0.0)
 
     rewards = jax.vmap(
-        lambda rewards: learning.normalize_rewards(rewards, counts), in_axes=1, out_axes=1
+        lambda rewards: ppo_lib.normalize_rewards(rewards, counts), in_axes=1, out_axes=1
     )(outcomes.explorer_rewards)
     advantages = _advantages(rewards, values, config.discount, config.gae_decay)
     returns = advantages + values[:-1]
@@ -258,7 +263,7 @@ def _learn(
     learned: Learned,
     batch: Batch,
     counts: tuple[int, ...],
-    network: policy.ActorCritic,
+    network: network_lib.ActorCritic,
     key: chex.PRNGKey,
     learning_rate: chex.Numeric,
     config: MetaConfig,
@@ -341,18 +346,18 @@ def _policy_loss(
     config: MetaConfig,
 ) -> chex.Array:
     """PPO's loss where the mean has moved by `shift` since `noise` was added to it."""
-    log_ratio = policy.log_probability(noise, shift, deviation) - policy.log_probability(
+    log_ratio = network_lib.log_probability(noise, shift, deviation) - network_lib.log_probability(
         noise, jnp.zeros_like(shift), deviation
     )
     log_ratio = jnp.clip(log_ratio, -10.0, 10.0)
-    return learning.clipped_policy_loss(log_ratio.ravel(), advantages.ravel(), config.clip)
+    return ppo_lib.clipped_policy_loss(log_ratio.ravel(), advantages.ravel(), config.clip)
 
 
 def _advantages(
     rewards: chex.Array, values: chex.Array, discount: float, decay: float
 ) -> chex.Array:
     """`learning.advantages` for `[R, B, X]` rewards and `[R + 1, B, X]` values."""
-    flat = learning.advantages(
+    flat = ppo_lib.advantages(
         rewards.reshape(rewards.shape[0], -1), values.reshape(values.shape[0], -1), discount, decay
     )
     return flat.reshape(rewards.shape)

@@ -24,14 +24,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alphaopt_jax import agent as agent_lib
-from alphaopt_jax import cards, checkpoints
-from alphaopt_jax.meta import devices, population, reporting
+from alphaopt_jax._agent import agent as agent_lib
+from alphaopt_jax._storage import run_folder
+from alphaopt_jax.meta import _devices as devices
+from alphaopt_jax.meta import _population as population
+from alphaopt_jax.meta import _reporting as reporting
 from alphaopt_jax.meta import method as method_lib
 from alphaopt_jax.meta import ppo as ppo_lib
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.meta.validation import Validation
-from alphaopt_jax.tasks import distribution
+from alphaopt_jax.pretrained import card as card_lib
+from alphaopt_jax.tasks.families import distribution
 from alphaopt_jax.tasks.task import Family
 
 _DEFAULT_CONFIG = MetaConfig()
@@ -159,7 +162,7 @@ def meta_train(
     _check(families, config, mesh)
     method = ppo_lib.ppo(config) if method is None else method
     identity = _identity(families, validation, schedule, config, method, seed)
-    store = checkpoints.Store(folder, identity)
+    store = run_folder.Store(folder, identity)
     judge = Validation(validation, schedule.validation_horizons, schedule.validation_tasks, config)
     rounds = {
         name: devices.shard_round(method.make_round(family), mesh)
@@ -221,7 +224,7 @@ def meta_train(
     if store.folder is not None and jax.process_index() == 0:
         card = _card(identity, result, progress)
         agent_lib.save_agent(store.folder / f"{card.name}.safetensors", result.agent)
-        cards.write_card(card, store.folder)
+        card_lib.write_card(card, store.folder)
     return result
 
 
@@ -258,7 +261,7 @@ def _validate(
     progress: Progress,
     judge: Validation,
     history: list[dict[str, Any]],
-    store: checkpoints.Store,
+    store: run_folder.Store,
     reporter: reporting.Reporter,
 ) -> Progress:
     """Scores the agent, keeps it if it is the best so far, and notes the score."""
@@ -283,9 +286,9 @@ def _validate(
 
 def _card(
     identity: Mapping[str, Any], result: MetaTrainingResult, progress: Progress
-) -> cards.Card:
+) -> card_lib.Card:
     """What can be said of the agent without looking at it."""
-    return cards.Card(
+    return card_lib.Card(
         name="agent",
         summary="Trained by `alphaopt meta-train`; what it is good at is still to be measured.",
         command=shlex.join(["alphaopt", *sys.argv[1:]]),

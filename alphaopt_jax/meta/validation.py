@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alphaopt_jax.meta import devices, environment, ppo
+from alphaopt_jax.meta import _devices as devices
+from alphaopt_jax.meta import _environment as environment
+from alphaopt_jax.meta import ppo
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from alphaopt_jax import agent, cards, config, meta, observation
+from alphaopt_jax import config, meta
+from alphaopt_jax._agent import agent, observation
+from alphaopt_jax.pretrained import card as card_lib
 
 
 def _items(names: tuple[str, ...]) -> str:
@@ -13,7 +15,7 @@ def substitutions() -> dict[str, str]:
     """What `{{ name }}` becomes on a page."""
     fresh, given = config.AlphaOptConfig(), config.adaptive_config()
     training, schedule = meta.MetaConfig(), meta.Schedule()
-    base, card = agent.load_agent("base"), cards.load_card("base")
+    base, card = agent.load_agent("base"), card_lib.load_card("base")
     numbers = {
         "contract_version": observation.CONTRACT_VERSION,
         "minimum_scale": given.minimum_scale,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import alphaopt_reference
 
-from benchmarks import readme, results_file
+from benchmarks import readme
+from benchmarks.common import results
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -24,7 +25,7 @@ _PICTURES = (".png", ".gif")
 _FIRST = ("zero_tuning", "mnist", "cost", "adaptive", "landscapes", "l2l")
 
 
-def results_pages(folder: Path = results_file.RESULTS) -> dict[str, str]:
+def results_pages(folder: Path = results.RESULTS) -> dict[str, str]:
     """The pages of results, from their paths to their text; `index.md` is one of them."""
     texts = {path.name: path.read_text() for path in sorted(folder.glob("*.md"))}
     contents = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
@@ -104,7 +105,7 @@ def notebooks() -> list[Path]:
 
 
 def _write_pages(app: Sphinx) -> None:
-    folder = results_file.RESULTS
+    folder = results.RESULTS
     pictures = {
         str(path.relative_to(folder)): path
         for path in folder.rglob("*")
@@ -117,7 +118,7 @@ def _write_pages(app: Sphinx) -> None:
     )
 
 
-def include_if_present(text: str, folder: Path = results_file.RESULTS) -> str:
+def include_if_present(text: str, folder: Path = results.RESULTS) -> str:
     """Puts a results page where a page of the documentation asks for it, if it is there.
 
     Args:

@@ -22,14 +22,16 @@ import safetensors
 import safetensors.numpy
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax import checkpoints, durable_files, files, observation
+from alphaopt_jax._agent import observation
+from alphaopt_jax._storage import atomic, run_folder
+from alphaopt_jax._storage import params as params_lib
 from alphaopt_jax.baselines import l2l, li_malik
-from alphaopt_jax.meta.initialization import (
+from alphaopt_jax.meta.few_shot.initialization import (
     Initialization,
     load_initialization,
     save_initialization,
 )
-from alphaopt_jax.tasks import omniglot
+from alphaopt_jax.tasks.omniglot import characters
 
 resource = pytest.importorskip("resource", reason="Limits of a process, as of a full disk")
 
@@ -217,7 +219,7 @@ def test_more_than_would_be_read_is_not_written(tmp_path):
 
     tracemalloc.start()
     with pytest.raises(ValueError, match="would not be read again"):
-        files.write_params(tmp_path / "a", {"w": enormous}, kind="test", metadata={})
+        params_lib.write_params(tmp_path / "a", {"w": enormous}, kind="test", metadata={})
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -226,7 +228,7 @@ def test_more_than_would_be_read_is_not_written(tmp_path):
 
 
 def test_arrays_of_another_type_are_refused(agent, tmp_path):
-    arrays = {name: np.float16(leaf) for name, leaf in files.flatten(agent.params).items()}
+    arrays = {name: np.float16(leaf) for name, leaf in params_lib.flatten(agent.params).items()}
     safetensors.numpy.save_file(arrays, tmp_path / "a.safetensors", _USABLE)
 
     with pytest.raises(ValueError, match=r"a\.safetensors' holds arrays of F16"):
@@ -246,7 +248,7 @@ def test_names_that_make_no_tree_are_refused(names, tmp_path):
 
 @pytest.mark.parametrize("bound", ["nan", "inf", "-1.0", "0.0", "many"])
 def test_bounds_that_bound_nothing_are_refused(bound, agent, tmp_path):
-    arrays = {name: np.asarray(leaf) for name, leaf in files.flatten(agent.params).items()}
+    arrays = {name: np.asarray(leaf) for name, leaf in params_lib.flatten(agent.params).items()}
     metadata = _USABLE | {"max_log_rate": bound}
     safetensors.numpy.save_file(arrays, tmp_path / "a.safetensors", metadata)
 
@@ -303,7 +305,7 @@ def test_no_pickle_is_run_whatever_it_is_called(load, suffix, tmp_path):
 def test_no_pickle_is_run_from_the_cache_of_characters(suffix, tmp_path):
     _trap(tmp_path / f"a{suffix}", tmp_path / "sprung")
 
-    assert omniglot._read_cache(tmp_path / f"a{suffix}") is None
+    assert characters._read_cache(tmp_path / f"a{suffix}") is None
     assert not (tmp_path / "sprung").exists()
 
 
@@ -448,7 +450,7 @@ def _state(number):
 
 
 def _store(folder):
-    return checkpoints.Store(folder, {"seed": 1})
+    return run_folder.Store(folder, {"seed": 1})
 
 
 @pytest.fixture(scope="module")
@@ -567,17 +569,17 @@ def test_what_came_of_a_run_is_refused_where_it_is_damaged(content, tmp_path):
     (tmp_path / "result.json").write_bytes(content)
 
     with pytest.raises(ValueError, match=r"result\.json'.* is damaged\. Delete it"):
-        checkpoints.read_result(tmp_path, {"seed": 1})
+        run_folder.read_result(tmp_path, {"seed": 1})
 
 
 def test_what_came_of_a_run_is_that_of_no_other(tmp_path):
-    assert checkpoints.read_result(tmp_path, {"seed": 1}) is None
-    checkpoints.write_result(tmp_path, {"seed": 1, "sizes": (2, 3)}, {"score": 0.5})
+    assert run_folder.read_result(tmp_path, {"seed": 1}) is None
+    run_folder.write_result(tmp_path, {"seed": 1, "sizes": (2, 3)}, {"score": 0.5})
 
-    found = checkpoints.read_result(tmp_path, {"seed": 1, "sizes": (2, 3)})
+    found = run_folder.read_result(tmp_path, {"seed": 1, "sizes": (2, 3)})
     assert found == {"score": 0.5}
     with pytest.raises(ValueError, match="holds another run, which differs in seed"):
-        checkpoints.read_result(tmp_path, {"seed": 2, "sizes": (2, 3)})
+        run_folder.read_result(tmp_path, {"seed": 2, "sizes": (2, 3)})
 
 
 @pytest.mark.parametrize("name", _ODD_NAMES)
@@ -638,12 +640,12 @@ def test_a_disk_that_fills_up_on_the_way_leaves_the_history(tmp_path):
 
 def test_lines_are_added_after_what_is_whole_of_a_file(tmp_path):
     path = tmp_path / "runs" / "some.jsonl"
-    assert durable_files.read_json_lines(path) == []
-    durable_files.add_json_lines(path, [{"run": 1}, {"run": 2}])
+    assert atomic.read_json_lines(path) == []
+    atomic.add_json_lines(path, [{"run": 1}, {"run": 2}])
     with path.open("a") as file:
         file.write('{"run": ')
 
-    assert durable_files.read_json_lines(path) == [{"run": 1}, {"run": 2}]
-    durable_files.add_json_lines(path, [{"run": 3}])
+    assert atomic.read_json_lines(path) == [{"run": 1}, {"run": 2}]
+    atomic.add_json_lines(path, [{"run": 3}])
 
-    assert [each["run"] for each in durable_files.read_json_lines(path)] == [1, 2, 3]
+    assert [each["run"] for each in atomic.read_json_lines(path)] == [1, 2, 3]

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax import observation
+from alphaopt_jax._agent import observation
 
 pytestmark = pytest.mark.slow
 

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax import checkpoints, folder_lock
+from alphaopt_jax._storage import lock, run_folder
 from alphaopt_jax.meta import meta_train
-from tests.meta_tasks import CONFIG, bowls
+from tests.meta.small_tasks import CONFIG, bowls
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Signals and locks are those of POSIX")
 
@@ -225,24 +225,24 @@ def test_a_second_process_in_a_folder_is_noticed_while_the_first_lives(start, tm
     first.process.kill()
     first.process.wait(timeout=60)
     os.kill(int(child), 0)
-    checkpoints.Store(tmp_path, {"seed": 1})
+    run_folder.Store(tmp_path, {"seed": 1})
     first.end()
 
 
 def test_one_process_may_open_its_folder_again(tmp_path):
-    stores = [checkpoints.Store(tmp_path / "a" / ".." / "a", {"seed": 1}) for _ in range(2)]
-    stores.append(checkpoints.Store(tmp_path / "a", {"seed": 1}))
+    stores = [run_folder.Store(tmp_path / "a" / ".." / "a", {"seed": 1}) for _ in range(2)]
+    stores.append(run_folder.Store(tmp_path / "a", {"seed": 1}))
 
     assert len({store.folder.resolve() for store in stores}) == 1
     del stores
     with pytest.raises(ValueError, match="holds another run"):
-        checkpoints.Store(tmp_path / "a", {"seed": 2})
+        run_folder.Store(tmp_path / "a", {"seed": 2})
 
 
 def test_without_locks_a_folder_is_used_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_lock, "fcntl", None)
+    monkeypatch.setattr(lock, "fcntl", None)
 
-    store = checkpoints.Store(tmp_path, {"seed": 1})
+    store = run_folder.Store(tmp_path, {"seed": 1})
 
     assert store.restore(lambda: 3) == 3
     assert not (tmp_path / "run.lock").exists()

@@ -6,7 +6,7 @@ import math
 import pytest
 
 import alphaopt_jax as alphaopt
-from benchmarks import faults
+from benchmarks.robustness import faults
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax import state as state_lib
+from alphaopt_jax._optimizer import state as state_lib
 from tests.faults import course
 
 _LASTING = 3

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from alphaopt_jax import files
+from alphaopt_jax._storage import params as params_lib
 from alphaopt_jax.baselines.l2l import network
 
 _KIND = "l2l-lstm"
@@ -163,7 +163,7 @@ def save_lstm(path: str | os.PathLike[str], optimizer: LSTMOptimizer) -> None:
         "log_sign_exponent": repr(float(optimizer.log_sign_exponent)),
         "output_scale": repr(float(optimizer.output_scale)),
     }
-    files.write_params(path, optimizer.params, kind=_KIND, metadata=metadata)
+    params_lib.write_params(path, optimizer.params, kind=_KIND, metadata=metadata)
 
 
 def load_lstm(name_or_path: str | os.PathLike[str]) -> LSTMOptimizer:
@@ -176,8 +176,10 @@ def load_lstm(name_or_path: str | os.PathLike[str]) -> LSTMOptimizer:
       FileNotFoundError: There is no such file and no such shipped optimizer.
       ValueError: The file holds something else.
     """
-    path = files.find(name_or_path, files.BASELINES, what="LSTM optimizer", otherwise=_OTHERWISE)
-    params, metadata = files.read_params(
+    path = params_lib.find(
+        name_or_path, params_lib.BASELINES, what="LSTM optimizer", otherwise=_OTHERWISE
+    )
+    params, metadata = params_lib.read_params(
         path,
         kind=_KIND,
         what="an LSTM optimizer",

@@ -10,7 +10,7 @@ import chex
 import jax
 import optax
 
-from alphaopt_jax.baselines import backpropagation
+from alphaopt_jax.baselines import bptt
 from alphaopt_jax.baselines.l2l import network
 from alphaopt_jax.baselines.l2l import optimizer as optimizer_lib
 from alphaopt_jax.tasks.task import Family
@@ -32,8 +32,8 @@ class LSTMConfig:
     grouping: str = "all"
     log_sign_exponent: float = 10.0
     output_scale: float = 0.1
-    training: backpropagation.BackpropagationConfig = dataclasses.field(
-        default_factory=backpropagation.BackpropagationConfig
+    training: bptt.BackpropagationConfig = dataclasses.field(
+        default_factory=bptt.BackpropagationConfig
     )
 
     def init(self, key: chex.PRNGKey) -> chex.ArrayTree:
@@ -106,7 +106,7 @@ def train_lstm(
       3
     """
     config = LSTMConfig() if config is None else config
-    result = backpropagation.train(
+    result = bptt.train(
         [family],
         config.make,
         config.init,

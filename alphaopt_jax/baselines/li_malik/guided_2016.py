@@ -25,17 +25,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from alphaopt_jax import checkpoints
-from alphaopt_jax import progress as progress_lib
+from alphaopt_jax._storage import progress as progress_lib
+from alphaopt_jax._storage import run_folder
 from alphaopt_jax.baselines.li_malik import dynamics as dynamics_lib
-from alphaopt_jax.baselines.li_malik import (
-    histories,
-    lqg,
-    numerics,
-    policies,
-    positive,
-    trajectories,
-)
+from alphaopt_jax.baselines.li_malik import histories, linalg, lqg, numerics, policies, trajectories
 from alphaopt_jax.baselines.li_malik.config import Config2016
 from alphaopt_jax.baselines.li_malik.linear_gaussian import (
     Controller,
@@ -149,7 +142,7 @@ def train_2016(
         "num_functions": num_functions,
         "seed": seed,
     }
-    store = checkpoints.Store(folder, identity)
+    store = run_folder.Store(folder, identity)
     functions_key, unseen_key, begin_key, stream = jax.random.split(jax.random.key(seed), 4)
     draw = jax.jit(trajectories.draw_functions, static_argnums=(0, 2, 3))
     functions = draw(family, functions_key, num_functions, config.starts)
@@ -366,7 +359,7 @@ def fit_cost(samples: Trajectory, config: Config2016) -> Cost:
         num_rounds=config.cluster_rounds,
         prior_samples=config.prior_samples,
     )
-    hessian = jax.vmap(positive.positive_part)(regression.coefficients)
+    hessian = jax.vmap(linalg.positive_part)(regression.coefficients)
     centre, slope = jnp.mean(locations, axis=0), jnp.mean(gradients, axis=0)
     gradient = slope - jnp.einsum("tij,tj->ti", hessian, centre)
     curved = 0.5 * jnp.einsum("nti,tij,ntj->nt", locations, hessian, locations)
@@ -431,7 +424,7 @@ def fit_policy(
     dimension = samples.actions.shape[-1]
     targets = jnp.einsum("mtas,mnts->mnta", controllers.gain, states)
     targets += controllers.offset[:, None]
-    precisions, _ = jax.vmap(jax.vmap(positive.inverse))(controllers.covariance)
+    precisions, _ = jax.vmap(jax.vmap(linalg.inverse))(controllers.covariance)
 
     def loss(network: chex.ArrayTree, key: chex.PRNGKey) -> chex.Array:
         chosen = jax.random.randint(

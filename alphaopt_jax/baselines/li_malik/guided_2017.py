@@ -29,8 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from alphaopt_jax import checkpoints
-from alphaopt_jax import progress as progress_lib
+from alphaopt_jax._storage import progress as progress_lib
+from alphaopt_jax._storage import run_folder
 from alphaopt_jax.baselines.li_malik import coordinates, lqg, numerics, policies
 from alphaopt_jax.baselines.li_malik import dynamics as dynamics_lib
 from alphaopt_jax.baselines.li_malik.config import Config2017
@@ -123,7 +123,7 @@ def train_2017(
       ValueError: `folder` holds another run.
     """
     identity = {"task": task.name, "config": repr(config), "seed": seed}
-    store = checkpoints.Store(folder, identity)
+    store = run_folder.Store(folder, identity)
     task_key, problem_key, begin_key, stream = jax.random.split(jax.random.key(seed), 4)
     if isinstance(task, Family):
         task = task.draw(task_key)

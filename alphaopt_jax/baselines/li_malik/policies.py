@@ -11,7 +11,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from alphaopt_jax import files
+from alphaopt_jax._storage import params as params_lib
 from alphaopt_jax.baselines.li_malik.coordinate_features import NUM_OBSERVATION_FEATURES
 
 _KIND_2016 = "li-malik-2016"
@@ -104,7 +104,7 @@ class Policy2016:
         except (KeyError, TypeError, IndexError):
             raise ValueError(
                 "A policy of 2016 needs network/hidden, network/output, scales/features and"
-                f" scales/step, but has {sorted(files.flatten(self.params))}."
+                f" scales/step, but has {sorted(params_lib.flatten(self.params))}."
             ) from None
         if len(sizes) > 1 or inputs % (1 + dimension):
             raise ValueError(
@@ -175,7 +175,7 @@ def save_2016(path: str | os.PathLike[str], policy: Policy2016) -> None:
       2
     """
     metadata = {"current_gradient": str(policy.current_gradient)}
-    files.write_params(path, policy.params, kind=_KIND_2016, metadata=metadata)
+    params_lib.write_params(path, policy.params, kind=_KIND_2016, metadata=metadata)
 
 
 def load_2016(name_or_path: str | os.PathLike[str]) -> Policy2016:
@@ -191,13 +191,13 @@ def load_2016(name_or_path: str | os.PathLike[str]) -> Policy2016:
       FileNotFoundError: There is no such file and no such shipped policy.
       ValueError: The file is not a policy of 2016.
     """
-    path = files.find(
+    path = params_lib.find(
         name_or_path,
-        files.BASELINES,
+        params_lib.BASELINES,
         what="policy of Li & Malik 2016",
         otherwise=" `alphaopt train-baseline li-malik-logistic FOLDER` trains one.",
     )
-    params, metadata = files.read_params(
+    params, metadata = params_lib.read_params(
         path,
         kind=_KIND_2016,
         what="a policy of Li & Malik 2016",
@@ -234,7 +234,7 @@ class Policy2017:
         except (KeyError, TypeError, IndexError):
             raise ValueError(
                 "A policy of 2017 needs network/lstm, network/output, scales/features and"
-                f" scales/step, but has {sorted(files.flatten(self.params))}."
+                f" scales/step, but has {sorted(params_lib.flatten(self.params))}."
             ) from None
         if (inputs, *scales) != (NUM_OBSERVATION_FEATURES, NUM_OBSERVATION_FEATURES):
             raise ValueError(
@@ -284,7 +284,7 @@ def save_2017(path: str | os.PathLike[str], policy: Policy2017) -> None:
       path: The file to write.
       policy: What was learned.
     """
-    files.write_params(path, policy.params, kind=_KIND_2017, metadata={})
+    params_lib.write_params(path, policy.params, kind=_KIND_2017, metadata={})
 
 
 def load_2017(name_or_path: str | os.PathLike[str]) -> Policy2017:
@@ -300,13 +300,13 @@ def load_2017(name_or_path: str | os.PathLike[str]) -> Policy2017:
       FileNotFoundError: There is no such file and no such shipped policy.
       ValueError: The file is not a policy of 2017.
     """
-    path = files.find(
+    path = params_lib.find(
         name_or_path,
-        files.BASELINES,
+        params_lib.BASELINES,
         what="policy of Li & Malik 2017",
         otherwise=" `alphaopt train-baseline li-malik-2017 FOLDER` trains one.",
     )
-    params, _ = files.read_params(
+    params, _ = params_lib.read_params(
         path,
         kind=_KIND_2017,
         what="a policy of Li & Malik 2017",

@@ -1,0 +1,169 @@
+"""An agent: what it learned, and the contract of what it observes. Saved as safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import math
+import os
+import typing
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from alphaopt_jax._agent import network as network_lib
+from alphaopt_jax._agent import observation
+from alphaopt_jax._storage import params as params_lib
+from alphaopt_jax.config import Direction
+
+_KIND = "alphaopt-agent"
+_OTHERWISE = " Use agent=None for a fresh agent that learns while it optimizes."
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """A trained actor-critic.
+
+    Attributes:
+      params: Parameters of `policy.ActorCritic`: a nested dict of `float32` arrays.
+      contract: Version of the observation contract that the agent was trained with.
+      max_log_rate: Bound on the log rates that it chooses.
+      anytime_steps: Where it is not told the horizon, its rates fall with the square root of time
+        after about so many steps; infinite if they do not.
+      direction: What its rates are to multiply, as in `AlphaOptConfig`.
+
+    Raises:
+      ValueError: The parameters or the contract do not fit this version of alphaopt_jax.
+    """
+
+    params: Mapping[str, chex.ArrayTree]
+    contract: int = observation.CONTRACT_VERSION
+    max_log_rate: float = 2.0
+    anytime_steps: float = math.inf
+    direction: Direction = None
+
+    def __post_init__(self) -> None:
+        """Refuses what does not fit, where it is made."""
+        if self.contract != observation.CONTRACT_VERSION:
+            raise ValueError(
+                f"This agent observes by contract {self.contract}, but this alphaopt_jax offers"
+                f" contract {observation.CONTRACT_VERSION}. Train it again, or install the"
+                " version of alphaopt_jax that it was trained with."
+            )
+        if not 0.0 < self.max_log_rate < math.inf:
+            raise ValueError(
+                "`max_log_rate`, which bounds an agent's log rates, must be above zero and finite;"
+                f" got {self.max_log_rate}."
+            )
+        if not self.anytime_steps > 0:
+            raise ValueError(
+                "`anytime_steps`, after which an agent's rates begin to fall, must be above zero,"
+                f" or infinite for rates that do not fall; got {self.anytime_steps}."
+            )
+        if self.direction not in (None, "gradient"):
+            raise ValueError(
+                "`direction`, which an agent's rates multiply, is 'gradient', or None for the first"
+                f" moment over the root of the second; got {self.direction!r}."
+            )
+        found = {path: jnp.shape(leaf) for path, leaf in params_lib.flatten(self.params).items()}
+        try:
+            network = self.network
+        except (KeyError, TypeError, IndexError, AttributeError):
+            raise ValueError(
+                "An agent needs the parameters of an actor and a critic"
+                f" (actor/hidden/kernel, ...), but has {sorted(found)}."
+            ) from None
+        fresh = jax.eval_shape(lambda: network_lib.init_params(jax.random.key(0), network))
+        expected = {path: leaf.shape for path, leaf in params_lib.flatten(fresh).items()}
+        if found != expected:
+            wrong = sorted(set(found.items()) ^ set(expected.items()))
+            raise ValueError(
+                f"The agent's parameters do not fit observation contract {self.contract}, which"
+                f" has {observation.NUM_FEATURES} features. Arrays that differ: {wrong}."
+            )
+
+    @property
+    def network(self) -> network_lib.ActorCritic:
+        """The Flax module that these parameters belong to."""
+        return network_lib.ActorCritic(
+            actor_hidden=self.params["actor"]["hidden"]["kernel"].shape[1],
+            critic_hidden=self.params["critic"]["hidden"]["kernel"].shape[1],
+            max_log_rate=self.max_log_rate,
+            leaf_hidden=self.params["actor"]["leaf"]["first"]["kernel"].shape[1]
+            if "leaf" in self.params["actor"]
+            else 0,
+        )
+
+
+def save_agent(path: str | os.PathLike[str], agent: Agent) -> None:
+    """Writes an agent to a safetensors file.
+
+    Args:
+      path: The file to write.
+      agent: The agent.
+
+    Example:
+      >>> import tempfile, jax, jax.numpy as jnp, alphaopt_jax as alphaopt
+      >>> state = alphaopt.alphaopt(agent=None).init(jnp.zeros(3))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     alphaopt.save_agent(f"{folder}/mine.safetensors", alphaopt.agent_from_state(state))
+      ...     agent = alphaopt.load_agent(f"{folder}/mine.safetensors")
+      >>> tx = alphaopt.alphaopt(agent=agent)
+    """
+    params_lib.write_params(
+        path,
+        agent.params,
+        kind=_KIND,
+        metadata={
+            "contract": str(agent.contract),
+            "max_log_rate": repr(agent.max_log_rate),
+            "anytime_steps": repr(agent.anytime_steps),
+        }
+        | ({} if agent.direction is None else {"direction": agent.direction}),
+    )
+
+
+def load_agent(name_or_path: str | os.PathLike[str]) -> Agent:
+    """Reads an agent that `save_agent` wrote, or a shipped one by its name.
+
+    Args:
+      name_or_path: A path, or the name of a shipped agent.
+
+    Returns:
+      The agent.
+
+    Raises:
+      FileNotFoundError: There is no such file and no such shipped agent.
+      ValueError: The file is not an agent, or not one that this version can use.
+    """
+    path = params_lib.find(name_or_path, params_lib.AGENTS, what="agent", otherwise=_OTHERWISE)
+
+    def make(params: Mapping[str, chex.ArrayTree], metadata: Mapping[str, str]) -> Agent:
+        try:
+            return Agent(
+                params=params,
+                contract=int(metadata["contract"]),
+                max_log_rate=float(metadata["max_log_rate"]),
+                anytime_steps=float(metadata.get("anytime_steps", math.inf)),
+                direction=typing.cast(Direction, metadata.get("direction")),
+            )
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{os.fspath(path)!r} does not hold a usable agent. {error}"
+            ) from error
+
+    params, metadata = params_lib.read_params(
+        path, kind=_KIND, what="an agent", written_by="alphaopt_jax.save_agent", check=make
+    )
+    return make(params, metadata)
+
+
+def shipped_agents() -> list[str]:
+    """Names of the agents in this package, sorted.
+
+    Example:
+      >>> "base" in shipped_agents()
+      True
+    """
+    return params_lib.shipped_names(params_lib.AGENTS)

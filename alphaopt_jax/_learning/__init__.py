@@ -1,0 +1,1 @@
+"""Learning within a training: explorers, rewards, and PPO on their rollouts."""

@@ -1,0 +1,262 @@
+"""What a long run leaves in its folder, and how it is found again.
+
+`run.json` says what run it is, `checkpoints/` holds its latest states (orbax), and `history.jsonl`
+a line for every validation. `run.lock` is held by the process that runs, for as long as it lives.
+`result.json` says what came of a run that has ended, of which nothing else need be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import json
+import os
+import pathlib
+from typing import Any, TypeVar
+import zlib
+
+import chex
+import jax
+
+from alphaopt_jax._storage import atomic, lock
+
+_KEPT = 2
+_CHECKSUMS = "checksums.json"
+_RESULT = "result.json"
+_BLOCK = 2**20
+_REMEDY = "Delete this folder to go on from the checkpoint before it, or from the start."
+State = TypeVar("State", bound=chex.ArrayTree)
+
+
+class Store:
+    """The folder of one run; a store without a folder keeps nothing.
+
+    One process at a time has a store in a folder. In that process there may be several: a run that
+    was interrupted may go on while what is left of the first is not yet forgotten.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None, identity: Mapping[str, Any]):
+        """Opens the folder of a run, or makes it.
+
+        Args:
+          folder: Where; None keeps nothing.
+          identity: What makes this run this one, as JSON values.
+
+        Raises:
+          ValueError: The folder holds another run, or another process is using it.
+        """
+        self.folder = None if folder is None else pathlib.Path(folder).absolute()
+        self._manager: Any = None
+        self._lock: lock.Lock | None = None
+        if self.folder is None:
+            return
+        import orbax.checkpoint as ocp  # Needed only by those who keep checkpoints.
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # First of all, since orbax clears away what looks unfinished.
+        if jax.process_index() == 0:
+            self._lock = lock.hold(self.folder)
+        _check_identity(self.folder / "run.json", identity)
+        self._manager = ocp.CheckpointManager(
+            self.folder / "checkpoints",
+            options=ocp.CheckpointManagerOptions(max_to_keep=_KEPT),
+            item_handlers=ocp.StandardCheckpointHandler(),
+        )
+
+    def restore(self, begin: Callable[[], State]) -> State:
+        """Returns the latest state, or that of `begin` where there is none.
+
+        Raises:
+          ValueError: The latest checkpoint is damaged, or does not fit the state of `begin`.
+        """
+        state = begin()
+        if self._manager is None or self._manager.latest_step() is None:
+            return state
+        import orbax.checkpoint as ocp
+
+        number = self._manager.latest_step()
+        place = self._place(number)
+        leaves, structure = jax.tree.flatten(state)
+        wanted = _numbered(leaves)
+        _check_files(place)
+        with _reading(place):
+            stored = self._manager.item_metadata(number)
+        _check_fits(place, stored, wanted)
+        with _reading(place):
+            restored = self._manager.restore(number, args=ocp.args.StandardRestore(wanted))
+        return jax.tree.unflatten(structure, [restored[name] for name in wanted])
+
+    def save(self, number: int, state: chex.ArrayTree) -> None:
+        """Writes the state after `number` rounds; a kill meanwhile leaves the one before."""
+        if self._manager is None or self._manager.latest_step() == number:
+            return
+        import orbax.checkpoint as ocp
+
+        leaves = _numbered(jax.tree.leaves(state))
+        self._manager.save(number, args=ocp.args.StandardSave(leaves))
+        self._manager.wait_until_finished()
+        if jax.process_index() == 0:
+            _write_checksums(self._place(number))
+
+    def read_history(self, before: int) -> list[dict[str, Any]]:
+        """The validations of rounds before `before`; forgets later ones, which will come again."""
+        if self.folder is None or not (self.folder / "history.jsonl").exists():
+            return []
+        path = self.folder / "history.jsonl"
+        kept = [entry for entry in atomic.read_json_lines(path) if entry["round"] < before]
+        if jax.process_index() == 0:
+            atomic.write(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+        return kept
+
+    def append_history(self, entry: Mapping[str, Any]) -> None:
+        """Adds a line to the history."""
+        if self.folder is not None and jax.process_index() == 0:
+            atomic.add_json_lines(self.folder / "history.jsonl", [entry])
+
+    def _place(self, number: int) -> pathlib.Path:
+        assert self.folder is not None
+        return self.folder / "checkpoints" / str(number)
+
+
+def write_result(
+    folder: str | os.PathLike[str], identity: Mapping[str, Any], result: Mapping[str, Any]
+) -> None:
+    """Leaves in a run's folder what came of it, last of all that it writes.
+
+    Args:
+      folder: Of the run; made where there is none.
+      identity: What makes this run this one, as JSON values.
+      result: What came of it, likewise; "run" is not among its names.
+    """
+    place = pathlib.Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"run": dict(identity), **result}, indent=1) + "\n"
+    atomic.write(place / _RESULT, text.encode())
+
+
+def read_result(
+    folder: str | os.PathLike[str], identity: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Returns what `write_result` left, or None where the run has not ended.
+
+    Args:
+      folder: Of the run.
+      identity: What makes this run this one, as JSON values.
+
+    Raises:
+      ValueError: The folder holds what came of another run, or what is damaged.
+    """
+    path = pathlib.Path(folder) / _RESULT
+    if not path.exists():
+        return None
+    try:
+        result = dict(json.loads(path.read_bytes()))
+        found = dict(result.pop("run"))
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(
+            f"{os.fspath(path)!r}, which says what came of a run, is damaged. Delete it to go on"
+            " from the run's last checkpoint, or from the start."
+        ) from None
+    _refuse_another(path, found, identity)
+    return result
+
+
+def _numbered(leaves: list[Any]) -> dict[str, Any]:
+    # Orbax turns tuples into lists and back only where it knows their type; a flat dict is safe.
+    return {f"{index:04d}": leaf for index, leaf in enumerate(leaves)}
+
+
+def _write_checksums(place: pathlib.Path) -> None:
+    """Orbax has checksums of its small files only, and would not notice a spoiled array."""
+    checksums = {
+        path.relative_to(place).as_posix(): [path.stat().st_size, _checksum(path)]
+        for path in _files_of(place)
+    }
+    atomic.write(place / _CHECKSUMS, json.dumps(checksums, indent=1).encode())
+
+
+def _check_files(place: pathlib.Path) -> None:
+    """Refuses a checkpoint of which a file changed, before any is taken for what it says it is."""
+    if not (place / _CHECKSUMS).exists():  # From before there were any, or killed just before.
+        return
+    try:
+        expected = json.loads((place / _CHECKSUMS).read_bytes())
+        damaged = [
+            name
+            for name, (size, checksum) in expected.items()
+            if not (place / name).is_file()
+            or (place / name).stat().st_size != size
+            or _checksum(place / name) != checksum
+        ]
+    except (ValueError, TypeError, AttributeError):
+        damaged = [_CHECKSUMS]
+    if damaged:
+        raise ValueError(
+            f"The checkpoint {os.fspath(place)!r} is damaged: {', '.join(damaged)} changed since"
+            f" it was written. {_REMEDY}"
+        )
+
+
+def _files_of(place: pathlib.Path) -> Iterator[pathlib.Path]:
+    return (path for path in sorted(place.rglob("*")) if path.is_file() and path.suffix != ".tmp")
+
+
+def _checksum(path: pathlib.Path) -> str:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            checksum = zlib.crc32(block, checksum)
+    return f"{checksum:08x}"
+
+
+@contextlib.contextmanager
+def _reading(place: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    # What orbax raises depends on which of its files is spoiled, and how.
+    except Exception as error:
+        raise ValueError(
+            f"The checkpoint {os.fspath(place)!r} cannot be read: {error} {_REMEDY}"
+        ) from error
+
+
+def _check_fits(place: pathlib.Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Orbax would turn one type of numbers into another without a word."""
+    there, here = (
+        {(name, tuple(leaf.shape), str(leaf.dtype)) for name, leaf in leaves.items()}
+        for leaves in (stored, wanted)
+    )
+    if there != here:
+        raise ValueError(
+            f"The checkpoint {os.fspath(place)!r} was written by another version of alphaopt_jax:"
+            f" of its arrays differ {sorted(there ^ here)}. Choose another folder, or install that"
+            " version."
+        )
+
+
+def _check_identity(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
+    if path.exists():
+        try:
+            found = dict(json.loads(path.read_bytes()))
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"{os.fspath(path)!r}, which says what run the folder holds, is damaged. Choose"
+                " another folder, or delete this one."
+            ) from None
+        _refuse_another(path, found, identity)
+    elif jax.process_index() == 0:
+        atomic.write(path, (json.dumps(dict(identity), indent=1) + "\n").encode())
+
+
+def _refuse_another(
+    path: pathlib.Path, found: Mapping[str, Any], identity: Mapping[str, Any]
+) -> None:
+    described = json.loads(json.dumps(dict(identity)))  # Tuples are lists there.
+    different = sorted(
+        name for name in found.keys() | described.keys() if found.get(name) != described.get(name)
+    )
+    if different:
+        raise ValueError(
+            f"{os.fspath(path.parent)!r} holds another run, which differs in"
+            f" {', '.join(different)}. Choose another folder, or delete this one."
+        )

@@ -1,0 +1,196 @@
+"""Many tasks of one family at a time: groups of copies that differ only in their exploration."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
+import numpy as np
+
+from alphaopt_jax._agent import network as network_lib
+from alphaopt_jax._learning import explorers
+from alphaopt_jax.meta import _environment as environment
+from alphaopt_jax.meta import _exploration as exploration
+from alphaopt_jax.meta.config import MetaConfig
+from alphaopt_jax.tasks.task import Family
+
+
+class Population(NamedTuple):
+    """Episodes under way. B members in G groups of C copies, B = G * C.
+
+    Attributes:
+      members: `environment.Member` with a leading axis `[B]`; the copies of a group are adjacent.
+      horizon: `float32[]`, length of these episodes.
+      interval: `int32[]`, steps in an interval.
+      step: `int32[]`, steps made.
+      rollouts_left: `int32[]`, rollouts until the episodes end.
+    """
+
+    members: environment.Member
+    horizon: Float[Array, ""]
+    interval: Int[Array, ""]
+    step: Int[Array, ""]
+    rollouts_left: Int[Array, ""]
+
+
+class Rollout(NamedTuple):
+    """What a population did in R intervals.
+
+    Attributes:
+      outcomes: `environment.Outcome` with leading axes `[R, B]`.
+      noise: `environment.Noise` with leading axes `[R, B]`.
+      last: `Outcome` with leading axis `[B]`: what is seen where the rollout ends; its rewards mean
+        nothing.
+      ended: `bool[]`, whether the episodes ended there.
+    """
+
+    outcomes: environment.Outcome
+    noise: environment.Noise
+    last: environment.Outcome
+    ended: Bool[Array, ""]
+
+
+def start(family: Family, key: Key[Array, ""], config: MetaConfig) -> Population:
+    """Begins new episodes, all of one horizon, drawn log-uniformly. Consumes `key`."""
+    horizon_key, instance_key, known_key, member_key = jax.random.split(key, 4)
+    shortest, longest = jnp.log(config.min_horizon), jnp.log(config.max_horizon)
+    wanted = jnp.exp(jax.random.uniform(horizon_key, (), jnp.float32, shortest, longest))
+    per_rollout = config.rollout_length
+    rollouts = jnp.clip(
+        jnp.round(wanted / (per_rollout * (config.min_interval + 1))),
+        1,
+        config.rollouts_per_episode,
+    )
+    interval = jnp.maximum(jnp.round(wanted / (per_rollout * rollouts)), config.min_interval)
+    horizon = interval * per_rollout * rollouts
+    instances = jax.vmap(family.sample)(jax.random.split(instance_key, config.groups))
+    known = jax.random.uniform(known_key, (config.groups,)) >= config.unknown_horizon
+    keys = jax.random.split(member_key, config.groups)
+    groups = jax.vmap(lambda *each: environment.reset(family, *each))(
+        instances, keys, jnp.where(known, horizon, 0.0)
+    )
+    return Population(
+        members=_copied(groups, config.copies),
+        horizon=horizon,
+        interval=interval.astype(jnp.int32),
+        step=jnp.zeros((), jnp.int32),
+        rollouts_left=rollouts.astype(jnp.int32),
+    )
+
+
+def run_rollout(
+    family: Family,
+    network: network_lib.ActorCritic,
+    agent: chex.ArrayTree,
+    population: Population,
+    key: Key[Array, ""],
+    config: MetaConfig,
+    *,
+    one_agent: bool = True,
+) -> tuple[Population, Rollout]:
+    """Runs `config.rollout_length` intervals.
+
+    Args:
+      family: The family of all members.
+      network: The actor-critic.
+      agent: Its parameters; those of every member, with a leading axis `[B]`, if not `one_agent`.
+      population: The episodes under way, with at least one rollout left.
+      key: Consumed.
+      config: The constants.
+      one_agent: Whether the same agent acts in all members.
+
+    Returns:
+      The population afterwards, and what happened.
+    """
+    positions_key, noise_key, observed_key = jax.random.split(key, 3)
+    model = environment.layout(family, config)
+    starts = np.repeat(np.cumsum((0, *model.sizes[:-1])), model.explorers)
+    positions = jax.vmap(lambda key: explorers.draw(key, model.sizes, model.explorers) + starts)(
+        jax.random.split(positions_key, config.groups)
+    )
+    positions = _copied(positions, config.copies)
+
+    def interval(
+        members: environment.Member,
+        drawn: tuple[environment.Noise, chex.Array, chex.Array, chex.Array],
+    ) -> tuple[environment.Member, environment.Outcome]:
+        noise, observed, first_step, is_last = drawn
+        length = jnp.where(is_last, 1, population.interval)
+
+        def one(
+            agent: chex.ArrayTree,
+            member: environment.Member,
+            instance: Any,
+            positions: chex.Array,
+            noise: environment.Noise,
+        ) -> tuple[environment.Member, environment.Outcome]:
+            moved, outcome = environment.run_interval(
+                family,
+                network,
+                agent,
+                member._replace(instance=instance),
+                positions,
+                noise,
+                length,
+                observed,
+                first_step,
+                population.horizon,
+                config,
+            )
+            return moved._replace(instance=()), outcome
+
+        in_axes = (None if one_agent else 0, 0, 0, 0, 0)
+        moved, outcome = jax.vmap(one, in_axes)(agent, members, instances, positions, noise)
+        members = jax.tree.map(lambda old, new: jnp.where(is_last, old, new), members, moved)
+        return members, outcome
+
+    # One interval more than is learned from, in which nobody moves, shows where the rollout ends.
+    intervals = config.rollout_length + 1
+    is_last = jnp.arange(intervals) == intervals - 1
+    noise = exploration.draw(noise_key, len(model.sizes), sum(model.explorers), config)
+    silence = jax.tree.map(lambda each: jnp.zeros_like(each[:1]), noise)
+    extended = jax.tree.map(lambda *each: jnp.concatenate(each), noise, silence)
+    # The noise acts at all steps of an interval, so what the actor learns from may be any of them.
+    moments = jax.random.uniform(observed_key, (intervals,))
+    observed = jnp.floor(moments * population.interval).astype(jnp.int32)
+    first_steps = population.step + population.interval * jnp.arange(intervals)
+    drawn = (extended, jnp.where(is_last, 0, observed), first_steps, is_last)
+    # Instances can hold whole data sets: they stay outside of what the loop carries.
+    instances, light = population.members.instance, population.members._replace(instance=())
+    members, seen = jax.lax.scan(interval, light, drawn)
+    outcomes, last = (
+        jax.tree.map(lambda each, part=part: each[part], seen) for part in (slice(-1), -1)
+    )
+    left = population.rollouts_left - 1
+    population = population._replace(
+        members=members._replace(instance=instances),
+        step=population.step + population.interval * config.rollout_length,
+        rollouts_left=left,
+    )
+    return population, Rollout(outcomes, noise, last, left == 0)
+
+
+def metrics(population: Population, rollout: Rollout) -> dict[str, Shaped[Array, ""]]:
+    """Figures of a rollout to log: scalars by name."""
+    first, last = population.members.first_loss, jnp.maximum(rollout.outcomes.loss[-1], 0.0)
+    return {
+        "horizon": population.horizon,
+        "ended": rollout.ended,
+        "log_decrease": jnp.mean(jnp.log(first + 1e-12) - jnp.log(last + 1e-12)),
+        "reward": rollout.outcomes.leaf_rewards.mean(),
+    }
+
+
+def centered(
+    values: Float[Array, "intervals members *shape"], config: MetaConfig
+) -> Float[Array, "intervals members *shape"]:
+    """Subtracts from every copy the mean of its group; `values` is `float32[R, B, ...]`."""
+    groups = values.reshape(values.shape[0], config.groups, config.copies, *values.shape[2:])
+    return (groups - groups.mean(axis=2, keepdims=True)).reshape(values.shape)
+
+
+def _copied(groups: chex.ArrayTree, copies: int) -> chex.ArrayTree:
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf, copies, axis=0), groups)

@@ -1,0 +1,1 @@
+"""Families of small tasks for meta-training and validation."""

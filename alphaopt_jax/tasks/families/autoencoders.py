@@ -1,0 +1,23 @@
+"""The family of autoencoders: as many targets as inputs, through a narrow middle."""
+
+from __future__ import annotations
+
+from flax import linen as nn
+
+from alphaopt_jax.tasks import networks
+from alphaopt_jax.tasks.families import digits, supervised
+from alphaopt_jax.tasks.families.supervised import supervised_family
+from alphaopt_jax.tasks.task import Family
+
+_PIXELS = 64
+
+
+def digit_autoencoder(name: str, hidden: tuple[int, ...], *, batch_size: int) -> Family:
+    """Returns the compression of 8x8 digits by a tanh MLP with layers of the `hidden` widths."""
+    return supervised_family(
+        name,
+        networks.MLP(hidden, _PIXELS, nn.tanh),
+        digits.digit_reconstruction(),
+        supervised.squared_error,
+        batch_size=batch_size,
+    )

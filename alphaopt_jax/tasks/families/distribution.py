@@ -1,0 +1,67 @@
+"""The families that the agent is meta-trained on, and those that its training is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from alphaopt_jax.tasks.families import (
+    augmentation,
+    autoencoders,
+    classification,
+    quadratics,
+    regressions,
+    sequences,
+)
+from alphaopt_jax.tasks.task import Family
+
+_NOISY = ("logistic_regression", "spirals_tanh", "teacher_sigmoid")
+
+
+def training_families() -> dict[str, Family]:
+    """Returns the families to train on, by name, augmented.
+
+    Each augmentation applies to half of a family's instances. Reads data sets that come with
+    scikit-learn.
+    """
+    return _by_name(_augmented(family) for family in plain_training_families())
+
+
+def validation_families() -> dict[str, Family]:
+    """Returns families of kinds that are not trained on, by name. None is augmented."""
+    return _by_name(
+        [
+            regressions.linear_regression("wide_linear_regression", 40, batch_size=24),
+            *classification.validation_networks(),
+            sequences.recall_recurrence("recall_gru", 6, 12, batch_size=32),
+        ]
+    )
+
+
+def plain_training_families() -> list[Family]:
+    """Returns the families to train on, before augmentation."""
+    return [
+        quadratics.quadratics("quadratic", 20, distances=(0.3, 3.0), rotated_share=0.5),
+        quadratics.quadratics("distant_quadratic", 50, distances=(3.0, 100.0), rotated_share=0.0),
+        regressions.linear_regression("linear_regression", 20, batch_size=32),
+        regressions.robust_regression("robust_regression", 10, batch_size=64),
+        regressions.logistic_regression("logistic_regression", 30, batch_size=16),
+        regressions.mixture_regression("mixture_regression", 16, 3, batch_size=32),
+        *classification.training_mlps(),
+        *classification.training_conv_nets(),
+        sequences.running_sum_recurrence("running_sum_recurrent", 3, 16, batch_size=32),
+        sequences.markov_attention("markov_attention", 12, 16, 2, batch_size=16),
+        sequences.markov_embedding("markov_embedding", 40, 8, 24, batch_size=16),
+        autoencoders.digit_autoencoder("digits_autoencoder", (24, 8, 24), batch_size=32),
+    ]
+
+
+def _augmented(family: Family) -> Family:
+    # The noise is of the size of the plain parameters' gradients, so it is added first. To draw it
+    # costs as much as the gradient of a small net: a few families have it for all.
+    if family.name in _NOISY:
+        family = augmentation.noisy_gradients(family)
+    return augmentation.scaled_loss(augmentation.reparametrised(family))
+
+
+def _by_name(families: Iterable[Family]) -> dict[str, Family]:
+    return {family.name: family for family in families}

@@ -1,0 +1,1 @@
+"""Omniglot: its characters, and few-shot episodes made from them."""

@@ -1,0 +1,1 @@
+"""The tasks of the papers whose optimizers are rebuilt here."""

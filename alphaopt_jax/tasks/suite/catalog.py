@@ -1,0 +1,262 @@
+"""The test suite: tasks that no agent is trained on, for comparing optimizers.
+
+`SUITE` holds small ones of many kinds, `LARGE` two with more than 600,000 parameters. All of a
+task's arrays are in the instance that its family samples, so that they are arguments of what is
+compiled, not constants in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+from types import MappingProxyType
+from typing import Any
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from alphaopt_jax.tasks.suite import data, families, generated, networks
+from alphaopt_jax.tasks.task import Family, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteTask:
+    """A task of the suite.
+
+    Attributes:
+      family: Where the task comes from; `family.sample` ignores its key where the data is given.
+      title: Its name for people.
+      cheap: Whether it is quick enough for 20,000 steps.
+    """
+
+    family: Family
+    title: str
+    cheap: bool = False
+
+    @property
+    def name(self) -> str:
+        """The key in `SUITE` or `LARGE`, fit for a file name."""
+        return self.family.name
+
+
+def num_parameters(task: Task) -> int:
+    """The number of parameters of a task.
+
+    Example:
+      >>> num_parameters(SUITE["diabetes"].family.draw(jax.random.key(0)))
+      1441
+    """
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def _scaled(images: chex.Array) -> chex.Array:
+    return images.astype(jnp.float32) / 255.0
+
+
+def _flat(images: chex.Array) -> chex.Array:
+    return _scaled(images).reshape(images.shape[0], -1)
+
+
+def _pooled(images: chex.Array) -> chex.Array:
+    """From `uint8[B, 28, 28]` to means of 2x2 pixels, `float32[B, 196]`."""
+    return _scaled(images).reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196)
+
+
+def _tiny(*arguments: Any, **keywords: Any) -> chex.Array:
+    return 0.01 * nn.linear.default_kernel_init(*arguments, **keywords)
+
+
+def _pixel_cross_entropy(logits: chex.Array, pixels: chex.Array) -> chex.Array:
+    return optax.sigmoid_binary_cross_entropy(logits, pixels)
+
+
+_MLP = networks.MLP
+_CHARACTERS = len(data.CHARACTERS)
+
+_SMALL = (
+    SuiteTask(
+        families.supervised(
+            "mnist_cnn",
+            families.given(data.mnist),
+            networks.ConvolutionalNetwork((6, 12), 10),
+            batch_size=32,
+            prepare=_scaled,
+        ),
+        "MNIST, CNN",
+    ),
+    SuiteTask(
+        families.supervised(
+            "mnist_mlp",
+            families.given(data.mnist),
+            _MLP((20, 10), activation=nn.sigmoid),
+            batch_size=128,
+            prepare=_flat,
+        ),
+        "MNIST, 20 sigmoid units",
+    ),
+    SuiteTask(
+        families.supervised(
+            "mnist_autoencoder",
+            families.given(data.mnist),
+            _MLP((48, 8, 48, 196), activation=jnp.tanh),
+            _pixel_cross_entropy,
+            batch_size=64,
+            prepare=_pooled,
+            reconstruct=True,
+        ),
+        "MNIST 14x14, autoencoder",
+    ),
+    SuiteTask(
+        families.supervised(
+            "omniglot",
+            families.given(data.omniglot),
+            networks.ConvolutionalNetwork((6, 12, 12), 20),
+            batch_size=32,
+            prepare=_scaled,
+        ),
+        "Omniglot, 20 characters, CNN",
+    ),
+    SuiteTask(
+        families.language(
+            "char_transformer", networks.CharacterTransformer(_CHARACTERS), batch_size=8
+        ),
+        "Text, transformer",
+    ),
+    SuiteTask(
+        families.language("char_gru", networks.CharacterGRU(_CHARACTERS), batch_size=8),
+        "Text, GRU",
+    ),
+    SuiteTask(
+        families.endless(
+            "ill_conditioned",
+            generated.sample_regression,
+            generated.regression_examples,
+            _MLP((1,), kernel_init=nn.initializers.zeros),
+            families.squared_error,
+            batch_size=32,
+        ),
+        "Regression, condition 10⁴",
+        cheap=True,
+    ),
+    SuiteTask(
+        families.supervised(
+            "breast_cancer", families.given(data.breast_cancer), _MLP((2,)), batch_size=32
+        ),
+        "Breast cancer, logistic",
+        cheap=True,
+    ),
+    SuiteTask(
+        families.endless(
+            "deep_narrow",
+            lambda key: jax.random.normal(key, (32, 16)),
+            generated.cluster_examples,
+            _MLP((16,) * 8 + (8,), activation=jnp.tanh),
+            families.cross_entropy,
+            batch_size=64,
+        ),
+        "Clusters, 8 tanh layers",
+    ),
+    SuiteTask(
+        families.supervised(
+            "residual_digits",
+            families.given(data.digits),
+            networks.ResidualMLP(width=32, blocks=2, classes=10),
+            batch_size=64,
+        ),
+        "Digits, residual with LayerNorm",
+    ),
+    SuiteTask(
+        families.supervised(
+            "tiny_init",
+            families.given(data.digits),
+            _MLP((32, 32, 10), kernel_init=_tiny),
+            batch_size=64,
+        ),
+        "Digits, MLP started at 0.01x",
+    ),
+    SuiteTask(
+        families.endless(
+            "teacher_student",
+            generated.sample_teacher,
+            generated.teacher_examples,
+            _MLP((64, 1)),
+            families.squared_error,
+            batch_size=64,
+        ),
+        "Teacher and student",
+        cheap=True,
+    ),
+    SuiteTask(
+        families.supervised(
+            "matrix_factorisation",
+            generated.sample_table,
+            networks.DeepLinear((40, 30), rank=8),
+            families.squared_error,
+            batch_size=64,
+        ),
+        "Matrix factorisation, deep linear",
+        cheap=True,
+    ),
+    SuiteTask(
+        families.supervised(
+            "coordinate_network",
+            families.given(data.photograph),
+            networks.CoordinateNetwork(),
+            families.squared_error,
+            batch_size=128,
+        ),
+        "Photograph from coordinates",
+    ),
+    SuiteTask(
+        families.supervised("raw_wine", families.given(data.wine), _MLP((32, 3)), batch_size=32),
+        "Wine, inputs not scaled",
+        cheap=True,
+    ),
+    SuiteTask(
+        families.supervised(
+            "diabetes",
+            families.given(data.diabetes),
+            _MLP((32, 32, 1)),
+            families.squared_error,
+            batch_size=32,
+        ),
+        "Diabetes, ReLU MLP",
+        cheap=True,
+    ),
+    SuiteTask(generated.poisson(), "Poisson's equation, physics-informed"),
+)
+
+SUITE: Mapping[str, SuiteTask] = MappingProxyType({each.name: each for each in _SMALL})
+"""The suite by name. Keep agents, and whatever chooses among agents, away from it."""
+
+LARGE: Mapping[str, SuiteTask] = MappingProxyType(
+    {
+        each.name: each
+        for each in (
+            SuiteTask(
+                families.supervised(
+                    "large_mnist",
+                    families.given(data.mnist),
+                    _MLP((512, 512, 10)),
+                    batch_size=64,
+                    prepare=_flat,
+                ),
+                "MNIST, MLP 784-512-512-10",
+            ),
+            SuiteTask(
+                families.supervised(
+                    "large_digits",
+                    families.given(data.digits),
+                    _MLP((768, 768, 10)),
+                    batch_size=64,
+                ),
+                "Digits, MLP 64-768-768-10",
+            ),
+        )
+    }
+)
+"""Networks a hundred times larger than those an agent is trained on, for short runs."""

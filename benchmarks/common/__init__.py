@@ -1,0 +1,1 @@
+"""What all benchmarks share: results files, statistics, stores of finished runs."""

@@ -1,0 +1,1 @@
+"""Cost of one optimizer step in time and memory, beside Adam."""

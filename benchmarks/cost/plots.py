@@ -1,0 +1,57 @@
+"""The picture of `benchmarks.cost`: cost a parameter against the size of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from alphaopt_jax.plotting import style
+from benchmarks.cost import optimizers
+
+_COLORS = {
+    optimizers.ADAM: style.COLORS["Adam"],
+    optimizers.FROZEN: style.COLORS["AlphaOpt"],
+    optimizers.ADAPTIVE: "#E69F00",
+    optimizers.ONLINE: "#8C6D31",
+    "Prodigy": "#009E73",
+    "Muon": "#5B4A9E",
+    "coordinatewise LSTM": "#7F7F7F",
+}
+
+
+def write(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Writes `cost.png` into `folder`."""
+    style.save_png(cost_figure(rows), folder / "cost.png")
+
+
+@style.styled
+def cost_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Nanoseconds a parameter, and times Adam's, of one float32 tensor of each size."""
+    steps = [
+        row
+        for row in rows
+        if row["kind"] == "step" and row["model"] == "one tensor" and row["dtype"] == "float32"
+    ]
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for name, color in _COLORS.items():
+        found = sorted(
+            (row for row in steps if row["optimizer"] == name), key=lambda row: row["parameters"]
+        )
+        sizes = [row["parameters"] for row in found]
+        for axis, key in zip(axes, ("nanoseconds_a_parameter", "times_adam"), strict=True):
+            axis.loglog(sizes, [row[key] for row in found], "o-", color=color, ms=3.5, label=name)
+        low, high = zip(*(row["times_adam_interval"] for row in found), strict=True)
+        axes[1].fill_between(sizes, low, high, color=color, alpha=0.15, lw=0)
+    axes[0].set(title="One optimizer step", ylabel="nanoseconds a parameter")
+    axes[1].set(title="The same, beside Adam", ylabel="times Adam's")
+    axes[1].axhline(1.5, color=style.FAINT, lw=0.8, ls="--")
+    ticks = [1, 1.5, 2, 5, 10, 20, 50, 100, 200, 500]
+    axes[1].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    for axis in axes:
+        axis.set_xlabel("parameters")
+    axes[0].legend(fontsize=8)
+    return figure

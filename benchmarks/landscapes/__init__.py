@@ -1,0 +1,1 @@
+"""Two-dimensional landscapes: does an agent find the minimum, and improve with practice?"""

@@ -1,0 +1,1 @@
+"""The optimizers of Li & Malik 2016 and 2017."""

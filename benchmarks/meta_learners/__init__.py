@@ -1,0 +1,1 @@
+"""Ways to meta-train an agent: PPO and evolution strategies."""

@@ -1,0 +1,1 @@
+"""MNIST: Flax's example CNN with only the optimizer replaced."""

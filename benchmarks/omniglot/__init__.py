@@ -1,0 +1,1 @@
+"""Omniglot: few-shot learning with a pretrained optimizer."""

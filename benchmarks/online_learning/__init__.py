@@ -1,0 +1,1 @@
+"""`learn=True` beside the same agent frozen."""

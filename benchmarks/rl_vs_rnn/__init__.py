@@ -1,0 +1,1 @@
+"""Reinforcement learning or a recurrent network?"""

@@ -1,0 +1,179 @@
+"""How `benchmarks.rl_vs_rnn` trains one network by one learner, and how long that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import functools
+import json
+from pathlib import Path
+import statistics
+import time
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+
+from alphaopt_jax._storage import atomic, progress
+from alphaopt_jax._storage import params as params_lib
+from alphaopt_jax.tasks import rollouts
+from benchmarks.rl_vs_rnn.learners import Goal, Learner
+from benchmarks.rl_vs_rnn.networks import LearnedOptimizer
+
+_VALIDATIONS = 20
+_KIND = "rl-vs-rnn-network"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training, of which the best network by its validations is kept.
+
+    Attributes:
+      cell: What was trained, and how, by its name.
+      rate: The learner's rate.
+      seed: Of everything random.
+      env_steps: `float[V]`, steps of tasks before each validation.
+      scores: `float[V]`, the judge's.
+      params: Of the network with the best score.
+    """
+
+    cell: str
+    rate: float
+    seed: int
+    env_steps: Sequence[float]
+    scores: Sequence[float]
+    params: chex.ArrayTree
+
+    def best_score(self, env_steps: float = np.inf) -> float:
+        """The best score within so many steps of tasks."""
+        reached = zip(self.env_steps, self.scores, strict=True)
+        return min(score for step, score in reached if step <= env_steps)
+
+
+def train(
+    name: str,
+    network: LearnedOptimizer,
+    learner: Learner,
+    rate: float,
+    seed: int,
+    env_steps: float,
+    goals: Sequence[Goal],
+    judge: Callable[[LearnedOptimizer, chex.ArrayTree], float],
+    folder: Path,
+) -> Run:
+    """Trains once, or reads what was trained before.
+
+    Args:
+      name: Of network and learner together.
+      network: What is trained.
+      learner: What trains it, at `rate`.
+      rate: Tells this training from others.
+      seed: Of everything random.
+      env_steps: Steps of tasks, all together.
+      goals: What to train on, one round after the other.
+      judge: From a network and its parameters to its score, of which less is better.
+      folder: Where finished runs are kept.
+    """
+    path = path_of(folder, name, rate, env_steps, seed)
+    weights, curve = path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.json")
+    if curve.exists():
+        params, _ = params_lib.read_params(
+            weights, kind=_KIND, what="a network", written_by="this script"
+        )
+        return Run(**json.loads(curve.read_text()), params=params)
+    init_key, stream = jax.random.split(jax.random.key(seed))
+    learned = learner.begin(init_key)
+    rounds = [jax.jit(functools.partial(learner.round, goal), donate_argnums=0) for goal in goals]
+    number = max(int(env_steps / learner.steps_of_a_round), len(goals))
+    stops = set(np.linspace(0, number, _VALIDATIONS + 1).astype(int))
+    measured: list[tuple[float, float]] = []
+    best_score, best = np.inf, jax.device_get(learner.params(learned))
+    with progress.Progress(f"{name}, {rate:g}, seed {seed}", number, show=True) as bar:
+        for index in range(number + 1):
+            if index in stops:
+                score = judge(network, learner.params(learned))
+                measured.append((index * learner.steps_of_a_round, score))
+                if score < best_score:
+                    best_score, best = score, jax.device_get(learner.params(learned))
+            bar.update(index, f"score {measured[-1][1]:.3f}")
+            if index == number:
+                break
+            learned = _one_round(learner, goals, rounds, learned, stream, index)
+    columns = [list(column) for column in zip(*measured, strict=True)]
+    run = Run(name, rate, seed, *columns, params=best)
+    folder.mkdir(parents=True, exist_ok=True)
+    params_lib.write_params(weights, run.params, kind=_KIND, metadata={})
+    content = {
+        field.name: getattr(run, field.name)
+        for field in dataclasses.fields(run)
+        if field.name != "params"
+    }
+    atomic.write(curve, (json.dumps(content, default=float) + "\n").encode())
+    return run
+
+
+def path_of(folder: Path, name: str, rate: float, env_steps: float, seed: int) -> Path:
+    """What the files of a training begin with; its arguments are those of `train`."""
+    slug = name.lower().replace("'", "").replace(", ", "-").replace(" ", "_")
+    return folder / f"{slug}-{rate:g}-{env_steps:g}-{seed}"
+
+
+def remembered(path: Path, measure: Callable[[], Any]) -> Any:
+    """What was measured before, or what is measured now and kept in a JSON file."""
+    if path.exists():
+        return json.loads(path.read_text())
+    found = measure()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write(path, (json.dumps(found) + "\n").encode())
+    return found
+
+
+def seconds_per_step(
+    learners: Mapping[str, Learner], goals: Sequence[Goal], rounds: int = 5
+) -> dict[str, float]:
+    """How long each learner takes for a step of a task, compilation left out.
+
+    All take turns, so that a machine that is busy for a while is busy for all; medians are taken.
+
+    Args:
+      learners: By name.
+      goals: What they train on; each counts alike.
+      rounds: How often each is timed.
+    """
+    stream = jax.random.key(0)
+    compiled = {
+        name: [jax.jit(functools.partial(learner.round, goal)) for goal in goals]
+        for name, learner in learners.items()
+    }
+    started = {name: learner.begin(jax.random.key(1)) for name, learner in learners.items()}
+    times: dict[tuple[str, int], list[float]] = {}
+    for number in range(rounds + 1):
+        for name, learner in learners.items():
+            for which in range(len(goals)):
+                began = time.perf_counter()
+                index = number * len(goals) + which
+                done = _one_round(learner, goals, compiled[name], started[name], stream, index)
+                jax.block_until_ready(done)
+                if number:  # Before, it is compiled.
+                    elapsed = time.perf_counter() - began
+                    times.setdefault((name, which), []).append(elapsed)
+    return {
+        name: sum(statistics.median(times[name, which]) for which in range(len(goals)))
+        / (len(goals) * learner.steps_of_a_round)
+        for name, learner in learners.items()
+    }
+
+
+def _one_round(
+    learner: Learner,
+    goals: Sequence[Goal],
+    rounds: Sequence[Callable[..., Any]],
+    learned: Any,
+    stream: chex.PRNGKey,
+    index: int,
+) -> Any:
+    """One round on fresh tasks of the goal whose turn it is."""
+    which = index % len(goals)
+    keys = jax.random.split(jax.random.fold_in(stream, index), learner.tasks_of_a_round)
+    return rounds[which](learned, *rollouts.draw(goals[which].family, keys))

@@ -1,0 +1,1 @@
+"""Faults during a training, and what is left of its progress."""

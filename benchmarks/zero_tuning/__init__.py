@@ -1,0 +1,1 @@
+"""One setting for all tasks, against optimizers tuned on each."""

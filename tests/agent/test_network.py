@@ -1,0 +1,78 @@
+"""The actor is the same function whichever way it is computed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alphaopt_jax._agent import network as network_lib
+from alphaopt_jax._agent import observation
+
+_NETWORK = network_lib.ActorCritic(actor_hidden=8, critic_hidden=32, max_log_rate=2.0)
+_WITH_TRUNK = network_lib.ActorCritic(
+    actor_hidden=8, critic_hidden=32, max_log_rate=2.0, leaf_hidden=16
+)
+_NUM_COORDINATE = len(observation.COORDINATE_FEATURES)
+
+
+def _random_params(seed: int, network=_NETWORK):
+    """Parameters with nothing at zero, unlike a fresh agent's output layer."""
+    fresh = network_lib.init_params(jax.random.key(seed), network)
+    leaves, structure = jax.tree.flatten(fresh)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    return structure.unflatten(
+        [jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    )
+
+
+@pytest.mark.parametrize("network", [_NETWORK, _WITH_TRUNK], ids=["plain", "with trunk"])
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 4), (2, 3, 4)])
+def test_elementwise_actor_is_the_flax_actor(shape, network):
+    params = _random_params(0, network)
+    keys = jax.random.split(jax.random.key(3), _NUM_COORDINATE + 1)
+    features = [jax.random.normal(key, shape) for key in keys[:-1]]
+    context_key, memory_key = jax.random.split(keys[-1])
+    context = jax.random.normal(context_key, (2, len(observation.CONTEXT_FEATURES)))
+    memory = jax.random.normal(memory_key, (2, len(observation.MEMORY_FEATURES)))
+
+    decisions = network_lib.decide_leaves(params, context, memory, network)
+    elementwise = network_lib.mean_log_rate(
+        params, features, decisions.activation[1], decisions.log_rate[1], 2.0
+    )
+    of_leaf = jnp.concatenate([context[1], memory[1]])
+    stacked = jnp.concatenate(
+        [jnp.stack(features, axis=-1), jnp.broadcast_to(of_leaf, (*shape, len(of_leaf)))], axis=-1
+    )
+    expected, _ = network.apply({"params": params}, stacked)
+
+    assert elementwise.shape == shape
+    np.testing.assert_allclose(elementwise, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_fresh_agent_chooses_the_default_rate_and_expects_nothing():
+    params = network_lib.init_params(jax.random.key(0), _NETWORK)
+    features = jax.random.normal(jax.random.key(1), (50, observation.NUM_FEATURES))
+
+    mean, value = _NETWORK.apply({"params": params}, features)
+
+    np.testing.assert_array_equal(mean, 0.0)
+    np.testing.assert_array_equal(value, 0.0)
+
+
+def test_the_log_rate_is_bounded():
+    params = jax.tree.map(lambda leaf: 100.0 * leaf, _random_params(5))
+    features = jax.random.normal(jax.random.key(1), (50, observation.NUM_FEATURES))
+
+    mean, _ = _NETWORK.apply({"params": params}, features)
+
+    assert jnp.abs(mean).max() <= 2.0
+    assert jnp.abs(mean).max() > 1.9
+
+
+def test_log_probability_by_hand():
+    # -½ (1/2)² - log 2 - ½ log 2π, with deviation 2 and a distance of 1.
+    expected = -0.125 - np.log(2.0) - 0.5 * np.log(2.0 * np.pi)
+
+    log_probability = network_lib.log_probability(jnp.array(3.0), jnp.array(2.0), 2.0)
+
+    np.testing.assert_allclose(log_probability, expected, rtol=1e-6)

@@ -1,0 +1,379 @@
+"""The full-vector optimizer: what it sees, its optax face, its file, and how it learns."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from alphaopt_jax.baselines import li_malik
+from alphaopt_jax.baselines.li_malik import guided_2016, histories, policies, trajectories
+from alphaopt_jax.baselines.li_malik.linear_gaussian import next_state
+from alphaopt_jax.tasks.task import Family, Task
+
+pytestmark = pytest.mark.slow
+
+_SMALL = li_malik.Config2016(
+    history=4,
+    hidden=20,
+    horizon=12,
+    trajectories=10,
+    starts=2,
+    iterations=4,
+    bound=20.0,
+    pull=0.003,
+    validation_functions=8,
+    clusters=3,
+    cluster_rounds=4,
+    policy_updates=400,
+    policy_batch=64,
+    learning_rate=3e-3,
+)
+
+
+def _bowls():
+    """Quadratics of two parameters, of curvatures between 0.5 and 4.5."""
+
+    def sample(key):
+        curvature_key, rotation_key, minimum_key = jax.random.split(key, 3)
+        curvatures = jax.random.uniform(curvature_key, (2,), minval=0.5, maxval=4.5)
+        rotation = jax.random.orthogonal(rotation_key, 2)
+        return curvatures, rotation, jax.random.normal(minimum_key, (2,))
+
+    def task(instance):
+        curvatures, rotation, minimum = instance
+
+        def loss(params, batch=None):
+            del batch
+            return 0.5 * jnp.sum(curvatures * jnp.square(rotation.T @ (params - minimum)))
+
+        return Task(
+            "bowl", lambda key: jax.random.normal(key, (2,)), lambda key: jnp.zeros(()), loss, loss
+        )
+
+    return Family("bowls", sample, task)
+
+
+def _policy(dimension=3, history=2, current_gradient=True):
+    scales = {
+        "features": jnp.linspace(0.5, 2.0, history * (1 + dimension)),
+        "step": jnp.asarray(0.1),
+    }
+    params = policies.init_2016(jax.random.key(0), 7, dimension, scales)
+    return li_malik.Policy2016(params, current_gradient)
+
+
+def _seen(objectives, gradients, *, length, current_gradient):
+    history = histories.empty_history(len(gradients[0]), length)
+    for objective, gradient in zip(objectives, gradients, strict=True):
+        history = histories.observe(
+            history,
+            jnp.asarray(objective),
+            jnp.asarray(gradient, jnp.float32),
+            current_gradient=current_gradient,
+        )
+    return history
+
+
+@pytest.mark.parametrize(
+    ("points", "current_gradient", "expected"),
+    [
+        # Changes since the 1st, 2nd and 3rd point before, then three gradients of two entries.
+        (1, True, [0, 0, 0, 1, 2, 0, 0, 0, 0]),
+        (1, False, [0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        (2, True, [-3, 0, 0, 3, 4, 1, 2, 0, 0]),
+        (2, False, [-3, 0, 0, 1, 2, 0, 0, 0, 0]),
+        (3, True, [-2, -5, 0, 5, 6, 3, 4, 1, 2]),
+        (5, True, [-1, 0, -2, 9, 10, 7, 8, 5, 6]),
+        (5, False, [-1, 0, -2, 7, 8, 5, 6, 3, 4]),
+    ],
+)
+def test_features_by_hand(points, current_gradient, expected):
+    objectives = [10.0, 7.0, 5.0, 6.0, 5.0][:points]
+    gradients = [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]][:points]
+
+    history = _seen(objectives, gradients, length=3, current_gradient=current_gradient)
+
+    assert histories.features(history).tolist() == expected
+    state = histories.state(jnp.array([100.0, 200.0]), history)
+    assert histories.features_of_state(state, history.points, 2).tolist() == expected
+
+
+@pytest.mark.parametrize("current_gradient", [pytest.param(True, marks=pytest.mark.nightly), False])
+def test_state_moves_as_its_dynamics_say(current_gradient):
+    """On a quadratic gradients are linear in the location: the fit finds the true next state."""
+    config = dataclasses.replace(
+        _SMALL, current_gradient=current_gradient, trajectories=60, exploration=1.0
+    )
+    hessian, minimum = jnp.array([[2.0, 0.5], [0.5, 1.0]]), jnp.array([1.0, -1.0])
+
+    def objective(location):
+        return 0.5 * (location - minimum) @ hessian @ (location - minimum)
+
+    controller, _ = trajectories.best_momentum(objective, jnp.zeros(2), config)
+    samples = jax.vmap(
+        lambda key: trajectories.follow_controller(objective, jnp.zeros(2), controller, key, config)
+    )(jax.random.split(jax.random.key(0), config.trajectories))
+    dynamics = guided_2016.fit_dynamics(samples, config)
+    cost = guided_2016.fit_cost(samples, config)
+
+    np.testing.assert_allclose(cost.hessian[3:], jnp.broadcast_to(hessian, (9, 2, 2)), atol=0.05)
+    at_step = 6
+    one = jax.tree.map(lambda leaf: leaf[at_step], dynamics)
+    for state, action, following, objective_after in zip(
+        samples.states[:5, at_step],
+        samples.actions[:5, at_step],
+        samples.states[:5, at_step + 1],
+        samples.objectives[:5, at_step + 1],
+        strict=True,
+    ):
+        predicted = next_state(one, state, action, shift=3)
+        known = [0, 1, *range(5, 14)]  # All but the change of the objective, which is no line.
+        np.testing.assert_allclose(
+            predicted[jnp.array(known)], following[jnp.array(known)], atol=0.05
+        )
+        location = following[:2]
+        fitted = (
+            0.5 * location @ cost.hessian[at_step] @ location
+            + cost.gradient[at_step] @ location
+            + cost.constant[at_step]
+        )
+        assert float(fitted) == pytest.approx(float(objective_after), abs=0.05)
+
+
+def test_starting_controller_is_optax_momentum():
+    config = dataclasses.replace(_SMALL, history=12, rates=(0.1,), decays=(0.9,))
+    instance = _bowls().sample(jax.random.key(3))
+    task = _bowls().task(instance)
+    start = task.init(jax.random.key(0))
+
+    def objective(location):
+        return task.loss(location, jnp.zeros(2))
+
+    controller, cost = trajectories.best_momentum(objective, start, config)
+
+    tx = optax.sgd(0.1, momentum=0.9)
+    params, state, losses = start, tx.init(start), []
+    for _ in range(config.horizon):
+        updates, state = tx.update(jax.grad(objective)(params), state)
+        params = optax.apply_updates(params, updates)
+        losses.append(float(objective(params)))
+    assert float(cost) == pytest.approx(sum(losses), rel=1e-4)
+    assert controller.gain.shape == (12, 2, 2 + 12 * 3)
+
+
+def test_optimizer_follows_the_trajectory_that_was_trained_on():
+    policy = _policy(dimension=2, history=_SMALL.history)
+    task = _bowls().draw(jax.random.key(1))
+    start, batch = task.init(jax.random.key(2)), task.batch(jax.random.key(3))
+    trained_on = trajectories.follow_policy(
+        lambda location: task.loss(location, batch), start, policy.params, _SMALL
+    )
+
+    tx = li_malik.li_malik_2016(policy)
+    params, state, losses = start, tx.init(start), []
+    for _ in range(_SMALL.horizon):
+        loss, grads = jax.value_and_grad(task.loss)(params, batch)
+        updates, state = tx.update(grads, state, params, value=loss)
+        params = optax.apply_updates(params, updates)
+        losses.append(float(loss))
+
+    np.testing.assert_allclose(losses, trained_on.objectives[:-1], rtol=1e-4)
+
+
+def test_trees_are_strung_together_in_the_order_of_their_leaves():
+    tx = li_malik.li_malik_2016(_policy())
+    vector = jnp.array([1.0, -2.0, 3.0])
+    tree = {"a": jnp.asarray(1.0), "b": jnp.array([[-2.0, 3.0]])}
+
+    of_vector, _ = tx.update(vector, tx.init(vector), vector, value=1.0)
+    of_tree, _ = tx.update(tree, tx.init(tree), tree, value=1.0)
+
+    np.testing.assert_allclose(of_tree["a"], of_vector[0])
+    np.testing.assert_allclose(of_tree["b"], of_vector[None, 1:])
+
+
+def test_where_all_features_are_zero_there_is_no_step():
+    params = jax.tree.map(lambda leaf: leaf + 0.3, _policy().params)
+
+    np.testing.assert_array_equal(policies.step_2016(params, jnp.zeros(8)), 0.0)
+    assert float(jnp.abs(policies.step_2016(params, jnp.ones(8))).min()) > 0.0
+
+
+def test_chains_and_compiles_once():
+    tx = optax.chain(optax.clip_by_global_norm(1.0), li_malik.li_malik_2016(_policy()))
+    params = jnp.ones(3)
+    traces = []
+
+    @jax.jit
+    def step(params, state):
+        traces.append(None)
+        loss, grads = jax.value_and_grad(lambda each: jnp.sum(each**2))(params)
+        updates, state = tx.update(grads, state, params, value=loss, ignored=0)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    shapes = jax.tree.map(jnp.shape, state)
+    for _ in range(3):
+        params, state = step(params, state)
+
+    assert len(traces) == 1
+    assert jax.tree.map(jnp.shape, state) == shapes
+    history = state[1].history
+    assert (history.changes.shape, history.gradients.shape) == ((2,), (2, 3))
+    assert {leaf.dtype for leaf in jax.tree.leaves(history)} == {
+        jnp.dtype(jnp.int32),
+        jnp.dtype(jnp.float32),
+    }
+    assert int(history.points) == 3
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_updates_have_the_type_of_gradients(dtype):
+    tx = li_malik.li_malik_2016(_policy())
+    params = jnp.ones(3, dtype)
+
+    updates, state = tx.update(params, tx.init(params), params, value=jnp.asarray(1.0, dtype))
+
+    assert updates.dtype == dtype
+    assert state.history.gradients.dtype == jnp.float32
+
+
+def test_missing_loss_is_refused():
+    tx = li_malik.li_malik_2016(_policy())
+    state = tx.init(jnp.ones(3))
+
+    with pytest.raises(ValueError, match=r"value=loss"):
+        tx.update(jnp.ones(3), state, jnp.ones(3))
+
+
+def test_other_dimensions_are_refused():
+    tx = li_malik.li_malik_2016(_policy())
+
+    with pytest.raises(ValueError, match=r"functions of 3 parameters, and these are 4"):
+        tx.init({"w": jnp.ones((2, 2))})
+    with pytest.raises(ValueError, match=r"functions of 3 parameters, and these are 2"):
+        tx.update(jnp.ones(2), tx.init(jnp.ones(3)), value=1.0)
+
+
+def test_state_can_be_mapped_over():
+    tx = li_malik.li_malik_2016(_policy())
+    state = tx.init(jnp.ones(3))
+
+    mapped = optax.tree.map_params(tx, lambda leaf: leaf, state)
+
+    assert jax.tree.structure(mapped) == jax.tree.structure(state)
+
+
+@pytest.mark.parametrize("current_gradient", [True, False])
+def test_file_gives_back_the_policy(tmp_path, current_gradient):
+    policy = _policy(current_gradient=current_gradient)
+    li_malik.save_2016(tmp_path / "mine.safetensors", policy)
+
+    loaded = li_malik.load_2016(tmp_path / "mine.safetensors")
+
+    assert (loaded.dimension, loaded.history) == (3, 2)
+    assert loaded.current_gradient == current_gradient
+    jax.tree.map(np.testing.assert_array_equal, dict(loaded.params), dict(policy.params))
+    tx = li_malik.li_malik_2016(tmp_path / "mine.safetensors")
+    assert tx.init(jnp.ones(3)).history.gradients.shape == (2, 3)
+
+
+def test_what_is_no_policy_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No policy of Li & Malik 2016 'nowhere'"):
+        li_malik.load_2016("nowhere")
+    with pytest.raises(ValueError, match="needs network/hidden"):
+        li_malik.Policy2016({"network": {}})
+    params = dict(_policy().params)
+    params["scales"] = params["scales"] | {"features": jnp.ones(5)}
+    with pytest.raises(ValueError, match="takes 8 features"):
+        li_malik.Policy2016(params)
+
+
+def test_linear_policy_meets_its_mean_action_and_its_derivative():
+    policy = _policy(dimension=2, history=4)
+    states = jax.random.normal(jax.random.key(0), (5, 3, 14))
+
+    gain, offset = guided_2016.linearise(policy.params, states, 2)
+
+    def action(state, points):
+        return policies.step_2016(policy.params, histories.features_of_state(state, points, 2))
+
+    centre = jnp.mean(states, axis=0)
+    for step in range(3):
+        points = jnp.asarray(step + 1)
+        mean = jnp.mean(jnp.stack([action(each, points) for each in states[:, step]]), axis=0)
+        np.testing.assert_allclose(gain[step] @ centre[step] + offset[step], mean, atol=1e-5)
+        nudge = jnp.zeros(14).at[3].set(1e-2)
+        change = action(centre[step] + nudge, points) - action(centre[step] - nudge, points)
+        np.testing.assert_allclose(gain[step] @ nudge, change / 2.0, atol=1e-5)
+
+
+def test_policy_learns_what_controllers_do():
+    """From gradients alone, controllers that are gradient descent can be copied exactly."""
+    family = _bowls()
+    functions = trajectories.draw_functions(family, jax.random.key(0), 4, starts=2)
+    config = dataclasses.replace(_SMALL, rates=(0.05,), decays=(0.5,), policy_updates=3000)
+    over = guided_2016._over(family, trajectories.best_momentum, config)
+    controllers, costs = jax.jit(over)(functions)
+
+    search = jax.jit(guided_2016.make_begin(family, config))(
+        controllers, costs, functions, jax.random.key(1)
+    )
+
+    def policy_cost(objective, start, config):
+        return trajectories.follow_policy(objective, start, search.params, config).cost
+
+    mine = guided_2016._over(family, policy_cost, config)(functions)
+    np.testing.assert_allclose(mine, costs, rtol=0.1)
+
+
+def test_policy_comes_to_cost_less_than_the_momentum_it_started_from():
+    """On its training functions, from a momentum that leaves something to be learned."""
+    config = dataclasses.replace(
+        _SMALL, policy_updates=1000, pull=0.001, rates=(0.1,), decays=(0.5,)
+    )
+    result = li_malik.train_2016(_bowls(), config, num_functions=8, show=False)
+
+    functions_key = jax.random.split(jax.random.key(0), 4)[0]
+    functions = trajectories.draw_functions(_bowls(), functions_key, 8, _SMALL.starts)
+    _, costs = guided_2016._over(_bowls(), trajectories.best_momentum, config)(functions)
+    momentum_cost = float(jnp.mean(costs)) / config.horizon
+    assert result.history[-1]["policy_cost"] < 0.9 * momentum_cost
+    assert result.history[-1]["controller_cost"] < result.history[0]["controller_cost"]
+    assert [entry["round"] for entry in result.history] == [0, 1, 2, 3]
+    assert result.cost == min(entry["validation_cost"] for entry in result.history)
+
+
+@pytest.mark.nightly
+def test_resumed_search_ends_with_the_same_policy(tmp_path):
+    config = dataclasses.replace(_SMALL, policy_updates=20)
+
+    def train(folder):
+        return li_malik.train_2016(_bowls(), config, num_functions=3, folder=folder, show=False)
+
+    whole = train(tmp_path / "whole")
+    # As if it had been killed after the second of four iterations.
+    checkpoints = tmp_path / "whole" / "checkpoints"
+    kept = sorted(path.name for path in checkpoints.iterdir() if path.name.isdigit())
+    for name in kept[1:]:
+        for path in sorted((checkpoints / name).rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        (checkpoints / name).rmdir()
+    resumed = train(tmp_path / "whole")
+
+    assert kept == ["3", "4"]
+    assert resumed.history == whole.history
+    jax.tree.map(
+        np.testing.assert_array_equal, dict(resumed.policy.params), dict(whole.policy.params)
+    )
+
+
+def test_folder_of_another_search_is_refused(tmp_path):
+    config = dataclasses.replace(_SMALL, iterations=0)
+    li_malik.train_2016(_bowls(), config, num_functions=3, folder=tmp_path, show=False)
+
+    with pytest.raises(ValueError, match="seed"):
+        li_malik.train_2016(_bowls(), config, num_functions=3, folder=tmp_path, seed=1, show=False)

@@ -1,0 +1,107 @@
+"""The cost benchmark: its trees, its timing, and what it claims from its rows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from benchmarks.cost import __main__ as cost
+from benchmarks.cost import models, optimizers, report, timing
+
+
+def test_trees_are_of_the_size_of_the_models_they_are_named_after():
+    sizes = {
+        name: (len(shapes), sum(int(np.prod(shape)) for shape in shapes))
+        for name, shapes in (
+            ("resnet", models.resnet50()),
+            ("gpt", models.gpt2_small()),
+            ("one", models.one_tensor(10_000_000)),
+        )
+    }
+
+    assert sizes == {
+        "resnet": (161, 25_557_032),
+        "gpt": (148, 124_439_808),
+        "one": (1, 10_000_000),
+    }
+
+
+def test_a_runner_makes_the_optimizers_steps_and_measures_its_state():
+    params = [jnp.ones((10, 10))]
+    runner = timing.Runner(
+        optax.adam(0.1), params, lambda params, grads: (jnp.ones(()), grads), [jnp.ones((10, 10))]
+    )
+
+    seconds = runner.seconds(3)
+
+    assert seconds > 0
+    assert runner.state_bytes == 2 * 400 + 4
+    np.testing.assert_allclose(runner._carry[0][0], 0.7, rtol=1e-4)
+    np.testing.assert_array_equal(params[0], 1.0)  # Its own copy was donated.
+
+
+def test_a_coordinatewise_lstm_keeps_eighty_numbers_a_parameter():
+    tx, params = optimizers.coordinatewise_lstm(), {"w": jnp.ones((3, 5)), "b": jnp.ones(2)}
+    state = tx.init(params)
+
+    updates, state = jax.jit(tx.update)(params, state)
+
+    assert jax.tree.map(jnp.shape, updates) == {"w": (3, 5), "b": (2,)}
+    assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 80 * 17
+
+
+def _row(optimizer, milliseconds, parameters=10_000_000, model=cost.ONE_TENSOR, **more):
+    return {
+        "kind": "step",
+        "model": model,
+        "parameters": parameters,
+        "leaves": 1,
+        "dtype": "float32",
+        "optimizer": optimizer,
+        "milliseconds": milliseconds,
+        "nanoseconds_a_parameter": 1e6 * milliseconds / parameters,
+        "times_adam": milliseconds / 10.0,
+        "times_adam_interval": [1.0, 2.0],
+        "state_bytes_a_parameter": 10.0,
+        "temporary_bytes_a_parameter": 0.0,
+        "accessed_bytes_a_parameter": 40.0,
+        "times_memory_limit": 1.0,
+        "compile_seconds": 8.0,
+    } | more
+
+
+def test_claims_are_made_of_what_was_measured():
+    rows = [
+        _row(optimizers.FROZEN, 14.0),
+        _row(optimizers.ADAPTIVE, 19.0),
+        _row(optimizers.ONLINE, 17.0),
+        _row(optimizers.FROZEN, 1.4, 1_000_000),
+        _row(optimizers.FROZEN, 140.0 * 1.331, 100_000_000),
+    ]
+
+    claims = {claim.name: claim for claim in cost.make_claims(rows)}
+
+    assert claims["cost.times_adam.frozen"].holds
+    assert not claims["cost.times_adam.adaptive"].holds
+    assert claims["cost.times_adam.online"].value == pytest.approx(1.7)
+    # Costs of 1.4, 1.4 and 1.331 x 1.4, whose geometric mean is 1.1 x 1.4.
+    assert claims["cost.flat"].value == pytest.approx(1.21)
+    assert not claims["cost.flat"].holds
+    assert "cost.leaves" not in claims
+
+
+def test_the_page_tells_how_the_cost_scales():
+    rows = [
+        {"kind": "triad", "gigabytes_a_second": 20.0},
+        _row(optimizers.ADAM, 10.0),
+        _row(optimizers.FROZEN, 14.0),
+    ]
+
+    page = report.page(rows)
+
+    assert "| 14 | 1.4 | 1.00–2.00 |" in page
+    # 8 + 16 + 2 + 8 bytes, and 34 in 16 steps.
+    assert "**36.1**" in page
+    assert "36.1 / 28 =\n1.29" in page
+    assert "Adam 1.00 ns and AlphaOpt, frozen 1.40 ns" in page

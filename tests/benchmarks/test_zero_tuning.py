@@ -1,0 +1,347 @@
+"""The bookkeeping of the benchmark "zero tuning", on hand-made losses."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from alphaopt_jax.tasks.suite import catalog
+from alphaopt_jax.tasks.task import Family, Task
+from benchmarks.common import schedules
+from benchmarks.zero_tuning import __main__ as zero_tuning
+from benchmarks.zero_tuning import optimizers as contenders
+from benchmarks.zero_tuning import plots, runs, statistics
+from benchmarks.zero_tuning import report as tables
+
+pytestmark = pytest.mark.slow
+
+_TASKS = ("diabetes", "raw_wine")
+
+
+def _logs(*losses):
+    """Logarithms for one task and two horizons with two seeds each."""
+    return np.log(np.array(losses, float)).reshape(1, 2, 2)
+
+
+def test_bounded_logarithms():
+    assert statistics.log_loss(0.5, 2.0) == pytest.approx(math.log(0.5))
+    assert statistics.log_loss(-1.0, 2.0) == pytest.approx(math.log(2e-9))
+    for bad in (None, math.nan, math.inf, 1e9):
+        assert statistics.log_loss(bad, 2.0) == pytest.approx(math.log(2e3))
+
+
+def test_divergence_is_a_loss_above_the_initial_one_or_none():
+    found = [statistics.diverged(loss, 1.0) for loss in (0.5, 1.0, 1.1, None, math.nan)]
+
+    assert found == [False, False, True, True, True]
+
+
+def test_wins_and_ratio_by_hand():
+    ours, theirs = _logs(1.0, 4.0, 3.0, 3.0), _logs(3.0, 3.0, 1.0, 4.0)
+
+    # Geometric means over seeds: 2 against 3, and 3 against 2.
+    assert statistics.win_fraction(ours, theirs) == 0.5
+    assert statistics.loss_ratio(ours, theirs) == pytest.approx(1.0)
+    assert statistics.loss_ratio(ours, _logs(1.0, 1.0, 1.0, 1.0)) == pytest.approx(6**0.5)
+
+
+def test_intervals_hold_the_estimate_and_vanish_without_noise():
+    generator = np.random.default_rng(0)
+    ours, theirs = generator.normal(size=(2, 8, 2, 5))
+    low, high = statistics.ratio_interval(ours, theirs)
+
+    assert low < statistics.loss_ratio(ours, theirs) < high
+    assert statistics.ratio_interval(ours, ours - 1.0) == pytest.approx((math.e, math.e))
+    assert statistics.win_interval(ours - 9.0, ours) == (1.0, 1.0)
+
+
+def test_envelope_and_steps_to_reach():
+    # One seed, two rates: a fast one that diverges, and a slow one.
+    smoothed = np.array([[[4.0, 2.0, np.nan, np.nan], [4.0, 3.0, 2.5, 1.0]]])
+    steps = np.array([1, 2, 3, 4])
+
+    values = statistics.envelope(smoothed)
+
+    np.testing.assert_array_equal(values, [4.0, 2.0, 2.0, 1.0])
+    assert statistics.steps_to_reach(2.2, [(steps, values)]) == (2, True)
+    assert statistics.steps_to_reach(0.5, [(steps, values)]) == (4, False)
+    longer = (np.array([1, 100]), np.array([4.0, 0.1]))
+    assert statistics.steps_to_reach(0.5, [(steps, values), longer]) == (100, True)
+    assert statistics.steps_to_reach(math.inf, [(steps, values)]) == (1, True)
+
+
+def test_performance_profile():
+    logs = {"a": _logs(1.0, 1.0, 2.0, 2.0), "b": _logs(4.0, 4.0, 1.0, 1.0)}
+
+    shares = statistics.performance_profile(logs, np.array([1.0, 2.0, 4.0]))
+
+    np.testing.assert_allclose(shares["a"], [0.5, 1.0, 1.0])
+    np.testing.assert_allclose(shares["b"], [0.5, 0.5, 1.0])
+
+
+def test_marks_end_at_the_horizon():
+    assert statistics.marks(2000, 40)[[0, -1]].tolist() == [1, 2000]
+    assert (np.diff(statistics.marks(50, 40)) > 0).all()
+
+
+def test_warmup_and_cosine():
+    schedule = schedules.warmup_cosine(0.1, 100)
+    rates = np.array([schedule(count) for count in range(101)])
+
+    np.testing.assert_allclose(rates[[0, 4, 5]], [0.02, 0.1, 0.1], rtol=1e-5)
+    assert rates.argmax() in (4, 5)
+    assert abs(rates[100]) < 1e-8
+    assert (np.diff(rates[5:]) < 0).all()
+
+
+def test_the_grid_is_the_protocols():
+    assert len(contenders.GRID) == 15
+    assert contenders.GRID[:3] == (1e-7, 3e-7, 1e-6)
+    assert contenders.GRID[-2:] == (0.3, 1.0)
+
+
+class _Bowls:
+    """A tiny stand-in for a task of the suite, and a count of its trainings."""
+
+    def __init__(self, monkeypatch):
+        def loss(params, batch=None):
+            return jnp.sum(jnp.square(params - 1.0))
+
+        def init(key):
+            return jax.random.normal(key, (3,))
+
+        def task(instance):
+            return Task("diabetes", init, lambda key: None, loss, loss)
+
+        family = Family("diabetes", lambda key: (), task)
+        self.task = catalog.SuiteTask(family, "Bowl", cheap=True)
+        self.trained = []
+        whole = runs.evaluation.train_rates
+
+        def counting(family, make, rates, num_steps, seeds, **more):
+            self.trained.append((tuple(rates), num_steps, tuple(seeds)))
+            return whole(family, make, rates, num_steps, seeds, **more)
+
+        monkeypatch.setattr(runs.evaluation, "train_rates", counting)
+
+
+_SETTINGS = runs.Settings(grid=(1e-3, 0.1), seeds=(0, 1), selection_seeds=(9,), horizons=(5, 20))
+
+
+def test_finished_runs_are_not_run_again(monkeypatch, tmp_path):
+    bowls = _Bowls(monkeypatch)
+    path = tmp_path / "runs.jsonl"
+    free = contenders.Method("free", "tuning-free", lambda rate, num_steps: optax.sgd(0.1))
+    units = runs.plan([bowls.task], [contenders.ADAM, free], _SETTINGS)
+
+    for unit in units:
+        runs.run(unit, ["diabetes"], runs.Store(path), _SETTINGS)
+    first = list(bowls.trained)
+    made = [runs.run(unit, ["diabetes"], runs.Store(path), _SETTINGS) for unit in units]
+
+    assert first == [((1e-3, 0.1), 20, (9,)), ((1e-3, 0.1), 20, (0, 1)), ((1.0,), 20, (0, 1))]
+    assert bowls.trained == first
+    assert made == [0, 0, 0]
+    more = runs.Settings(**(_SETTINGS.__dict__ | {"seeds": (0, 1, 2)}))
+    runs.run(units[-1], ["diabetes"], runs.Store(path), more)
+    assert bowls.trained[-1] == ((1.0,), 20, (2,))
+
+
+def test_rates_are_chosen_on_the_selection_seeds(monkeypatch, tmp_path):
+    bowls = _Bowls(monkeypatch)
+    store = runs.Store(tmp_path / "runs.jsonl")
+    select, report = runs.plan([bowls.task], [contenders.SGD], _SETTINGS)
+
+    assert runs.chosen_rate(store, "SGD momentum", "diabetes", 20, _SETTINGS) is None
+    runs.run(select, ["diabetes"], store, _SETTINGS)
+    runs.run(report, ["diabetes"], store, _SETTINGS)
+
+    assert runs.chosen_rate(store, "SGD momentum", "diabetes", 20, _SETTINGS) == 0.1
+    assert runs.single_rate(store, "SGD momentum", ["diabetes"], _SETTINGS) == 0.1
+    assert runs.single_rate(store, "SGD momentum", ["diabetes", "other"], _SETTINGS) is None
+    assert bowls.trained[-1] == ((0.1,), 20, (0, 1))
+    table = tables.collect(store, ["diabetes"], [contenders.SGD], _SETTINGS)
+    assert table.results["SGD momentum, tuned", "diabetes", 20].rate == 0.1
+
+
+def test_a_schedule_is_run_for_every_horizon_and_the_plan_chooses_before_it_reports():
+    cheap, other = catalog.SUITE["diabetes"], catalog.SUITE["char_gru"]
+    methods = (contenders.COSINE, *contenders.TUNING_FREE[:1])
+
+    units = runs.plan([cheap, other], methods, runs.Settings(full=True))
+
+    short = [(unit.method.name, unit.task.name, unit.purpose) for unit in units[:6]]
+    assert short == [
+        ("cosine Adam", "diabetes", "select"),
+        ("cosine Adam", "char_gru", "select"),
+        ("cosine Adam", "diabetes", "report"),
+        ("cosine Adam", "char_gru", "report"),
+        ("Prodigy", "diabetes", "report"),
+        ("Prodigy", "char_gru", "report"),
+    ]
+    assert [(unit.task.name, unit.horizons) for unit in units[6:]] == [("diabetes", (20_000,))] * 3
+
+
+def _store(tmp_path, losses, horizons=(5, 20)):
+    """A store in which each method has one loss everywhere, or one for each horizon."""
+    store = runs.Store(tmp_path / "made.jsonl")
+    made = {}
+    for (name, rate, agent), values in losses.items():
+        for task in _TASKS:
+            for horizon, loss in zip(horizons, values, strict=True):
+                for seed in (0, 1, 9):
+                    run = {"train": loss, "eval": loss, "initial": 2.0, "smoothed": loss, "ms": 1.0}
+                    run["curve"] = [2.0] * len(statistics.marks(horizon, runs.CURVE_POINTS))
+                    made[runs.Key(task, name, rate, horizon, seed, agent)] = run
+    for task in _TASKS:
+        curve = np.geomspace(2.0, 0.1, len(statistics.marks(20, runs.ENVELOPE_POINTS)))
+        made[runs.Key(task, runs.ENVELOPE, None, 20, None)] = {"curve": curve}
+    store.add(made)
+    return runs.Store(tmp_path / "made.jsonl")
+
+
+def _alphaopt(name="AlphaOpt", agent="abc"):
+    return contenders.Method(name, "candidate", lambda rate, steps: optax.sgd(0.1), agent=agent)
+
+
+def test_table_of_hand_made_runs(tmp_path):
+    store = _store(
+        tmp_path,
+        {
+            ("Adam", 1e-3, None): (1.0, 0.9),
+            ("Adam", 0.1, None): (0.4, math.nan),
+            ("Prodigy", None, None): (0.5, 0.5),
+            ("DoG", None, None): (0.6, 0.2),
+            ("AlphaOpt", None, "abc"): (0.2, 0.3),
+            ("AlphaOpt", None, "another"): (9.0, 9.0),
+        },
+    )
+    methods = [_alphaopt(), contenders.ADAM, *contenders.TUNING_FREE]
+
+    table = tables.collect(store, _TASKS, methods, _SETTINGS)
+    rows = {row["optimizer"]: row for row in tables.method_rows(table)}
+
+    assert table.results["Adam, tuned", "diabetes", 5].rate == 0.1
+    assert table.results["Adam, tuned", "diabetes", 20].rate == 1e-3
+    assert table.best_free("diabetes", 5) == "Prodigy"
+    assert table.best_free("diabetes", 20) == "DoG"
+    ours = rows["AlphaOpt"]
+    assert ours["ratio"] == pytest.approx(math.sqrt(0.2 / 0.4 * 0.3 / 0.9))
+    assert ours["wins: Adam, tuned"] == 1.0
+    assert ours[f"wins: {tables.BEST_FREE}"] == 0.5
+    assert ours["rank"] == 1
+    assert rows["Adam, tuned"]["rank"] is None
+    assert ours["diverged"] == 0
+    # Adam reaches 0.2 and 0.3 after s and t of its 20 steps; the run had 5 and 20.
+    steps, values = table.envelopes["diabetes"][0]
+    reached = [steps[np.argmax(values <= loss)] for loss in (0.2, 0.3)]
+    expected = math.sqrt(reached[0] / 5 * reached[1] / 20)
+    assert ours["speed_up"] == pytest.approx(expected)
+    pair_rows = tables.pair_rows(table)
+    edges = {row["steps"]: row["rate_at_edge"] for row in pair_rows if "tuned" in row["optimizer"]}
+    assert edges == {5: True, 20: True}
+
+
+def test_page_and_pictures_are_made_of_whatever_there_is(tmp_path):
+    losses = {("Adam", 1e-3, None): (1.0, 0.9), ("Adam", 0.1, None): (0.4, math.nan)}
+    table = tables.collect(_store(tmp_path, losses), _TASKS, [contenders.ADAM], _SETTINGS)
+    rows = tables.method_rows(table)
+
+    page = zero_tuning.markdown(table, rows, "python -m benchmarks.zero_tuning")
+    plots.write(table, tmp_path / "pictures")
+
+    assert "| diabetes | 5 | 0.4 (0.1) | 1 |" in page
+    assert not tables.is_complete(table)
+    assert {each.name for each in (tmp_path / "pictures").iterdir()} == {
+        "curves.png",
+        "profile.png",
+        "ratios.png",
+    }
+
+
+def _full_table(ours, given_no_steps=0.5, learning=0.5, longer=0.5, large=0.5):
+    """A complete table in which each entry has one loss everywhere."""
+
+    def result(loss):
+        return tables.Result([loss] * 2, [loss] * 2, [2.0] * 2, [loss] * 2, None, None, 1.0)
+
+    losses = {
+        tables.ALPHAOPT: ours,
+        tables.NOT_GIVEN: given_no_steps,
+        tables.LEARNING: learning,
+        tables.ADAM_TUNED: 0.6,
+        tables.COSINE_TUNED: 0.55,
+        "SGD momentum, tuned": 0.7,
+        tables.ADAM_DEFAULT: 1.0,
+        **{each.name: 0.65 for each in contenders.TUNING_FREE},
+    }
+    results = {
+        (entry, task, horizon): result(loss)
+        for entry, loss in losses.items()
+        for task in catalog.SUITE
+        for horizon in runs.HORIZONS
+    }
+    for task, each in catalog.SUITE.items():
+        if each.cheap:
+            results[tables.ALPHAOPT, task, runs.SHORTER] = result(0.5)
+            results[tables.ALPHAOPT, task, runs.LONG] = result(longer)
+    for task in catalog.LARGE:
+        results[tables.ALPHAOPT, task, runs.LARGE_HORIZON] = result(large)
+        results[tables.ADAM_DEFAULT, task, runs.LARGE_HORIZON] = result(1.0)
+    return tables.Table(results, {}, runs.Settings(seeds=(0, 1), full=True), tuple(catalog.SUITE))
+
+
+def test_claims_hold_for_a_good_agent_and_fail_for_a_bad_one():
+    good = _full_table(0.5)
+    bad = _full_table(3.0, given_no_steps=3.0, learning=4.0, longer=3.5, large=2.0)
+
+    kept = tables.make_claims(good, tables.method_rows(good))
+    broken = tables.make_claims(bad, tables.method_rows(bad))
+
+    assert tables.is_complete(good)
+    assert len(kept) == len({claim.name for claim in kept}) == 12
+    assert [claim.name for claim in kept if not claim.holds] == []
+    assert [claim.name for claim in broken if claim.holds] == []
+
+
+def test_without_runs_that_learn_nothing_is_claimed_of_them():
+    table = _full_table(0.5)
+    table = dataclasses.replace(
+        table,
+        results={key: each for key, each in table.results.items() if key[0] != tables.LEARNING},
+    )
+
+    names = [claim.name for claim in tables.make_claims(table, tables.method_rows(table))]
+
+    assert len(names) == 10
+    assert not any("learning" in name for name in names)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(SystemExit, match=r"no task 'mnist'.*mnist_cnn"):
+        zero_tuning.main(zero_tuning.Arguments(tasks=("mnist",)))
+    with pytest.raises(SystemExit, match=r"no method 'adam'.*Adam"):
+        zero_tuning.main(zero_tuning.Arguments(methods=("adam",)))
+
+
+def test_a_store_forgets_versions_before_the_last_two_and_the_curves_of_all_but_the_last(tmp_path):
+    def key(method, agent, seed=0):
+        return runs.Key("diabetes", method, None, 200, seed, agent)
+
+    store = runs.Store(tmp_path / "runs.jsonl")
+    for agent in ("first", "second", "third"):
+        for seed in (0, 1):
+            store.add({key("AlphaOpt", agent, seed): {"train": 1.0, "curve": [2.0, 1.0]}})
+    store.add({key("Adam", None): {"train": 3.0, "curve": [4.0, 3.0]}})
+
+    store.compact()
+
+    for each in (store, runs.Store(tmp_path / "runs.jsonl")):
+        assert each.versions("AlphaOpt") == ["second", "third"]
+        assert each[key("AlphaOpt", "second")] == {"train": 1.0}
+        assert each[key("AlphaOpt", "third", 1)] == {"train": 1.0, "curve": [2.0, 1.0]}
+        assert each[key("Adam", None)] == {"train": 3.0, "curve": [4.0, 3.0]}

@@ -1,0 +1,154 @@
+"""The documentation's code runs, its links lead somewhere, and no public name is missing in it."""
+
+import functools
+from pathlib import Path
+import re
+import shutil
+import subprocess
+import sys
+
+import alphaopt_constants
+import alphaopt_reference
+import alphaopt_results
+import pytest
+
+_DOCS = Path(__file__).parents[2] / "docs"
+_PAGES = sorted(
+    path
+    for folder in (".", "how-to", "explanation")
+    for path in (_DOCS / folder).glob("*.md")
+    if path.is_file()
+)
+_RUN = [path for path in _PAGES if path.name == "tutorial.md" or path.parent.name == "how-to"]
+# They compile for longer than five seconds.
+_SLOW = ("checkpoints.md", "optax.md", "own-agent.md", "tutorial.md")
+_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+_TOCTREE = re.compile(r"^```\{toctree\}\n(?::[^\n]*\n)*(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def _parameters():
+    for path in _RUN:
+        marks = [pytest.mark.slow] if path.name in _SLOW else []
+        yield pytest.param(path, id=str(path.relative_to(_DOCS)), marks=marks)
+
+
+@pytest.mark.parametrize("path", list(_parameters()))
+# What other libraries deprecate among themselves is not ours to mend.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_code_of_a_page_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = path.read_text()
+    blocks = list(_BLOCK.finditer(text))
+    assert blocks
+    names = {"__name__": path.stem}
+    for block in blocks:
+        padding = "\n" * text.count("\n", 0, block.start(1))  # Failures name the page's lines.
+        exec(compile(padding + block[1], path, "exec"), names)
+
+
+@functools.cache
+def _made():
+    """Pages that only a build makes."""
+    return {
+        *(_DOCS / "results" / name for name in alphaopt_results.results_pages()),
+        *(_DOCS / "reference" / name for name in alphaopt_reference.pages()),
+        _DOCS / "gallery" / "index.md",
+    }
+
+
+@pytest.mark.parametrize("path", _PAGES, ids=lambda path: str(path.relative_to(_DOCS)))
+def test_relative_links_lead_somewhere(path):
+    text = path.read_text()
+    targets = _LINK.findall(text)
+    targets += [
+        f"{entry}.md" for block in _TOCTREE.findall(text) for entry in block.split() if entry
+    ]
+    for target in targets:
+        place = (path.parent / target).resolve()
+        assert place.exists() or place in _made(), f"{path.name} links to {target}"
+
+
+def test_every_page_is_in_the_table_of_contents():
+    entries = " ".join(_TOCTREE.findall((_DOCS / "index.md").read_text())).split()
+    pages = {str(path.relative_to(_DOCS).with_suffix("")) for path in _PAGES} - {"index"}
+    assert pages <= set(entries)
+
+
+def test_constants_that_pages_name_exist():
+    known = alphaopt_constants.substitutions()
+    used = {name for path in _PAGES for name in re.findall(r"\{\{ (\w+) \}\}", path.read_text())}
+    assert used == set(known)
+
+
+@functools.cache
+def _documented():
+    directive = re.compile(r"\.\. (?:auto|py:)\w+:: ([\w.]+)(?:\n   :module: ([\w.]+))?")
+    found = set()
+    for text in alphaopt_reference.pages().values():
+        for name, module in directive.findall(text):
+            found.add(f"{module}.{name}" if module else name)
+    # Sphinx knows a class by the module that defines it too.
+    for name in alphaopt_reference.alphaopt_jax.__all__:
+        thing = getattr(alphaopt_reference.alphaopt_jax, name)
+        found.add(f"{thing.__module__}.{thing.__qualname__}")
+    return found
+
+
+def test_every_public_name_is_in_the_reference():
+    assert alphaopt_reference.missing_names(_documented()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["alphaopt_jax.observation.CONTRACT_VERSION", "alphaopt_jax.credit.divided"]
+)
+def test_a_name_that_is_not_in_the_reference_is_noticed(name):
+    assert alphaopt_reference.missing_names(_documented() - {name}) == [name]
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    root = _DOCS.parent
+    # The build writes pages beside those that it reads.
+    generated = shutil.ignore_patterns("_build", "gallery", "reference", "results")
+    shutil.copytree(_DOCS, tmp_path / "docs", ignore=generated)
+    for path in root.iterdir():
+        if path != _DOCS and not path.name.startswith("."):
+            (tmp_path / path.name).symlink_to(path)
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "docs", "site"]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr.strip()
+    for page in ("index", "tutorial", "results/index", "gallery/index", "how-to/checkpoints"):
+        assert (tmp_path / "site" / f"{page}.html").is_file()
+
+
+def test_docstrings_in_markdown_become_restructured_text():
+    convert = alphaopt_reference._to_restructured_text
+    assert convert("within ±`bound`, of `Task`s, |x| or `|y|`") == (
+        r"within ±\ ``bound``, of ``Task``\ s, \|x\| or ``|y|``"
+    )
+
+
+def test_a_results_page_is_included_where_it_is_there(tmp_path):
+    page = "before\n<!-- include-if-present: some.md -->\nafter"
+
+    without = alphaopt_results.include_if_present(page, tmp_path)
+    (tmp_path / "some.md").write_text("# Some\n\n![It](some.png), [more](https://x.y)\n")
+    with_it = alphaopt_results.include_if_present(page, tmp_path)
+
+    assert "not in the repository yet" in without
+    assert with_it == (
+        "before\n### Some\n\n![It](../results/some.png), [more](https://x.y)\n\nafter"
+    )
+
+
+def test_results_are_shown_as_they_are_stored():
+    pages = alphaopt_results.results_pages()
+    folder = alphaopt_results.results_file.RESULTS
+    for name in pages:
+        assert name == "index.md" or pages[name] == (folder / name).read_text()
+    for claim in alphaopt_results.results_file.read_claims():
+        assert claim["text"] in pages["index.md"]

@@ -1,0 +1,66 @@
+"""The notebooks run from top to bottom, at reduced length, and match their scripts."""
+
+import os
+import pathlib
+import re
+
+import jupytext
+import nbclient
+import nbformat
+import pytest
+
+_FOLDER = pathlib.Path(__file__).parents[2] / "notebooks"
+_NOTEBOOKS = sorted(_FOLDER.glob("*.ipynb"))
+
+
+def test_there_are_notebooks():
+    assert len(_NOTEBOOKS) == 5
+
+
+@pytest.mark.parametrize("path", _NOTEBOOKS, ids=lambda path: path.stem)
+# The kernel is another process with its own settings; what the client's libraries deprecate among
+# themselves is not ours to mend.
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALPHAOPT_NOTEBOOK_QUICK", "1")
+    search_path = [str(_FOLDER.parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, search_path)))
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources=resources
+    ).execute()
+    pictures = [
+        output
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+    assert pictures
+
+
+@pytest.mark.parametrize("path", _NOTEBOOKS, ids=lambda path: path.stem)
+def test_is_the_same_as_its_script(path):
+    script = jupytext.read(path.with_suffix(".py"))
+    sources = [cell.source for cell in nbformat.read(path, as_version=4).cells]
+    assert sources == [cell.source for cell in script.cells]
+
+
+@pytest.mark.parametrize("path", _NOTEBOOKS, ids=lambda path: path.stem)
+def test_is_stored_with_its_output_which_names_no_folder_of_a_machine(path):
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    outputs = [output for cell in cells for output in cell.outputs]
+    texts = [output.get("text", "") for output in outputs]
+    texts += [
+        content
+        for output in outputs
+        for kind, content in output.get("data", {}).items()
+        if kind.startswith("text/")
+    ]
+
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert not any(output.output_type == "error" for output in outputs)
+    for text in texts:
+        assert not re.search(r"""(?:^|[\s"'(>])(?:/[\w.-]+){2,}""", text), text

@@ -1,0 +1,299 @@
+"""The environment of meta-training is the optimizer; its rewards are the decrease of the loss."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import alphaopt_jax as alphaopt
+from alphaopt_jax._agent import network, observation
+from alphaopt_jax.baselines.maml import scale_by_factors
+from alphaopt_jax.meta import _environment as environment
+from alphaopt_jax.meta import _exploration as exploration
+from alphaopt_jax.meta import _population as population
+from alphaopt_jax.meta import ppo
+from tests.meta.small_tasks import CONFIG, bowls
+
+pytestmark = pytest.mark.slow
+
+_FAMILY = bowls()
+
+
+def _agent(seed: int = 0, scale: float = 0.3):
+    """An agent with nothing at zero, so that all of its inputs matter."""
+    fresh = network.init_params(jax.random.key(seed), ppo.make_network(CONFIG))
+    leaves, structure = jax.tree.flatten(fresh)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    return structure.unflatten(
+        [scale * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    )
+
+
+def _start(num_steps: float, seed: int = 0):
+    instance = _FAMILY.sample(jax.random.key(seed))
+    return environment.reset(_FAMILY, instance, jax.random.key(seed + 1), jnp.float32(num_steps))
+
+
+def _run(
+    member,
+    agent,
+    length,
+    config=CONFIG,
+    noise_scale=0.0,
+    observed=0,
+    explores=True,
+    family=_FAMILY,
+):
+    model = environment.layout(family, config)
+    num_explorers = sum(model.explorers) if explores else 0
+    leaf_key, explorer_key = jax.random.split(jax.random.key(9))
+    noise = environment.Noise(
+        noise_scale * jax.random.normal(leaf_key, (len(model.sizes),)),
+        noise_scale * jax.random.normal(explorer_key, (num_explorers,)),
+    )
+    return environment.run_interval(
+        family,
+        ppo.make_network(config),
+        agent,
+        member,
+        jnp.arange(num_explorers) if explores else None,
+        noise,
+        jnp.int32(length),
+        jnp.int32(observed),
+        member.step.astype(jnp.int32),
+        jnp.float32(20.0),
+        config,
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "direction", "with_factors"),
+    [(0, None, False), (20, None, False), (20, "gradient", False), (20, "gradient", True)],
+    ids=["unknown horizon", "known horizon", "along gradients", "with factors of rates"],
+)
+def test_a_silent_step_is_the_optimizers_own(num_steps, direction, with_factors):
+    agent = _agent(scale=0.15)
+    start = _start(num_steps)
+
+    # Along gradients as they are, the way from here would be too wild for the guard.
+    step = CONFIG.optimizer.relative_step * (1.0 if direction is None else 0.01)
+    looking = dataclasses.replace(
+        CONFIG.optimizer, decision_interval=4, direction=direction, relative_step=step
+    )
+    config = dataclasses.replace(CONFIG, optimizer=looking)
+    task, family = _FAMILY.task(start.instance), _FAMILY
+    factors = jax.tree.map(
+        lambda leaf: 0.5 + jnp.arange(leaf.size, dtype=jnp.float32).reshape(leaf.shape) / leaf.size,
+        environment.unflatten(task, start.params),
+    )
+    if with_factors:
+        family = dataclasses.replace(
+            _FAMILY,
+            task=lambda instance: dataclasses.replace(_FAMILY.task(instance), rate_factors=factors),
+        )
+    end, _ = jax.jit(lambda member: _run(member, agent, 12, config, explores=False, family=family))(
+        start
+    )
+
+    optimizer = alphaopt.alphaopt(
+        agent=alphaopt.Agent(
+            agent,
+            max_log_rate=CONFIG.max_log_rate,
+            anytime_steps=CONFIG.anytime_steps,
+            direction=direction,
+        ),
+        num_steps=num_steps or None,
+        config=looking,
+    )
+    if with_factors:
+        optimizer = optax.chain(optimizer, scale_by_factors(factors))
+    params = environment.unflatten(task, start.params)
+    state = optimizer.init(params)
+    # The environment draws the batch of the first step at the reset, and each other at the step
+    # before it, from the key that the member keeps.
+    _, batch_key, _ = jax.random.split(jax.random.key(1), 3)
+    key = jax.random.wrap_key_data(start.key_data)
+    for _ in range(12):
+        value, grads = jax.value_and_grad(task.loss)(params, task.batch(batch_key))
+        updates, state = optimizer.update(grads, state, params, value=value)
+        params = optax.apply_updates(params, updates)
+        key, batch_key = jax.random.split(key)
+
+    # What is compared is the way that was gone: the optimizer keeps its actions in half precision.
+    # A rate is off by at most 2⁻¹¹ of itself, and some parameters went to and fro.
+    ways = end.params - start.params, jax.flatten_util.ravel_pytree(params)[0] - start.params
+    np.testing.assert_allclose(*ways, rtol=2e-4, atol=5e-5)
+    np.testing.assert_allclose(end.step, 12.0)
+
+
+def test_rewards_of_the_leaves_add_up_to_the_decrease_of_the_log_loss():
+    config = dataclasses.replace(CONFIG, team_share=0.0)
+    start = _start(20)
+
+    end, outcome = _run(start, _agent(), 5, config, noise_scale=0.3)
+
+    floor = config.loss_floor * start.first_loss
+    decrease = jnp.log(start.measure.loss + floor) - jnp.log(end.measure.loss + floor)
+    np.testing.assert_allclose(outcome.leaf_rewards.sum(), decrease, rtol=1e-4)
+
+
+@pytest.mark.parametrize("judged", ["step", "interval"])
+def test_the_shared_reward_is_the_same_for_everyone(judged):
+    config = dataclasses.replace(CONFIG, credit="shared", judged=judged)
+    start = _start(20)
+
+    end, outcome = _run(start, _agent(), 5, config, noise_scale=0.3)
+
+    floor = config.loss_floor * start.first_loss
+    decrease = jnp.log(start.measure.loss + floor) - jnp.log(end.measure.loss + floor)
+    np.testing.assert_allclose(outcome.leaf_rewards, decrease, rtol=1e-4)
+    np.testing.assert_allclose(outcome.explorer_rewards, decrease, rtol=1e-4)
+
+
+def test_the_rewards_of_an_interval_are_those_of_its_only_step():
+    start = _start(20)
+    config = dataclasses.replace(CONFIG, judged="interval")
+
+    end, outcome = _run(start, _agent(), 1, config, noise_scale=0.3)
+
+    expected_end, expected = _run(start, _agent(), 1, noise_scale=0.3)
+    np.testing.assert_allclose(outcome.leaf_rewards, expected.leaf_rewards, rtol=1e-4)
+    np.testing.assert_allclose(outcome.explorer_rewards, expected.explorer_rewards, rtol=1e-4)
+    assert end.judged_loss == expected_end.judged_loss
+    assert np.any(np.abs(outcome.leaf_rewards) > 0.01)
+
+
+def test_rewards_of_longer_intervals_add_up_to_the_decrease():
+    start = _start(20)
+    config = dataclasses.replace(CONFIG, judged="interval", team_share=0.0)
+
+    end, outcome = _run(start, _agent(), 6, config, noise_scale=0.3)
+
+    floor = config.loss_floor * start.first_loss
+    decrease = jnp.log(start.measure.loss + floor) - jnp.log(end.measure.loss + floor)
+    np.testing.assert_allclose(jnp.sum(outcome.leaf_rewards), decrease, rtol=1e-3)
+
+
+def test_rewards_may_come_from_another_loss_than_what_is_trained_on():
+    """Half of the square of what is trained on: its logarithm falls by twice as much."""
+    start, agent = _start(20), _agent()
+
+    def task(instance):
+        own = bowls("quiet", noise=0.0).task(instance)
+        return dataclasses.replace(
+            own, reward_loss=lambda params, key: 0.5 * own.loss(params, own.batch(key)) ** 2
+        )
+
+    family = dataclasses.replace(_FAMILY, task=task)
+    config = dataclasses.replace(CONFIG, team_share=0.0, loss_floor=0.0)
+    begun = environment.reset(family, start.instance, jax.random.key(1), jnp.float32(20.0))
+    np.testing.assert_array_equal(begun.params, start.params)
+    np.testing.assert_allclose(begun.judged_loss, 0.5 * begun.measure.loss**2, rtol=1e-6)
+
+    end, outcome = _run(begun, agent, 5, config, family=family)
+
+    decrease = 2.0 * (jnp.log(begun.measure.loss) - jnp.log(end.measure.loss))
+    np.testing.assert_allclose(outcome.leaf_rewards.sum(), decrease, rtol=1e-4)
+    np.testing.assert_allclose(end.judged_loss, 0.5 * end.measure.loss**2, rtol=1e-6)
+
+
+def test_a_step_that_breaks_the_task_is_not_made_and_costs():
+    start = _start(20)
+    broken = start._replace(
+        measure=start.measure._replace(grads=start.measure.grads.at[0].set(jnp.nan))
+    )
+
+    end, outcome = _run(broken, _agent(), 1)
+
+    np.testing.assert_array_equal(end.params, start.params)
+    assert float(end.step) == 1.0
+    assert float(outcome.leaf_rewards.sum()) < -5.0
+
+
+def test_a_loss_that_rounding_put_below_zero_does_no_harm():
+    start = _start(20)
+    below = start._replace(measure=start.measure._replace(loss=-1e-5 * start.first_loss))
+
+    _, outcome = _run(below, _agent(), 1)
+
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(outcome))
+
+
+def test_copies_of_a_group_are_alike_and_explore_in_opposite_pairs():
+    episodes = population.start(_FAMILY, jax.random.key(0), CONFIG)
+
+    first, second = (jax.tree.map(lambda leaf, i=i: leaf[i], episodes.members) for i in (0, 1))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    other = jax.tree.map(lambda leaf: leaf[CONFIG.copies], episodes.members)
+    assert not np.array_equal(first.params, other.params)
+    noise = exploration.draw(jax.random.key(1), 2, 8, CONFIG)
+    assert noise.explorers.shape == (CONFIG.rollout_length, 16, 8)
+    for each in noise:
+        groups = each.reshape(CONFIG.rollout_length, 4, 4, -1)
+        np.testing.assert_array_equal(groups[:, :, :2], -groups[:, :, 2:])
+
+
+def test_what_is_learned_from_is_seen_at_the_step_that_was_chosen():
+    start, log_time = _start(20), -len(observation.MEMORY_FEATURES) - 3
+
+    _, first = _run(start, _agent(), 5)
+    _, third = _run(start, _agent(), 5, observed=2)
+
+    assert observation.CONTEXT_FEATURES[-3] == "log time"
+    for outcome, step in ((first, 1.0), (third, 3.0)):
+        np.testing.assert_allclose(
+            outcome.observations[:, log_time], np.tanh(np.log(step) / 3.0 - 1.0), rtol=1e-4
+        )
+    np.testing.assert_array_equal(first.leaf_observations, third.leaf_observations)
+
+
+def test_groups_explore_at_every_interval_or_with_a_few_numbers_for_a_rollout():
+    config = dataclasses.replace(CONFIG, rollout_length=16, leaf_exploration=0.5)
+
+    noise = exploration.draw(jax.random.key(1), 3, 8, config).leaves
+    kinds = exploration.kinds(config)
+
+    independent, common, held = (noise[:, kinds == kind] for kind in range(3))
+    assert independent.shape[1:] == held.shape[1:] == (4, 3)
+    assert len(np.unique(np.abs(independent))) == 16 * 2 * 3
+    np.testing.assert_array_equal(common[..., :1] + 0.0 * common, common)
+    np.testing.assert_array_equal(held[:1] + 0.0 * held, held)
+
+
+def test_what_lasting_noise_is_made_of_is_found_again():
+    config = dataclasses.replace(CONFIG, groups=512, rollout_length=16, leaf_exploration=0.5)
+
+    noise = exploration.draw(jax.random.key(1), 3, 8, config).leaves
+    kinds = exploration.kinds(config)
+    numbers = exploration.common_part(noise[:, kinds == exploration.COMMON])
+
+    # Numbers that are independent and of the deviation asked for, and all that there is.
+    np.testing.assert_allclose(np.cov(numbers.T), 0.25 * np.eye(3), atol=0.03)
+    time = (np.arange(16) + 0.5) / 16
+    again = sum(numbers[:, k] * np.cos(np.pi * k * time)[:, None] for k in range(3))
+    np.testing.assert_allclose(noise[:, kinds == exploration.COMMON, 0], again, atol=1e-5)
+    held = noise[:, kinds == exploration.HELD]
+    np.testing.assert_allclose(exploration.held_part(held), held[3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_horizons_are_whole_numbers_of_rollouts_within_their_bounds(seed):
+    episodes = population.start(_FAMILY, jax.random.key(seed), CONFIG)
+
+    steps = int(episodes.interval) * CONFIG.rollout_length * int(episodes.rollouts_left)
+    assert steps == int(episodes.horizon)
+    assert CONFIG.min_horizon / 2 <= steps <= CONFIG.max_horizon * 1.3
+    told = np.unique(episodes.members.num_steps)
+    assert set(told) <= {0.0, float(steps)}
+
+
+def test_centered_compares_copies_of_one_task_only():
+    values = jnp.arange(32.0).reshape(2, 16)
+
+    centered = population.centered(values, CONFIG)
+
+    np.testing.assert_allclose(centered[0, :4], [-1.5, -0.5, 0.5, 1.5])
+    np.testing.assert_allclose(centered.reshape(2, 4, 4).sum(axis=2), 0.0)

@@ -1,0 +1,314 @@
+"""Meta-training on episodes, and meta-tests in which the agent is frozen."""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import alphaopt_jax as alphaopt
+from alphaopt_jax import cli
+from alphaopt_jax._optimizer import state as state_lib
+from alphaopt_jax.baselines.maml import InitializationResult, Learned, outer_gradient
+from alphaopt_jax.meta import MetaConfig
+from alphaopt_jax.meta.few_shot import recipes, training
+from alphaopt_jax.meta.few_shot.initialization import (
+    Initialization,
+    load_initialization,
+    save_initialization,
+)
+from alphaopt_jax.meta.few_shot.testing import meta_test
+from alphaopt_jax.pretrained.card import load_card
+from alphaopt_jax.tasks.omniglot import characters, episodes
+from alphaopt_jax.tasks.rollouts import training_step
+
+pytestmark = pytest.mark.slow
+
+_PROTOCOL = episodes.Protocol("3-way 2-shot", 3, 2, 4)
+_STEPS = 4
+_CONFIG = training.FewShotConfig(
+    _PROTOCOL,
+    _STEPS,
+    width=4,
+    turns=1,
+    initialization_episodes=4,
+    rounds=2,
+    meta=MetaConfig(groups=2, copies=2, minibatches=1, rollout_length=2),
+    validation_episodes=3,
+)
+
+
+@pytest.fixture(name="data", scope="module")
+def _data():
+    """Characters without any to test on: whoever touched them would fail."""
+    return characters.drawn()._replace(test=None)
+
+
+@pytest.fixture(name="family", scope="module")
+def _family(data):
+    return episodes.episodes(data.training, _PROTOCOL, width=4)
+
+
+def _differ(tree, other):
+    return any(
+        np.any(left != right)
+        for left, right in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
+    )
+
+
+def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(characters, "load_omniglot", lambda: data)
+    small = recipes._recipe(_CONFIG, "Small.", "Everything.")
+    monkeypatch.setattr(recipes, "RECIPES", {"small": small})
+
+    cli.main(["train-few-shot", "small", str(tmp_path)])
+
+    card = load_card("small", tmp_path)
+    assert (card.rounds, card.env_steps) == (2, 48)
+    assert card.trained_on == ["3-way 2-shot: training alphabets of drawn by a program"]
+    assert card.command == "alphaopt train-few-shot small runs/small --seed 0"
+    assert "small.safetensors" in capsys.readouterr().out
+
+    # What is in the folder is not learned again, be it the whole or its parts.
+    result = training.train_few_shot(data, _CONFIG, folder=tmp_path, show=False)
+    with pytest.raises(ValueError, match="another run, which differs in config"):
+        training.train_few_shot(data, dataclasses.replace(_CONFIG, rounds=3), folder=tmp_path)
+    (tmp_path / "result.json").unlink()
+    again = training.train_few_shot(data, _CONFIG, folder=tmp_path, show=False)
+    assert (again.accuracy, again.history) == (result.accuracy, result.history)
+    assert not _differ(again.agent.params, result.agent.params)
+    assert not _differ(again.initialization, result.initialization)
+
+    assert [line["part"] for line in result.history] == ["start", "initialization", "agent"]
+    assert [line["episodes"] for line in result.history] == [0, 4, 12]
+    # Two rounds of two intervals each, of which an episode has two of two steps.
+    assert [line["env_steps"] for line in result.history] == [0.0, 16.0, 48.0]
+    accuracies = [line["accuracy"] for line in result.history]
+    assert result.accuracy == max(accuracies[1:])
+    assert result.accuracy == pytest.approx(1.0 - card.score, abs=1e-4)
+    agent = alphaopt.load_agent(tmp_path / "small.safetensors")
+    assert not _differ(agent.params, result.agent.params)
+    start = load_initialization(tmp_path / "initializations" / "small.safetensors")
+    assert not _differ(start, result.initialization)
+    assert start.rate_factors is None
+
+
+def test_initial_parameters_may_learn_through_descent_first(data, monkeypatch):
+    """What learns is a stand-in: what it is told is looked at."""
+    seen, accuracies = [], iter((0.1, 0.4, 0.3, 0.2))
+
+    def learn(family, validation, make, made_of, config, **more):
+        params = {"w": np.full(2, float(len(seen)))}
+        tx = make({})
+        updates, _ = tx.update({"w": np.ones(2)}, tx.init(params), params, value=1.0)
+        seen.append((more["seed"], float(updates["w"][0])))
+        return InitializationResult(Learned(params, {}), 0.5, [])
+
+    def meta_train(*args, method, **more):
+        return types.SimpleNamespace(last_agent=method.agent, history=[{"env_steps": 8.0}])
+
+    monkeypatch.setattr(training.initializations, "train_initialization", learn)
+    monkeypatch.setattr(training, "ppo", lambda config, agent: types.SimpleNamespace(agent=agent))
+    monkeypatch.setattr(training, "meta_train", meta_train)
+    monkeypatch.setattr(training, "validation_accuracy", lambda *args: next(accuracies))
+    config = dataclasses.replace(_CONFIG, descent=0.25)
+
+    result = training.train_few_shot(data, config, show=False)
+
+    parts = ["start", "descent", "initialization", "agent"]
+    assert [line["part"] for line in result.history] == parts
+    assert [line["episodes"] for line in result.history[:3]] == [0, 4, 8]
+    assert config.total_episodes == 8
+    (first_seed, first), (second_seed, second) = seen
+    assert first_seed != second_seed
+    assert first == -0.25
+    assert second not in (0.0, first)
+    assert result.accuracy == 0.4
+    np.testing.assert_array_equal(result.initialization.params["w"], 0.0)
+
+
+@pytest.mark.nightly
+def test_without_turns_the_agent_learns_alone(data):
+    result = training.train_few_shot(data, dataclasses.replace(_CONFIG, turns=0), show=False)
+
+    assert [line["part"] for line in result.history] == ["start", "agent"]
+    assert result.initialization == Initialization()
+
+
+@pytest.mark.nightly
+def test_initial_parameters_learn_at_rates_that_count_as_constants(family):
+    agent = dataclasses.replace(alphaopt.load_agent("base"), direction="gradient")
+    frozen = training.frozen(agent, _STEPS)
+    task = family.draw(jax.random.key(0))
+    learned = Learned(task.init(jax.random.key(1)), {})
+    keys = jax.random.split(jax.random.key(2), _STEPS)
+
+    def gradient(optimizer):
+        return outer_gradient(task, lambda _: optimizer, learned, keys, "second_order").params
+
+    def at_its_rates():
+        """Gradient descent at the rates that the agent chooses on its way from here."""
+        params, state, all_rates = learned.params, frozen.init(learned.params), []
+        step = training_step(task, frozen)
+        for key in keys:
+            (params, state), _ = step((params, state), key)
+            all_rates.append(alphaopt.learning_rates(state, params))
+        rates = jax.tree.map(lambda *each: jnp.stack(each), *all_rates)
+        return optax.GradientTransformation(
+            lambda params: 0,
+            lambda grads, step, params: (
+                jax.tree.map(lambda rate, grad: -rate[step] * grad, rates, grads),
+                step + 1,
+            ),
+        )
+
+    found = gradient(training.with_given_rates(frozen))
+
+    jax.tree.map(
+        lambda left, right: np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-5),
+        found,
+        gradient(at_its_rates()),
+    )
+
+
+def test_factors_of_rates_are_learned_where_training_is_differentiated(data, monkeypatch):
+    """What learns is a stand-in: it makes every factor half as large again, and is looked at."""
+    begun, judged = [], []
+
+    def learn(family, validation, make, made_of, config, **more):
+        params = {"w": np.ones(2, np.float32)}
+        start = made_of(params)
+        updates, _ = make(start).update({"w": jnp.ones(2)}, make(start).init(params), params)
+        begun.append((np.asarray(start["w"]), np.asarray(updates["w"])))
+        return InitializationResult(
+            Learned(params, {"w": np.array([1.5, 0.5], np.float32) * start["w"]}), 0.5, []
+        )
+
+    def meta_train(families, *args, method, **more):
+        (family,) = families.values()
+        judged.append(family.draw(jax.random.key(0)).rate_factors)
+        return types.SimpleNamespace(last_agent=method.agent, history=[{"env_steps": 8.0}])
+
+    def validation_accuracy(family, optimizer, config):
+        if not begun:  # There is nothing to start from as yet.
+            return 0.0
+        params = {"w": jnp.ones(2)}
+        moved = optimizer.update({"w": jnp.ones(2)}, optimizer.init(params), params, value=1.0)[0]
+        judged.append(np.asarray(moved["w"]))
+        return 0.5
+
+    monkeypatch.setattr(training.initializations, "train_initialization", learn)
+    monkeypatch.setattr(training, "ppo", lambda config, agent: types.SimpleNamespace(agent=agent))
+    monkeypatch.setattr(training, "meta_train", meta_train)
+    monkeypatch.setattr(training, "validation_accuracy", validation_accuracy)
+    optimizer = dataclasses.replace(_CONFIG.meta.optimizer, direction="gradient")
+    config = dataclasses.replace(
+        _CONFIG,
+        initialization="second_order",
+        descent=0.25,
+        meta=dataclasses.replace(_CONFIG.meta, optimizer=optimizer),
+    )
+
+    result = training.train_few_shot(data, config, show=False)
+
+    (first, descent), (second, _) = begun
+    np.testing.assert_allclose(first, 0.1, rtol=1e-6)
+    np.testing.assert_allclose(descent, -0.25, rtol=1e-6)
+    np.testing.assert_allclose(second, [0.15, 0.05], rtol=1e-6)
+    after_descent, after_turn, in_meta_training, after_agent = judged
+    np.testing.assert_allclose(after_descent[0] / after_descent[1], 3.0, rtol=1e-5)
+    np.testing.assert_allclose(after_turn[0] / after_turn[1], 9.0, rtol=1e-5)
+    np.testing.assert_array_equal(after_agent, after_turn)
+    np.testing.assert_allclose(in_meta_training["w"], [2.25, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(result.initialization.rate_factors["w"], [1.5, 0.5], rtol=1e-6)
+
+
+def test_an_initialization_comes_back_from_its_file(family, tmp_path):
+    params = family.draw(jax.random.key(0)).init(jax.random.key(1))
+    path = tmp_path / "mine.safetensors"
+
+    for start in (
+        Initialization(params),
+        Initialization(params, jax.tree.map(lambda leaf: leaf + 1.0, params)),
+    ):
+        save_initialization(path, start)
+        loaded = load_initialization(path)
+        assert not _differ(loaded, start)
+        assert (loaded.rate_factors is None) == (start.rate_factors is None)
+
+    save_initialization(path, Initialization(params, {"logits": params["logits"]}))
+    with pytest.raises(ValueError, match="rate factors that are not shaped like the parameters"):
+        load_initialization(path)
+    save_initialization(path, Initialization(None, params))
+    with pytest.raises(ValueError, match="holds rate_factors; an initialization holds params and"):
+        load_initialization(path)
+    alphaopt.save_agent(path, alphaopt.load_agent("base"))
+    with pytest.raises(ValueError, match=r"not an initialization.*save_initialization"):
+        load_initialization(path)
+    with pytest.raises(FileNotFoundError, match="No initialization 'nowhere'"):
+        load_initialization("nowhere")
+
+
+def _test(family, optimizer, **more):
+    return meta_test(
+        family,
+        lambda _: optimizer,
+        0,
+        key=jax.random.key(2),
+        num_episodes=3,
+        num_steps=_STEPS,
+        every=2,
+        at_once=2,
+        **more,
+    )
+
+
+def test_meta_test_looks_before_and_after_training(family):
+    curves = _test(family, optax.sgd(0.0))
+
+    assert curves.steps == (0, 2, 4)
+    assert curves.accuracies.shape == curves.losses.shape == (3, 3)
+    np.testing.assert_array_equal(curves.accuracies[:, 0], curves.accuracies[:, 2])
+    np.testing.assert_allclose(curves.area(4), curves.accuracy(2), rtol=1e-6)
+    trained = _test(family, optax.sgd(0.3))
+    np.testing.assert_array_equal(trained.losses[:, 0], curves.losses[:, 0])
+    assert _differ(trained.losses, curves.losses)
+
+
+def test_meta_test_can_begin_elsewhere(family):
+    params = family.draw(jax.random.key(0)).init(jax.random.key(1))
+    bias = np.array([0.0, 50.0, 0.0], np.float32)
+    params = params | {"logits": params["logits"] | {"bias": bias}}
+
+    curves = _test(family, optax.sgd(0.0), initial_params=params)
+
+    # The second of three, always.
+    np.testing.assert_allclose(curves.accuracies, 1.0 / 3.0, rtol=1e-6)
+
+
+def test_agent_of_a_meta_test_is_bit_by_bit_the_same_before_and_after(family):
+    frozen = training.frozen(alphaopt.load_agent("base"), _STEPS)
+
+    def params(state):
+        return state_lib.find(state).agent
+
+    assert _test(family, frozen, learned=params).accuracies.shape == (3, 3)
+    learning = alphaopt.alphaopt(
+        agent=None, config=alphaopt.AlphaOptConfig(rollout_length=2), learn=True
+    )
+    with pytest.raises(RuntimeError, match="The agent changed during a meta-test"):
+        _test(family, learning, learned=params)
+
+
+def test_fresh_networks_are_trained_along_normalized_gradients():
+    learned, alone = (recipes.CONFIGS[name] for name in (recipes.LEARNED, recipes.RANDOM))
+
+    assert (learned.turns, learned.meta.optimizer.direction) == (1, "gradient")
+    assert (alone.turns, alone.meta.optimizer.direction) == (0, None)
+    with pytest.raises(ValueError, match="second order need an agent whose rates multiply the gr"):
+        dataclasses.replace(alone, turns=1)
+    with pytest.raises(SystemExit, match="No few-shot agent has the name 'none'; there are"):
+        cli.main(["train-few-shot", "none", "runs/none"])

@@ -1,0 +1,322 @@
+"""Omniglot: where it comes from, what is kept apart, and what an episode is made of."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alphaopt_jax.tasks import datasets
+from alphaopt_jax.tasks.omniglot import characters as characters_lib
+from alphaopt_jax.tasks.omniglot import episodes as episodes_lib
+from alphaopt_jax.tasks.omniglot.characters import Characters
+from alphaopt_jax.tasks.omniglot.synthetic import draw_characters
+
+pytestmark = pytest.mark.slow
+
+_HAVE_OMNIGLOT = any((folder / "omniglot").is_dir() for folder in datasets.prepared_folders())
+_FEW = episodes_lib.few_shot(5, 1)
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch, tmp_path):
+    """No test reads or writes the user's cache, or what another test has read."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    characters_lib._load.cache_clear()
+    yield
+    characters_lib._load.cache_clear()
+
+
+def _characters(count=12, alphabets=3, seed=0):
+    """Drawings of noise, which no two of are alike."""
+    bits = np.random.default_rng(seed).integers(0, 256, (count, 20, 98), np.uint8)
+    return Characters(bits, np.repeat(np.arange(alphabets, dtype=np.int32), count // alphabets))
+
+
+def _as_tfds(monkeypatch, paper):
+    """A prepared data set of 7 background and 2 evaluation alphabets, whose order is mixed."""
+    rng = np.random.default_rng(0)
+
+    def examples(alphabets):
+        made = []
+        for number, alphabet in enumerate(alphabets):
+            for drawer in range(20):
+                image = np.full((105, 105, 3), paper, np.uint8)
+                image[5 * number : 5 * number + 8, 5 * drawer : 5 * drawer + 8] = 0
+                made.append({"image": image, "alphabet": alphabet, "alphabet_char_id": 0})
+        return [made[index] for index in rng.permutation(len(made))]
+
+    class Source(list):
+        def __getitems__(self, indices):
+            return [self[index] for index in indices]
+
+    def data_source(name, *, split, data_dir, download):
+        assert (name, download) == ("omniglot", False)
+        del data_dir
+        alphabets = {"train": range(0, 14, 2), "test": range(1, 4, 2)}
+        return Source(examples(alphabets[split]))
+
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds, "data_source", data_source)
+
+
+@pytest.fixture(name="prepared")
+def _prepared(monkeypatch, tmp_path):
+    (tmp_path / "tfds" / "omniglot").mkdir(parents=True)
+    monkeypatch.setattr(datasets, "prepared_folders", lambda data_dir=None: [tmp_path / "tfds"])
+    return tmp_path / "tfds"
+
+
+@pytest.mark.parametrize("paper", [1, 255])
+def test_ink_is_ink_whatever_the_decoder_makes_of_paper(monkeypatch, prepared, paper):
+    _as_tfds(monkeypatch, paper)
+
+    data = characters_lib.load_omniglot()
+
+    assert data.source.startswith("Omniglot (TFDS")
+    assert data.test.bits.shape == (2, 20, 98)
+    images = np.asarray(characters_lib.unpack(data.test.bits))[..., 0]
+    assert images.max() == 1.0
+    # 8 of 105 pixels each way, at rows that tell the character.
+    np.testing.assert_allclose(images.mean(axis=(2, 3)), (8 / 105) ** 2, atol=0.006)
+    assert images[0].sum(axis=(0, 2)).argmax() < images[1].sum(axis=(0, 2)).argmax()
+
+
+def test_every_sixth_background_alphabet_is_for_validation(monkeypatch, prepared):
+    _as_tfds(monkeypatch, 1)
+
+    data = characters_lib.load_omniglot()
+
+    assert data.training.alphabets.tolist() == [0, 2, 4, 6, 8, 12]
+    assert data.validation.alphabets.tolist() == [10]
+    assert data.test.alphabets.tolist() == [1, 3]
+
+
+def test_is_read_once_and_then_from_the_cache(monkeypatch, prepared, caplog):
+    _as_tfds(monkeypatch, 1)
+    first = characters_lib.load_omniglot()
+    monkeypatch.delattr("tensorflow_datasets.data_source")
+    characters_lib._load.cache_clear()
+
+    second = characters_lib.load_omniglot()
+
+    assert "cached" in second.source
+    jax.tree.map(np.testing.assert_array_equal, first[:3], second[:3])
+    assert not caplog.records
+
+
+def test_damaged_cache_is_made_anew(monkeypatch, prepared, tmp_path, caplog):
+    _as_tfds(monkeypatch, 1)
+    cache = tmp_path / "cache" / "alphaopt_jax" / characters_lib._CACHE_NAME
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(b"PK\x03\x04 and then nothing")
+
+    data = characters_lib.load_omniglot()
+
+    assert data.source.startswith("Omniglot (TFDS")
+    assert "damaged" in caplog.text
+    assert characters_lib._read_cache(cache) is not None
+
+
+def test_place_that_cannot_be_written_to_is_no_reason_to_stop(monkeypatch, prepared, tmp_path):
+    _as_tfds(monkeypatch, 1)
+    (tmp_path / "cache").write_text("a file where a folder should be")
+
+    assert characters_lib.load_omniglot().test.number == 2
+
+
+def test_without_data_and_network_characters_are_drawn_and_named_so(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(datasets, "prepared_folders", lambda data_dir=None: [tmp_path])
+    monkeypatch.setattr(datasets, "download_obstacle", lambda: "no network: test")
+
+    with caplog.at_level(logging.WARNING):
+        data = characters_lib.load_omniglot()
+
+    assert data.source == "drawn by a program"
+    assert "drawn by a program" in caplog.text
+    assert not (tmp_path / "cache").exists()
+
+
+def test_named_folder_without_omniglot_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No prepared Omniglot.*omniglot/3\.0\.0"):
+        characters_lib.load_omniglot(tmp_path)
+
+
+def test_drawn_drawers_differ_and_characters_differ_more():
+    drawings = draw_characters(0, 2, characters=6, drawers=5).astype(np.float32)
+
+    assert 0.02 < drawings.mean() < 0.3
+    blurred = drawings.reshape(12, 5, 7, 4, 7, 4).mean(axis=(3, 5)).reshape(12, 5, -1)
+    of_character = blurred.mean(axis=1)
+    within = np.linalg.norm(blurred - of_character[:, None], axis=-1)
+    between = np.linalg.norm(of_character[:, None] - of_character[None], axis=-1)
+    assert within.min() > 0.0
+    assert within.mean() < 0.7 * between[~np.eye(12, dtype=bool)].mean()
+
+
+@pytest.mark.parametrize("data", ["drawn", "omniglot"])
+def test_no_character_and_no_turn_of_one_crosses(data):
+    if data == "omniglot" and not _HAVE_OMNIGLOT:
+        pytest.skip("Omniglot is not on this machine.")
+    parts = (characters_lib.drawn() if data == "drawn" else characters_lib.load_omniglot())[:3]
+    seen = set()
+    for part in parts:
+        turned = {
+            np.rot90(image, quarters).tobytes()
+            for character in np.unpackbits(part.bits, axis=-1).reshape(-1, 20, 28, 28)[:, :4]
+            for image in character
+            for quarters in range(4)
+        }
+        assert not seen & turned
+        seen |= turned
+    if data == "omniglot":
+        assert [part.number for part in parts] == [806, 158, 659]
+        alphabets = [set(part.alphabets.tolist()) for part in parts]
+        assert [len(each) for each in alphabets] == [25, 5, 20]
+        assert len(set.union(*alphabets)) == 50
+
+
+def test_people_of_the_support_set_are_none_of_the_queries():
+    characters = _characters()
+    episode = episodes_lib.draw_episode(characters, _FEW, jax.random.key(0))
+
+    support = episodes_lib.look_up(characters, episode, 0, 1)
+    queries = episodes_lib.look_up(characters, episode, 1, 16)
+
+    assert support.inputs.shape == (5, 28, 28, 1)
+    assert support.targets.tolist() == [0, 1, 2, 3, 4]
+    assert queries.inputs.shape == (75, 28, 28, 1)
+    assert queries.targets.tolist() == np.repeat(range(5), 15).tolist()
+    everything = np.concatenate([support.inputs, queries.inputs]).reshape(80, -1)
+    assert len(np.unique(everything, axis=0)) == 80
+    np.testing.assert_array_equal(np.sort(episode.drawers), np.tile(np.arange(20), (5, 1)))
+
+
+def test_turned_characters_are_classes_of_their_own():
+    characters = _characters(count=3)
+    whole = episodes_lib.Protocol("all", 12, 1, 1)
+    episode = episodes_lib.draw_episode(characters, whole, jax.random.key(0))
+
+    pairs = {(int(a), int(b)) for a, b in zip(episode.characters, episode.turns, strict=True)}
+    assert pairs == {(character, turn) for character in range(3) for turn in range(4)}
+    images = episodes_lib.look_up(characters, episode, 0, 1).inputs
+    for image, character, turn, drawers in zip(images, *episode, strict=True):
+        drawing = np.unpackbits(characters.bits[character, drawers[0]]).reshape(28, 28)
+        np.testing.assert_array_equal(image[..., 0], np.rot90(drawing, int(turn)))
+
+
+def test_many_shots_are_of_one_alphabet_upright():
+    characters = _characters(count=60, alphabets=3)
+    characters = characters._replace(alphabets=np.repeat([4, 6, 9], [10, 25, 25]).astype(np.int32))
+
+    def draw(key):
+        return episodes_lib.draw_episode(characters, episodes_lib.MULTI_SHOT, key)
+
+    episodes = jax.vmap(draw)(jax.random.split(jax.random.key(0), 20))
+
+    alphabets = characters.alphabets[episodes.characters]
+    assert {tuple(set(row.tolist())) for row in alphabets} == {(6,), (9,)}
+    assert all(len(set(row.tolist())) == 20 for row in np.asarray(episodes.characters))
+    assert episodes.turns is None
+
+
+def test_an_alphabet_may_be_turned_as_a_whole():
+    characters = _characters(count=60, alphabets=3)
+
+    def draw(key):
+        protocol = episodes_lib.MULTI_SHOT
+        return episodes_lib.draw_episode(characters, protocol, key, turned=True)
+
+    turns = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), 40)).turns)
+
+    assert np.all(turns == turns[:, :1])
+    assert set(turns[:, 0]) == {0, 1, 2, 3}
+
+
+def test_batches_come_from_the_support_set():
+    characters = _characters(count=60, alphabets=2)
+    family = episodes_lib.episodes(characters, episodes_lib.MULTI_SHOT, width=4)
+    episode = family.sample(jax.random.key(0))
+    task = family.task(episode)
+    support = episodes_lib.look_up(characters, episode, 0, 15)
+
+    batch = task.batch(jax.random.key(1))
+
+    assert batch.inputs.shape == (20, 28, 28, 1)
+    known = {
+        (image.tobytes(), int(label))
+        for image, label in zip(np.asarray(support.inputs), support.targets, strict=True)
+    }
+    assert {
+        (image.tobytes(), int(label))
+        for image, label in zip(np.asarray(batch.inputs), batch.targets, strict=True)
+    } <= known
+
+
+def test_queries_do_not_see_each_other():
+    """What is made of one query is the same whatever the others are."""
+    network = episodes_lib.CharacterNet(outputs=5, width=4)
+    images = jax.random.uniform(jax.random.key(0), (12, 28, 28, 1))
+    params = network.init(jax.random.key(1), images)
+
+    together = network.apply(params, images, 8)
+    alone = network.apply(params, jnp.concatenate([images[:8], images[9:10]]), 8)
+    with_each_other = network.apply(params, images)
+
+    np.testing.assert_allclose(together[9], alone[8], rtol=1e-4)
+    assert np.abs(with_each_other[9] - together[9]).max() > 1e-3
+
+
+def test_network_normalises_what_it_is_trained_on():
+    network = episodes_lib.CharacterNet(outputs=3, width=4)
+    images = jax.random.uniform(jax.random.key(0), (6, 28, 28, 1))
+    params = network.init(jax.random.key(1), images)
+
+    np.testing.assert_allclose(
+        network.apply(params, images), network.apply(params, 5.0 * images), atol=1e-3
+    )
+
+
+def test_accuracy_is_the_share_of_queries_told_right():
+    family = episodes_lib.episodes(_characters(), _FEW, width=4)
+    task = family.draw(jax.random.key(3))
+    params = task.init(jax.random.key(1))
+    bias = jnp.array([0.0, 0.0, 50.0, 0.0, 0.0])
+    always_the_third = params | {"logits": {"kernel": params["logits"]["kernel"], "bias": bias}}
+
+    assert float(task.accuracy(always_the_third)) == pytest.approx(0.2)
+    # Four fifths of the queries cost some 50 each, the others nothing.
+    assert float(task.evaluation_loss(always_the_third)) == pytest.approx(40.0, abs=3.0)
+
+
+def test_reward_is_that_of_queries():
+    family = episodes_lib.episodes(_characters(), _FEW, width=4)
+    task = family.draw(jax.random.key(0))
+    params = task.init(jax.random.key(1))
+    losses = jnp.stack(
+        [task.reward_loss(params, key) for key in jax.random.split(jax.random.key(2), 30)]
+    )
+
+    # 30 times 40 of the 75 queries.
+    assert float(losses.mean()) == pytest.approx(float(task.evaluation_loss(params)), rel=0.1)
+    assert float(losses.std()) > 0.0
+
+
+def test_learned_parameters_are_where_episodes_begin():
+    characters = _characters()
+    fresh = episodes_lib.episodes(characters, _FEW, width=4)
+    learned = fresh.draw(jax.random.key(0)).init(jax.random.key(5))
+
+    family = episodes_lib.episodes(characters, _FEW, width=4, initial_params=learned)
+
+    begun = family.draw(jax.random.key(1)).init(jax.random.key(6))
+    jax.tree.map(np.testing.assert_array_equal, begun, learned)
+
+
+def test_more_drawings_than_there_are_is_refused():
+    with pytest.raises(ValueError, match=r"16 shots and 5 queries.*20 drawings"):
+        episodes_lib.Protocol("much", 5, 16, 5)
+    with pytest.raises(ValueError, match="No 20 characters for an episode of '20-way, multi-shot'"):
+        episodes_lib.draw_episode(_characters(), episodes_lib.MULTI_SHOT, jax.random.key(0))
