@@ -1,7 +1,7 @@
 """A short stored training: rates, rewards and parameters, step by step.
 
 Whatever changes these numbers changes what users get. If that is meant, run this file as a script
-(`python -m tests.test_trajectory`) to store new ones, and say so in the changelog.
+(`python -m tests.contract.test_trajectory`) to store new ones, and say so in the changelog.
 """
 
 import json

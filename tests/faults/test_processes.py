@@ -33,9 +33,9 @@ _ROOT = str(pathlib.Path(__file__).parents[2])
 _TRAIN = f"""
 import sys
 sys.path.insert(0, {_ROOT!r})
-from alphaopt_jax import agent
+import alphaopt_jax
 from alphaopt_jax.meta import Schedule, meta_train
-from tests.meta_tasks import CONFIG, bowls
+from tests.meta.small_tasks import CONFIG, bowls
 folder, rounds = sys.argv[1], int(sys.argv[2])
 schedule = Schedule(
     num_rounds=rounds,
@@ -54,13 +54,13 @@ result = meta_train(
     show_progress=False,
     callback=lambda number, metrics: print(number, flush=True),
 )
-agent.save_agent(folder + "/last.safetensors", result.last_agent)
+alphaopt_jax.save_agent(folder + "/last.safetensors", result.last_agent)
 """
 _HOLD = f"""
 import os, sys
 sys.path.insert(0, {_ROOT!r})
-from alphaopt_jax import checkpoints, folder_lock
-store = checkpoints.Store(sys.argv[1], {{"seed": 1}})
+from alphaopt_jax._storage import run_folder
+store = run_folder.Store(sys.argv[1], {{"seed": 1}})
 child = os.fork()
 if child:
     print(child, flush=True)
@@ -70,16 +70,16 @@ os._exit(0)
 _WRITE = f"""
 import os, pathlib, random, signal, sys, time
 sys.path.insert(0, {_ROOT!r})
-from alphaopt_jax import durable_files
+from alphaopt_jax._storage import atomic
 path = pathlib.Path(sys.argv[1])
 contents = [bytes([number]) * 4_000_000 for number in (1, 2)]
-durable_files.write(path, contents[0])
+atomic.write(path, contents[0])
 left = 0
 for number in range(int(sys.argv[2])):
     child = os.fork()
     while not child:
         for content in contents:
-            durable_files.write(path, content)
+            atomic.write(path, content)
     time.sleep(random.Random(number).uniform(0.0, 0.05))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

@@ -185,13 +185,13 @@ import jax
 if len(sys.argv) > 3:
     jax.distributed.initialize("localhost:" + sys.argv[3], 2, int(sys.argv[2]))
 import numpy as np
-from tests import test_meta_training as tests
+from tests.meta import test_training as tests
 from alphaopt_jax.meta import devices
-from alphaopt_jax import agent
+import alphaopt_jax
 folder = None if len(sys.argv) > 3 else sys.argv[1]
 result = tests._train(folder=folder, mesh=devices.all_devices_mesh())
 if jax.process_index() == 0:
-    agent.save_agent(sys.argv[1] + "/result.safetensors", result.last_agent)
+    alphaopt_jax.save_agent(sys.argv[1] + "/result.safetensors", result.last_agent)
 """
 _ROOT = str(pathlib.Path(__file__).parents[2])
 

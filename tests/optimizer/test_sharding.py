@@ -164,7 +164,7 @@ jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize("localhost:" + sys.argv[1], 2, int(sys.argv[2]))
 from jax.experimental import multihost_utils
 import numpy as np
-from tests import test_sharding
+from tests.optimizer import test_sharding
 params, losses = test_sharding.train_sharded(learn=True)
 if jax.process_index() == 0:
     np.savez(sys.argv[3], losses=losses, **params)
