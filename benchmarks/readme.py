@@ -16,7 +16,7 @@ from benchmarks.li_malik import paper_2016, paper_2017
 from benchmarks.meta_learners import __main__ as meta_learners
 from benchmarks.mnist import __main__ as mnist
 from benchmarks.omniglot import report as omniglot_report
-from benchmarks.online_learning import __main__ as adaptive
+from benchmarks.online_learning import __main__ as online_learning
 from benchmarks.rl_vs_rnn import report as rl_vs_rnn_report
 from benchmarks.zero_tuning import __main__ as zero_tuning
 
@@ -83,9 +83,9 @@ def _zero_tuning(folder: Path) -> str:
     return results.markdown_table(zero_tuning.displayed(methods), columns)
 
 
-def _adaptive(folder: Path) -> str:
-    groups = [row for row in _rows(folder, "adaptive") if row["kind"] == "group"]
-    return adaptive.group_table(groups)
+def _online_learning(folder: Path) -> str:
+    groups = [row for row in _rows(folder, "online_learning") if row["kind"] == "group"]
+    return online_learning.group_table(groups)
 
 
 def _meta_learners(folder: Path) -> str:
@@ -145,7 +145,7 @@ _SECTIONS: dict[str, Callable[[Path], str]] = {
     "mnist": _mnist,
     "cost": _cost,
     "zero_tuning": _zero_tuning,
-    "adaptive": _adaptive,
+    "online_learning": _online_learning,
     "meta_learners": _meta_learners,
     "l2l": _l2l,
     "li_malik_2016": _li_malik_2016,

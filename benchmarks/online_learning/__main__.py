@@ -1,6 +1,6 @@
 """Learning on: the shipped agent with `learn=True` beside the same one frozen, on unlike tasks.
 
-`python -m benchmarks.adaptive` runs both where the shipped agent has least to go by: on
+`python -m benchmarks.online_learning` runs both where the shipped agent has least to go by: on
 two-dimensional landscapes, when it was trained on networks and regressions, and on the suite's
 cheap tasks with a tenth of the rates that it asks for, as if they needed rates ten times higher
 than any it has seen. (On the suite as it is, `benchmarks.zero_tuning` compares the two.) It takes
@@ -159,7 +159,7 @@ def make_claims(summary: Sequence[dict[str, Any]]) -> list[results.Claim]:
     """What learning on is good for."""
     return [
         results.Claim(
-            f"adaptive.{row['group']}",
+            f"online_learning.{row['group']}",
             f"{GROUPS[row['group']]}: geometric mean of the ratio of the loss with learn=True to"
             " that of the same agent frozen",
             row["ratio"],
@@ -205,7 +205,7 @@ def markdown(
         " decides the exploration alone. Geometric means over"
         f" {len(rows[0]['log_learning'])} seeds; a loss counts as at least"
         f" {statistics.FLOOR:g} times the initial one; intervals by a bootstrap over tasks and"
-        f" seeds.\n\n{group_table(summary)}\n![Ratios](adaptive.png)\n\n{table}"
+        f" seeds.\n\n{group_table(summary)}\n![Ratios](online_learning.png)\n\n{table}"
     )
 
 
@@ -246,21 +246,21 @@ def main(arguments: Arguments) -> int:
         rows += case_rows(case, frozen, learning)
         print(f"{case.name}: " + ", ".join(f"{row['ratio']:.3g}" for row in rows[-2:]), flush=True)
     summary = group_rows(rows)
-    command = shlex.join(["python", "-m", "benchmarks.adaptive", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "benchmarks.online_learning", *sys.argv[1:]])
     page = markdown(rows, summary, command)
     print(page)
     claims = [] if arguments.quick else make_claims(summary)
     folder = results.RESULTS / ("quick" if arguments.quick else "")
     results.write(
-        "adaptive",
+        "online_learning",
         rows=[*summary, *rows],
         claims=claims,
         seeds=list(seeds),
         command=command,
         folder=folder,
     )
-    (folder / "adaptive.md").write_text(page)
-    style.save_png(ratios_figure(rows), folder / "adaptive.png")
+    (folder / "online_learning.md").write_text(page)
+    style.save_png(ratios_figure(rows), folder / "online_learning.png")
     return 0 if all(claim.holds for claim in claims) else 1
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MARKER = re.compile(r"<!-- include-if-present: (?P<file>[\w.]+) -->")
 _PICTURES = (".png", ".gif")
-_FIRST = ("zero_tuning", "mnist", "cost", "adaptive", "landscapes", "l2l")
+_FIRST = ("zero_tuning", "mnist", "cost", "online_learning", "landscapes", "l2l")
 
 
 def results_pages(folder: Path = results.RESULTS) -> dict[str, str]:
