@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 from typing import Any, TypeVar
 import zlib
 
@@ -33,6 +34,10 @@ class Store:
 
     One process at a time has a store in a folder. In that process there may be several: a run that
     was interrupted may go on while what is left of the first is not yet forgotten.
+
+    Attributes:
+      folder: The folder, or None.
+      history: Entries of the history so far, oldest first.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None, identity: Mapping[str, Any]):
@@ -46,6 +51,7 @@ class Store:
           ValueError: The folder holds another run, or another process is using it.
         """
         self.folder = None if folder is None else pathlib.Path(folder).absolute()
+        self.history: list[dict[str, Any]] = []
         self._manager: Any = None
         self._lock: lock.Lock | None = None
         if self.folder is None:
@@ -62,6 +68,43 @@ class Store:
             options=ocp.CheckpointManagerOptions(max_to_keep=_KEPT),
             item_handlers=ocp.StandardCheckpointHandler(),
         )
+
+    def resume(self, begin: Callable[[], State], rounds_done: Callable[[State], int]) -> State:
+        """Restores the latest state, and the history up to it.
+
+        Args:
+          begin: Makes the first state of a new run.
+          rounds_done: From a state to its number of finished rounds.
+
+        Returns:
+          The latest state, or that of `begin` if there is none.
+
+        Raises:
+          ValueError: The latest checkpoint is damaged, or does not fit the state of `begin`.
+        """
+        state = self.restore(begin)
+        self.history = self.read_history(rounds_done(state))
+        return state
+
+    def save_and_validate(
+        self, number: int, state: State, validate: Callable[[State], tuple[State, dict[str, Any]]]
+    ) -> State:
+        """Saves a state, then validates it and appends the scores to the history.
+
+        A run resumed from this checkpoint repeats the validation, so none is lost to a kill.
+
+        Args:
+          number: Finished rounds.
+          state: The state to save.
+          validate: From a state to the state with its best so far, and the history's entry.
+
+        Returns:
+          The state from `validate`.
+        """
+        self.save(number, state)
+        state, entry = validate(state)
+        self.append_history(entry)
+        return state
 
     def restore(self, begin: Callable[[], State]) -> State:
         """Returns the latest state, or that of `begin` where there is none.
@@ -109,7 +152,8 @@ class Store:
         return kept
 
     def append_history(self, entry: Mapping[str, Any]) -> None:
-        """Adds a line to the history."""
+        """Adds an entry to the history, in memory and on disk."""
+        self.history.append(dict(entry))
         if self.folder is not None and jax.process_index() == 0:
             atomic.add_json_lines(self.folder / "history.jsonl", [entry])
 
@@ -255,8 +299,22 @@ def _refuse_another(
     different = sorted(
         name for name in found.keys() | described.keys() if found.get(name) != described.get(name)
     )
-    if different:
+    if not different:
+        return
+    if _differ_in_fields(str(found.get("config")), str(described.get("config"))):
         raise ValueError(
-            f"{os.fspath(path.parent)!r} holds another run, which differs in"
-            f" {', '.join(different)}. Choose another folder, or delete this one."
+            f"{os.fspath(path.parent)!r} holds a run that was made by another version of"
+            " alphaopt_jax, whose config has other fields, so this version cannot continue it."
+            " Choose another folder, delete this one, or install that version."
         )
+    raise ValueError(
+        f"{os.fspath(path.parent)!r} holds another run, which differs in"
+        f" {', '.join(different)}. Choose another folder, or delete this one."
+    )
+
+
+def _differ_in_fields(config: str, other: str) -> bool:
+    """True if two texts are the `repr` of one class of configs, with fields of other names."""
+    same_class = config.partition("(")[0] == other.partition("(")[0]
+    fields, other_fields = (set(re.findall(r"(\w+)=", text)) for text in (config, other))
+    return same_class and fields != other_fields

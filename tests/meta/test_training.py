@@ -101,6 +101,19 @@ def test_a_folder_that_holds_another_run_is_refused(tmp_path):
         _train(folder=tmp_path)
 
 
+def test_a_run_from_before_the_settings_were_renamed_is_refused(tmp_path):
+    config = (
+        "MetaConfig(optimizer=AlphaOptConfig(minimum_scale=0.001), anytime_steps=30.0, clip=0.2)"
+    )
+    (tmp_path / "run.json").write_text(json.dumps({"config": config, "seed": 0}))
+    with pytest.raises(
+        ValueError,
+        match=r"made by another version of alphaopt_jax, whose config has other fields, so this"
+        r" version cannot continue it\. Choose another folder, delete this one, or install",
+    ):
+        _train(folder=tmp_path)
+
+
 def test_sharded_over_eight_devices_the_numbers_are_the_same(uninterrupted):
     sharded = _train(mesh=devices.all_devices_mesh())
 
