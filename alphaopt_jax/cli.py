@@ -280,9 +280,9 @@ def _meta_train(command: MetaTrain) -> None:
 
 
 def _train_baseline(command: TrainBaseline) -> None:
-    from alphaopt_jax.baselines import recipes
+    from alphaopt_jax.baselines import _recipes
 
-    card = recipes.train_baseline(command.name, command.folder, seed=command.seed)
+    card = _recipes.train_baseline(command.name, command.folder, seed=command.seed)
     path = command.folder / f"{card.name}.safetensors"
     _CONSOLE.print(f"Score {card.score:g}. The optimizer is {path}.", soft_wrap=True)
 

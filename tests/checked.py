@@ -13,7 +13,7 @@ MODULES = tuple(
         "_agent.action",
         "_optimizer.checks",
         "baselines.maml",
-        "baselines.l2l.network",
+        "baselines.l2l._network",
         "tasks.rollouts",
         "_learning.reward",
         "_learning.explorers",

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from alphaopt_jax.baselines.li_malik import li_malik_2016, trajectories
+from alphaopt_jax.baselines.li_malik import _rollouts_2016, li_malik_2016
 from alphaopt_jax.tasks.papers import li_malik_2016 as tasks
 from alphaopt_jax.tasks.task import Family
 from benchmarks.common import intervals, results
@@ -128,22 +128,22 @@ def measure(
     return Curves(problem.name, constants, objectives)
 
 
-def _draw(family: Family, key: int, count: int) -> trajectories.Functions:
-    draw = jax.jit(trajectories.draw_functions, static_argnums=(0, 2))
+def _draw(family: Family, key: int, count: int) -> _rollouts_2016.Functions:
+    draw = jax.jit(_rollouts_2016.draw_functions, static_argnums=(0, 2))
     return draw(family, jax.random.key(key), count)
 
 
 def _objectives(
     family: Family,
-    functions: trajectories.Functions,
+    functions: _rollouts_2016.Functions,
     optimizer: optax.GradientTransformation,
     num_steps: int,
 ) -> np.ndarray:
     """`float[N, T + 1]`; what fell apart, or rose above `_WORST`, counts as that."""
 
-    def one(function: trajectories.Functions) -> chex.Array:
+    def one(function: _rollouts_2016.Functions) -> chex.Array:
         instance, batch, start = function
-        objective = trajectories.objective_of(family, instance, batch)
+        objective = _rollouts_2016.objective_of(family, instance, batch)
         return descend(objective, start, optimizer, num_steps)
 
     # One after the other: side by side, optax's zoom line search does not always come to an end.

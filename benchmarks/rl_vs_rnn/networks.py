@@ -23,8 +23,7 @@ from alphaopt_jax._agent import action, observation
 from alphaopt_jax._agent import history as history_lib
 from alphaopt_jax._agent import network as network_lib
 from alphaopt_jax._learning import explorers
-from alphaopt_jax.baselines.l2l import LSTMConfig
-from alphaopt_jax.baselines.l2l import network as lstm_network
+from alphaopt_jax.baselines.l2l import LSTMConfig, _network
 from alphaopt_jax.config import AlphaOptConfig, adaptive_config
 
 MAX_LOG_RATE = 4.0
@@ -152,10 +151,10 @@ def feedforward() -> Network:
 
 def recurrent(widths: Sequence[int] = (20, 20)) -> Network:
     """The coordinatewise LSTM."""
-    lstm = lstm_network.CoordinatewiseLSTM(tuple(widths))
+    lstm = _network.CoordinatewiseLSTM(tuple(widths))
 
     def init(key: chex.PRNGKey) -> chex.ArrayTree:
-        params = lstm_network.init_params(key, widths, observation.NUM_FEATURES)
+        params = _network.init_params(key, widths, observation.NUM_FEATURES)
         return {**params, "output": jax.tree.map(jnp.zeros_like, params["output"])}
 
     def apply(params: chex.ArrayTree, carry: Any, seen: chex.Array) -> tuple[Any, chex.Array]:

@@ -15,9 +15,9 @@ from alphaopt_jax.baselines.bptt import BackpropagationConfig
 from alphaopt_jax.baselines.l2l import (
     LSTMConfig,
     LSTMOptimizer,
+    _network,
     l2l,
     load_lstm,
-    network,
     save_lstm,
     train_lstm,
 )
@@ -33,7 +33,7 @@ def _lstm(seed: int = 0, grouping: str = "all", **constants) -> LSTMOptimizer:
     keys = jax.random.split(jax.random.key(seed), len(groups))
     features = 2 if constants.get("log_sign_exponent", 10.0) else 1
     params = {
-        group: network.init_params(key, (4, 3), features)
+        group: _network.init_params(key, (4, 3), features)
         for group, key in zip(groups, keys, strict=True)
     }
     return LSTMOptimizer(params, grouping, **constants)
@@ -56,14 +56,14 @@ def _run(tx, params, steps, loss=_bowl):
 
 
 def test_log_and_sign_are_those_of_the_paper():
-    seen = network.log_sign(jnp.array([np.e, -np.exp(-5.0), 1e-6, 0.0]), 10.0)
+    seen = _network.log_sign(jnp.array([np.e, -np.exp(-5.0), 1e-6, 0.0]), 10.0)
 
     expected = [[0.1, 1.0], [-0.5, -1.0], [-1.0, np.exp(10.0) * 1e-6], [-1.0, 0.0]]
     np.testing.assert_allclose(seen, expected, rtol=1e-5)
 
 
 def test_a_derivative_goes_through_gradients_of_zero():
-    slope = jax.grad(lambda g: jnp.sum(network.log_sign(g, 10.0)))(jnp.zeros(2))
+    slope = jax.grad(lambda g: jnp.sum(_network.log_sign(g, 10.0)))(jnp.zeros(2))
 
     np.testing.assert_allclose(slope, np.exp(10.0), rtol=1e-5)
 

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from alphaopt_jax.baselines import li_malik
-from alphaopt_jax.baselines.li_malik import guided_2016, histories, policies, trajectories
-from alphaopt_jax.baselines.li_malik.linear_gaussian import next_state
+from alphaopt_jax.baselines.li_malik import _guided_2016, _history, _policies, _rollouts_2016
+from alphaopt_jax.baselines.li_malik._linear_gaussian import next_state
 from alphaopt_jax.tasks.task import Family, Task
 
 pytestmark = pytest.mark.slow
@@ -61,14 +61,14 @@ def _policy(dimension=3, history=2, current_gradient=True):
         "features": jnp.linspace(0.5, 2.0, history * (1 + dimension)),
         "step": jnp.asarray(0.1),
     }
-    params = policies.init_2016(jax.random.key(0), 7, dimension, scales)
+    params = _policies.init_2016(jax.random.key(0), 7, dimension, scales)
     return li_malik.Policy2016(params, current_gradient)
 
 
 def _seen(objectives, gradients, *, length, current_gradient):
-    history = histories.empty_history(len(gradients[0]), length)
+    history = _history.empty_history(len(gradients[0]), length)
     for objective, gradient in zip(objectives, gradients, strict=True):
-        history = histories.observe(
+        history = _history.observe(
             history,
             jnp.asarray(objective),
             jnp.asarray(gradient, jnp.float32),
@@ -96,9 +96,9 @@ def test_features_by_hand(points, current_gradient, expected):
 
     history = _seen(objectives, gradients, length=3, current_gradient=current_gradient)
 
-    assert histories.features(history).tolist() == expected
-    state = histories.state(jnp.array([100.0, 200.0]), history)
-    assert histories.features_of_state(state, history.points, 2).tolist() == expected
+    assert _history.features(history).tolist() == expected
+    state = _history.state(jnp.array([100.0, 200.0]), history)
+    assert _history.features_of_state(state, history.points, 2).tolist() == expected
 
 
 @pytest.mark.parametrize("current_gradient", [pytest.param(True, marks=pytest.mark.nightly), False])
@@ -112,12 +112,14 @@ def test_state_moves_as_its_dynamics_say(current_gradient):
     def objective(location):
         return 0.5 * (location - minimum) @ hessian @ (location - minimum)
 
-    controller, _ = trajectories.best_momentum(objective, jnp.zeros(2), config)
+    controller, _ = _rollouts_2016.best_momentum(objective, jnp.zeros(2), config)
     samples = jax.vmap(
-        lambda key: trajectories.follow_controller(objective, jnp.zeros(2), controller, key, config)
+        lambda key: _rollouts_2016.follow_controller(
+            objective, jnp.zeros(2), controller, key, config
+        )
     )(jax.random.split(jax.random.key(0), config.trajectories))
-    dynamics = guided_2016.fit_dynamics(samples, config)
-    cost = guided_2016.fit_cost(samples, config)
+    dynamics = _guided_2016.fit_dynamics(samples, config)
+    cost = _guided_2016.fit_cost(samples, config)
 
     np.testing.assert_allclose(cost.hessian[3:], jnp.broadcast_to(hessian, (9, 2, 2)), atol=0.05)
     at_step = 6
@@ -152,7 +154,7 @@ def test_starting_controller_is_optax_momentum():
     def objective(location):
         return task.loss(location, jnp.zeros(2))
 
-    controller, cost = trajectories.best_momentum(objective, start, config)
+    controller, cost = _rollouts_2016.best_momentum(objective, start, config)
 
     tx = optax.sgd(0.1, momentum=0.9)
     params, state, losses = start, tx.init(start), []
@@ -168,7 +170,7 @@ def test_optimizer_follows_the_trajectory_that_was_trained_on():
     policy = _policy(dimension=2, history=_SMALL.history)
     task = _bowls().draw(jax.random.key(1))
     start, batch = task.init(jax.random.key(2)), task.batch(jax.random.key(3))
-    trained_on = trajectories.follow_policy(
+    trained_on = _rollouts_2016.follow_policy(
         lambda location: task.loss(location, batch), start, policy.params, _SMALL
     )
 
@@ -198,8 +200,8 @@ def test_trees_are_strung_together_in_the_order_of_their_leaves():
 def test_where_all_features_are_zero_there_is_no_step():
     params = jax.tree.map(lambda leaf: leaf + 0.3, _policy().params)
 
-    np.testing.assert_array_equal(policies.step_2016(params, jnp.zeros(8)), 0.0)
-    assert float(jnp.abs(policies.step_2016(params, jnp.ones(8))).min()) > 0.0
+    np.testing.assert_array_equal(_policies.step_2016(params, jnp.zeros(8)), 0.0)
+    assert float(jnp.abs(_policies.step_2016(params, jnp.ones(8))).min()) > 0.0
 
 
 def test_chains_and_compiles_once():
@@ -296,10 +298,10 @@ def test_linear_policy_meets_its_mean_action_and_its_derivative():
     policy = _policy(dimension=2, history=4)
     states = jax.random.normal(jax.random.key(0), (5, 3, 14))
 
-    gain, offset = guided_2016.linearise(policy.params, states, 2)
+    gain, offset = _guided_2016.linearise(policy.params, states, 2)
 
     def action(state, points):
-        return policies.step_2016(policy.params, histories.features_of_state(state, points, 2))
+        return _policies.step_2016(policy.params, _history.features_of_state(state, points, 2))
 
     centre = jnp.mean(states, axis=0)
     for step in range(3):
@@ -314,19 +316,19 @@ def test_linear_policy_meets_its_mean_action_and_its_derivative():
 def test_policy_learns_what_controllers_do():
     """From gradients alone, controllers that are gradient descent can be copied exactly."""
     family = _bowls()
-    functions = trajectories.draw_functions(family, jax.random.key(0), 4, starts=2)
+    functions = _rollouts_2016.draw_functions(family, jax.random.key(0), 4, starts=2)
     config = dataclasses.replace(_SMALL, rates=(0.05,), decays=(0.5,), policy_updates=3000)
-    over = guided_2016._over(family, trajectories.best_momentum, config)
+    over = _guided_2016._over(family, _rollouts_2016.best_momentum, config)
     controllers, costs = jax.jit(over)(functions)
 
-    search = jax.jit(guided_2016.make_begin(family, config))(
+    search = jax.jit(_guided_2016.make_begin(family, config))(
         controllers, costs, functions, jax.random.key(1)
     )
 
     def policy_cost(objective, start, config):
-        return trajectories.follow_policy(objective, start, search.params, config).cost
+        return _rollouts_2016.follow_policy(objective, start, search.params, config).cost
 
-    mine = guided_2016._over(family, policy_cost, config)(functions)
+    mine = _guided_2016._over(family, policy_cost, config)(functions)
     np.testing.assert_allclose(mine, costs, rtol=0.1)
 
 
@@ -338,8 +340,8 @@ def test_policy_comes_to_cost_less_than_the_momentum_it_started_from():
     result = li_malik.train_2016(_bowls(), config, num_functions=8, show=False)
 
     functions_key = jax.random.split(jax.random.key(0), 4)[0]
-    functions = trajectories.draw_functions(_bowls(), functions_key, 8, _SMALL.starts)
-    _, costs = guided_2016._over(_bowls(), trajectories.best_momentum, config)(functions)
+    functions = _rollouts_2016.draw_functions(_bowls(), functions_key, 8, _SMALL.starts)
+    _, costs = _guided_2016._over(_bowls(), _rollouts_2016.best_momentum, config)(functions)
     momentum_cost = float(jnp.mean(costs)) / config.horizon
     assert result.history[-1]["policy_cost"] < 0.9 * momentum_cost
     assert result.history[-1]["controller_cost"] < result.history[0]["controller_cost"]

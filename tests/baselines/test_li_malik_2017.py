@@ -9,9 +9,13 @@ import optax
 import pytest
 
 from alphaopt_jax.baselines import li_malik
-from alphaopt_jax.baselines.li_malik import coordinate_features as features_lib
-from alphaopt_jax.baselines.li_malik import coordinates, guided_2017, policies
-from alphaopt_jax.baselines.li_malik.linear_gaussian import Controller
+from alphaopt_jax.baselines.li_malik import (
+    _coordinate_features,
+    _guided_2017,
+    _policies,
+    _rollouts_2017,
+)
+from alphaopt_jax.baselines.li_malik._linear_gaussian import Controller
 from alphaopt_jax.tasks.task import Task
 
 pytestmark = pytest.mark.slow
@@ -60,7 +64,7 @@ def _bowl(noise=0.02):
 
 def _policy(width=8):
     scales = {"features": jnp.array([0.5, 1.0, 2.0]), "step": jnp.asarray(0.1)}
-    return li_malik.Policy2017(policies.init_2017(jax.random.key(0), width, scales))
+    return li_malik.Policy2017(_policies.init_2017(jax.random.key(0), width, scales))
 
 
 def test_state_features_by_hand():
@@ -70,7 +74,9 @@ def test_state_features_by_hand():
     gradients = jnp.asarray(np.stack([steps - 4.0, -2.0 * steps], axis=1))
     locations = jnp.asarray(np.stack([0.1 * steps**2, 1.0 * steps], axis=1))
 
-    features = features_lib.state_features(objectives, gradients, locations, jnp.asarray(12))
+    features = _coordinate_features.state_features(
+        objectives, gradients, locations, jnp.asarray(12)
+    )
 
     expected = np.zeros((2, 76), np.float32)
     expected[:, 0] = (100 - 144 - (100 - 49)) / (100 - 49)
@@ -85,7 +91,7 @@ def test_state_features_by_hand():
 
 
 def test_state_features_of_the_first_step():
-    features = features_lib.state_features(
+    features = _coordinate_features.state_features(
         jnp.array([2.0, 0.0]), jnp.array([[3.0], [0.0]]), jnp.ones((2, 1)), jnp.asarray(0)
     )
 
@@ -99,7 +105,7 @@ def test_state_features_of_the_first_step():
     [(1, [0.0, 0.0, 0.0]), (2, [-0.5, 1.5, 0.0]), (3, [-0.5, 1.5, 0.5])],
 )
 def test_observation_features_by_hand(points, expected):
-    features = features_lib.observation_features(
+    features = _coordinate_features.observation_features(
         jnp.asarray(points),
         2.0,
         4.0,
@@ -113,12 +119,12 @@ def test_observation_features_by_hand(points, expected):
 
 
 def test_memory_smooths_over_three_iterates():
-    problem = coordinates.as_problem(_bowl(), _SMALL, jax.random.key(0))
-    memory, locations = coordinates.begin(5, 4), []
+    problem = _rollouts_2017.as_problem(_bowl(), _SMALL, jax.random.key(0))
+    memory, locations = _rollouts_2017.begin(5, 4), []
     for step in range(5):
         location = jnp.arange(5.0) * step**2
         locations.append(location)
-        memory, _ = coordinates.look(problem, memory, location, jax.random.key(step))
+        memory, _ = _rollouts_2017.look(problem, memory, location, jax.random.key(step))
 
     smoothed = memory.smoothed[2]
     np.testing.assert_allclose(smoothed[0], locations[0])
@@ -130,17 +136,17 @@ def test_memory_smooths_over_three_iterates():
 
 def test_what_is_seen_is_a_batch_and_what_is_judged_the_objective():
     config = dataclasses.replace(_SMALL, horizon=1)
-    problem = coordinates.as_problem(_bowl(noise=1.0), config, jax.random.key(0))
+    problem = _rollouts_2017.as_problem(_bowl(noise=1.0), config, jax.random.key(0))
     key, start = jax.random.key(1), problem.starts[0]
-    still = coordinates.momentum(problem, 0.0, 0.0, config)
+    still = _rollouts_2017.momentum(problem, 0.0, 0.0, config)
     chosen = jnp.array([[2, 0], [3, 4]])
 
-    samples = coordinates.follow_controllers(problem, still, start, chosen, key, config)
+    samples = _rollouts_2017.follow_controllers(problem, still, start, chosen, key, config)
 
     first_key, _, batch_key = jax.random.split(key, 3)
     keys = [first_key, *jax.random.split(batch_key, 1)]
     of_batch = [jax.grad(problem.loss)(start, each)[chosen] for each in keys]
-    newest = samples.states[1, :, :, features_lib.NEWEST_GRADIENT]
+    newest = samples.states[1, :, :, _coordinate_features.NEWEST_GRADIENT]
     mean = 0.5 * (of_batch[0] + of_batch[1])
     # One step after the first there is nothing 5 steps ago: it is compared with itself.
     np.testing.assert_allclose(newest, mean / (jnp.abs(mean) + 1.0), atol=1e-5)
@@ -152,9 +158,9 @@ def test_what_is_seen_is_a_batch_and_what_is_judged_the_objective():
 
 
 def test_groups_are_leaves_and_coordinates_are_drawn_within_them():
-    problem = coordinates.as_problem(_bowl(), _SMALL, jax.random.key(0))
+    problem = _rollouts_2017.as_problem(_bowl(), _SMALL, jax.random.key(0))
 
-    chosen = coordinates.choose(problem, jax.random.key(1), 100)
+    chosen = _rollouts_2017.choose(problem, jax.random.key(1), 100)
 
     assert problem.groups.tolist() == [0, 0, 0, 1, 1]
     assert sorted(set(chosen[0].tolist())) == [0, 1, 2]
@@ -163,14 +169,16 @@ def test_groups_are_leaves_and_coordinates_are_drawn_within_them():
 
 def test_noise_has_the_controllers_variance_and_goes_along_the_mean_action():
     config = dataclasses.replace(_SMALL, horizon=2, shared_noise=0.8)
-    problem = coordinates.as_problem(_bowl(noise=0.0), config, jax.random.key(0))
+    problem = _rollouts_2017.as_problem(_bowl(noise=0.0), config, jax.random.key(0))
     start = jnp.array([3.0, 1.0, -1.0, 2.0, 2.0])
-    quiet = coordinates.momentum(problem, 0.1, 0.0, config)
+    quiet = _rollouts_2017.momentum(problem, 0.1, 0.0, config)
     loud = quiet._replace(covariance=jnp.full((2, 2, 1, 1), 0.04))
     chosen = jnp.array([[0, 1, 2], [3, 4, 4]])
 
     def first_actions(controllers, key):
-        samples = coordinates.follow_controllers(problem, controllers, start, chosen, key, config)
+        samples = _rollouts_2017.follow_controllers(
+            problem, controllers, start, chosen, key, config
+        )
         return samples.actions[0]
 
     mean = first_actions(quiet, jax.random.key(0))
@@ -190,9 +198,9 @@ def test_cost_weights_are_found_and_never_negative():
     slopes = jax.random.uniform(key, (4, 50, 3))
     objectives = 7.0 + 0.5 * slopes @ jnp.array([4.0, -2.0, 1.0])
     objectives += 0.01 * jax.random.normal(noise_key, objectives.shape)
-    samples = coordinates.Samples(None, None, None, objectives, None, slopes, None)
+    samples = _rollouts_2017.Samples(None, None, None, objectives, None, slopes, None)
 
-    weights = guided_2017.fit_cost(samples)
+    weights = _guided_2017.fit_cost(samples)
 
     # Shrunken by the ridge, and what would be negative is 0.
     np.testing.assert_allclose(weights, [4.0 / 1.1, 0.0, 1.0 / 1.1], atol=0.3)
@@ -200,10 +208,10 @@ def test_cost_weights_are_found_and_never_negative():
 
 def test_optimizer_follows_the_trajectory_that_was_trained_on():
     task, policy = _bowl(), _policy(width=_SMALL.width)
-    problem = coordinates.as_problem(task, _SMALL, jax.random.key(0))
+    problem = _rollouts_2017.as_problem(task, _SMALL, jax.random.key(0))
     key = jax.random.key(5)
     start = problem.starts[1]
-    trained_on = coordinates.follow_policy(problem, policy.params, start, key, _SMALL)
+    trained_on = _rollouts_2017.follow_policy(problem, policy.params, start, key, _SMALL)
 
     keys = jax.random.split(key, _SMALL.horizon)
     tx = li_malik.li_malik_2017(policy)
@@ -310,13 +318,13 @@ def test_what_is_no_policy_is_refused():
 
 def test_starting_controllers_are_gradient_descent():
     config = dataclasses.replace(_SMALL, horizon=6)
-    problem = coordinates.as_problem(_bowl(noise=0.0), config, jax.random.key(0))
+    problem = _rollouts_2017.as_problem(_bowl(noise=0.0), config, jax.random.key(0))
     key = jax.random.key(1)
-    controllers = coordinates.momentum(problem, 0.1, 0.0, config)
+    controllers = _rollouts_2017.momentum(problem, 0.1, 0.0, config)
     nothing = jnp.zeros((2, 0), jnp.int32)
 
     start = problem.starts[0]
-    samples = coordinates.follow_controllers(problem, controllers, start, nothing, key, config)
+    samples = _rollouts_2017.follow_controllers(problem, controllers, start, nothing, key, config)
 
     location, past = start, []
     for step in range(config.horizon):
@@ -342,13 +350,13 @@ def test_policy_comes_to_cost_less_than_it_began_with():
 @pytest.mark.nightly
 def test_controllers_that_are_worse_are_taken_back():
     config = dataclasses.replace(_SMALL, policy_updates=2)
-    problem = coordinates.as_problem(_bowl(), config, jax.random.key(0))
-    search, _ = jax.jit(guided_2017.make_begin(problem, config))(jax.random.key(1))
+    problem = _rollouts_2017.as_problem(_bowl(), config, jax.random.key(0))
+    search, _ = jax.jit(_guided_2017.make_begin(problem, config))(jax.random.key(1))
     good = search.accepted
     wild = Controller(-100.0 * good.gain, good.offset, good.covariance)
     search = search._replace(controllers=wild, promised=jnp.asarray(1.0))
 
-    search, metrics = jax.jit(guided_2017.make_iteration(problem, config))(
+    search, metrics = jax.jit(_guided_2017.make_iteration(problem, config))(
         search, jax.random.key(2)
     )
 

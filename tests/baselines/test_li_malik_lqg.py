@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from alphaopt_jax.baselines.li_malik import lqg
-from alphaopt_jax.baselines.li_malik.linear_gaussian import (
+from alphaopt_jax.baselines.li_malik import _lqg
+from alphaopt_jax.baselines.li_malik._linear_gaussian import (
     Controller,
     Cost,
     Dynamics,
@@ -56,7 +56,7 @@ def problem():
         offset=_normal(next(keys), _ACTIONS),
         covariance=_spread(next(keys), _ACTIONS, 0.3),
     )
-    pull = lqg.Pull(
+    pull = _lqg.Pull(
         gain=_normal(next(keys), _ACTIONS, _SIZE, scale=0.2),
         offset=_normal(next(keys), _ACTIONS),
         weight=jnp.abs(_normal(next(keys))),
@@ -121,7 +121,7 @@ def test_backward_pass_solves_the_quadratic_program_of_the_whole_horizon(problem
     vector = np.asarray(jax.grad(total)(zero), np.float64).ravel()
     solution = -np.linalg.solve(matrix, vector).reshape(zero.shape)
 
-    controller = lqg.backward_pass(dynamics, cost, old, pull, weight, _SHIFT)
+    controller = _lqg.backward_pass(dynamics, cost, old, pull, weight, _SHIFT)
     without_noise = dynamics._replace(covariance=0.0 * dynamics.covariance)
     expected = expectations(without_noise, controller, old, cost, _point(start.mean), _SHIFT)
 
@@ -131,7 +131,7 @@ def test_backward_pass_solves_the_quadratic_program_of_the_whole_horizon(problem
 def test_no_change_of_gain_offset_or_covariance_improves_the_solution(problem):
     weight = 0.7
     dynamics, cost, old, pull, _ = problem
-    controller = lqg.backward_pass(dynamics, cost, old, pull, weight, _SHIFT)
+    controller = _lqg.backward_pass(dynamics, cost, old, pull, weight, _SHIFT)
 
     slope = jax.grad(_penalised)(controller, problem, weight)
     elsewhere = jax.grad(_penalised)(old, problem, weight)
@@ -160,7 +160,7 @@ def test_long_horizon_gives_the_gain_of_the_riccati_equation():
         jnp.zeros((horizon, actions, size)), jnp.zeros((horizon, actions)), always(jnp.eye(actions))
     )
 
-    controller = lqg.backward_pass(dynamics, cost, old, lqg.no_pull(old), weight, size)
+    controller = _lqg.backward_pass(dynamics, cost, old, _lqg.no_pull(old), weight, size)
 
     value = scipy.linalg.solve_discrete_are(
         *(np.asarray(each, np.float64) for each in (transition, control, hessian)),
@@ -178,8 +178,8 @@ def test_exploiting_the_shift_changes_nothing(problem):
     dynamics, cost, old, pull, start = problem
     dense = _as_dense(dynamics)
 
-    structured = lqg.improve(dynamics, cost, old, pull, start, 3.0, _SHIFT)
-    plain = lqg.improve(dense, cost, old, pull, start, 3.0, _SIZE)
+    structured = _lqg.improve(dynamics, cost, old, pull, start, 3.0, _SHIFT)
+    plain = _lqg.improve(dense, cost, old, pull, start, 3.0, _SIZE)
     followed = expectations(dynamics, structured.controller, old, cost, start, _SHIFT)
     followed_plain = expectations(dense, structured.controller, old, cost, start, _SIZE)
 
@@ -193,7 +193,7 @@ def test_exploiting_the_shift_changes_nothing(problem):
 def test_bound_is_met_with_equality(problem, bound):
     dynamics, cost, old, pull, start = problem
 
-    improved = lqg.improve(dynamics, cost, old, pull, start, bound, _SHIFT)
+    improved = _lqg.improve(dynamics, cost, old, pull, start, bound, _SHIFT)
 
     assert float(improved.divergence) == pytest.approx(bound, rel=0.01)
 
@@ -202,8 +202,8 @@ def test_wide_bound_leaves_the_best_controller_near_the_policy_inside(problem):
     dynamics, cost, old, pull, start = problem
     pull = pull._replace(weight=jnp.full(_HORIZON, 1.0))
 
-    improved = lqg.improve(dynamics, cost, old, pull, start, 1e4, _SHIFT)
-    free = lqg.backward_pass(dynamics, cost, old, pull, 1e-9, _SHIFT)
+    improved = _lqg.improve(dynamics, cost, old, pull, start, 1e4, _SHIFT)
+    free = _lqg.backward_pass(dynamics, cost, old, pull, 1e-9, _SHIFT)
 
     assert float(improved.divergence) < 1e4
     np.testing.assert_allclose(improved.controller.gain, free.gain, rtol=1e-4, atol=1e-4)
@@ -211,11 +211,11 @@ def test_wide_bound_leaves_the_best_controller_near_the_policy_inside(problem):
 
 def test_cost_falls_as_the_bound_grows(problem):
     dynamics, cost, old, pull, start = problem
-    pull = lqg.no_pull(old)
+    pull = _lqg.no_pull(old)
     before = float(jnp.sum(expectations(dynamics, old, old, cost, start, _SHIFT).cost))
 
     costs = [
-        float(lqg.improve(dynamics, cost, old, pull, start, bound, _SHIFT).cost)
+        float(_lqg.improve(dynamics, cost, old, pull, start, bound, _SHIFT).cost)
         for bound in (0.01, 1.0, 10.0)
     ]
 
@@ -287,7 +287,7 @@ def test_problem_of_independent_parts_is_solved_by_its_parts(problem):
         twice(whole_cost.hessian, (1, 2)), twice(whole_cost.gradient, (1,)), 2.0 * cost.constant
     )
     both_old = Controller(*(twice(f, tuple(range(1, f.ndim))) for f in old))
-    both_pull = lqg.Pull(
+    both_pull = _lqg.Pull(
         twice(pull.gain, (1, 2)),
         twice(pull.offset, (1,)),
         pull.weight,
@@ -295,8 +295,8 @@ def test_problem_of_independent_parts_is_solved_by_its_parts(problem):
     )
     both_start = _point(jnp.concatenate([start.mean, start.mean]))
 
-    part = lqg.improve(dense, whole_cost, old, pull, start, 2.0, _SIZE)
-    both = lqg.improve(both_dynamics, both_cost, both_old, both_pull, both_start, 4.0, 2 * _SIZE)
+    part = _lqg.improve(dense, whole_cost, old, pull, start, 2.0, _SIZE)
+    both = _lqg.improve(both_dynamics, both_cost, both_old, both_pull, both_start, 4.0, 2 * _SIZE)
 
     np.testing.assert_allclose(both.cost, 2.0 * part.cost, rtol=1e-3)
     for whole, half in zip(both.controller, part.controller, strict=True):

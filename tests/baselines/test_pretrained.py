@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from alphaopt_jax._storage import params as params_lib
-from alphaopt_jax.baselines import li_malik, recipes
+from alphaopt_jax.baselines import _recipes, li_malik
 from alphaopt_jax.baselines.l2l import l2l
 from alphaopt_jax.pretrained import card as card_lib
 from alphaopt_jax.tasks.papers import l2l as tasks
@@ -39,9 +39,9 @@ def test_shipped_policies_are_optax_transformations(name, dimension):
 def test_a_card_says_how_it_was_trained(name):
     card = card_lib.load_card(name, params_lib.BASELINES)
 
-    assert name in recipes.RECIPES
+    assert name in _recipes.RECIPES
     assert card.command == f"alphaopt train-baseline {name} runs/{name} --seed {card.seed}"
-    assert card.summary == recipes.RECIPES[name].summary
+    assert card.summary == _recipes.RECIPES[name].summary
     assert card.env_steps > 0
     assert np.isfinite(card.score)
 

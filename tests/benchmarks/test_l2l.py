@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from alphaopt_jax import cli
-from alphaopt_jax.baselines import recipes
+from alphaopt_jax.baselines import _recipes
 from alphaopt_jax.baselines.bptt import BackpropagationConfig
 from alphaopt_jax.baselines.l2l import LSTMConfig, train_lstm
 from alphaopt_jax.pretrained.card import load_card
@@ -92,8 +92,8 @@ def test_the_command_line_trains_a_baseline(tmp_path, monkeypatch, capsys):
             horizon=4, unroll=2, episodes=1, learning_rates=(1e-3,), validation_tasks=1
         ),
     )
-    small = recipes.Recipe("Small.", (), recipes._lstm(lambda: tasks.quadratics(3), config))
-    monkeypatch.setattr(recipes, "RECIPES", {"small": small})
+    small = _recipes.Recipe("Small.", (), _recipes._lstm(lambda: tasks.quadratics(3), config))
+    monkeypatch.setattr(_recipes, "RECIPES", {"small": small})
 
     cli.main(["train-baseline", "small", str(tmp_path), "--seed", "1"])
 

@@ -8,7 +8,7 @@ import pytest
 
 from alphaopt_jax.baselines import li_malik
 from alphaopt_jax.baselines.l2l import LSTMConfig
-from alphaopt_jax.baselines.li_malik import policies
+from alphaopt_jax.baselines.li_malik import _policies
 from benchmarks.li_malik import __main__ as benchmark
 from benchmarks.li_malik import optimizers, plots
 from benchmarks.li_malik import paper_2016 as full_vector
@@ -123,7 +123,7 @@ def test_the_page_and_the_pictures_show_everything():
 @pytest.mark.nightly
 def test_measures_a_policy_of_2016(tmp_path):
     scales = {"features": jnp.ones(10), "step": jnp.asarray(1e-3)}
-    policy = li_malik.Policy2016(policies.init_2016(jax.random.key(0), 3, 4, scales))
+    policy = li_malik.Policy2016(_policies.init_2016(jax.random.key(0), 3, 4, scales))
     li_malik.save_2016(tmp_path / "policy.safetensors", policy)
     told = []
 
@@ -143,7 +143,7 @@ def test_measures_policies_of_2017(tmp_path, monkeypatch):
     monkeypatch.setattr(coordinatewise, "TRAINED", "digits")
     monkeypatch.setattr(coordinatewise, "TRANSFERS", ("digits",))
     scales = {"features": jnp.ones(3), "step": jnp.asarray(1e-3)}
-    policy = li_malik.Policy2017(policies.init_2017(jax.random.key(0), 4, scales))
+    policy = li_malik.Policy2017(_policies.init_2017(jax.random.key(0), 4, scales))
     li_malik.save_2017(tmp_path / "policy.safetensors", policy)
     config = LSTMConfig(widths=(3,))
     monkeypatch.setattr(

@@ -1,13 +1,13 @@
 """The LSTM that learned to learn by gradient descent (Andrychowicz et al. 2016)."""
 
-from alphaopt_jax.baselines.l2l.optimizer import (
+from alphaopt_jax.baselines.l2l._optimizer import (
     LSTMOptimizer,
     LSTMState,
     l2l,
     load_lstm,
     save_lstm,
 )
-from alphaopt_jax.baselines.l2l.training import LSTMConfig, LSTMResult, train_lstm
+from alphaopt_jax.baselines.l2l._training import LSTMConfig, LSTMResult, train_lstm
 
 __all__ = [
     "LSTMConfig",

@@ -1,9 +1,9 @@
 """Optimizers learned by guided policy search (Li & Malik 2016 and 2017)."""
 
-from alphaopt_jax.baselines.li_malik.config import Config2016, Config2017
-from alphaopt_jax.baselines.li_malik.guided_2016 import Result2016, train_2016
-from alphaopt_jax.baselines.li_malik.guided_2017 import Result2017, train_2017
-from alphaopt_jax.baselines.li_malik.policies import (
+from alphaopt_jax.baselines.li_malik._config import Config2016, Config2017
+from alphaopt_jax.baselines.li_malik._guided_2016 import Result2016, train_2016
+from alphaopt_jax.baselines.li_malik._guided_2017 import Result2017, train_2017
+from alphaopt_jax.baselines.li_malik._policies import (
     Policy2016,
     Policy2017,
     load_2016,
@@ -11,7 +11,7 @@ from alphaopt_jax.baselines.li_malik.policies import (
     save_2016,
     save_2017,
 )
-from alphaopt_jax.baselines.li_malik.transform import (
+from alphaopt_jax.baselines.li_malik._transform import (
     LiMalik2016State,
     LiMalik2017State,
     li_malik_2016,

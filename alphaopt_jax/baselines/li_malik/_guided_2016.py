@@ -27,17 +27,24 @@ import optax
 
 from alphaopt_jax._storage import progress as progress_lib
 from alphaopt_jax._storage import run_folder
-from alphaopt_jax.baselines.li_malik import dynamics as dynamics_lib
-from alphaopt_jax.baselines.li_malik import histories, linalg, lqg, numerics, policies, trajectories
-from alphaopt_jax.baselines.li_malik.config import Config2016
-from alphaopt_jax.baselines.li_malik.linear_gaussian import (
+from alphaopt_jax.baselines.li_malik import (
+    _history,
+    _linalg,
+    _lqg,
+    _policies,
+    _regression,
+    _rollouts_2016,
+    _search,
+)
+from alphaopt_jax.baselines.li_malik._config import Config2016
+from alphaopt_jax.baselines.li_malik._linear_gaussian import (
     Controller,
     Cost,
     Dynamics,
     Gaussian,
     expectations,
 )
-from alphaopt_jax.baselines.li_malik.trajectories import Functions, Trajectory
+from alphaopt_jax.baselines.li_malik._rollouts_2016 import Functions, Trajectory
 from alphaopt_jax.tasks.task import Family
 
 _DEFAULT_CONFIG = Config2016()
@@ -91,7 +98,7 @@ class Result2016(NamedTuple):
         apart).
     """
 
-    policy: policies.Policy2016
+    policy: _policies.Policy2016
     cost: float
     momentum_cost: float
     history: list[dict[str, Any]]
@@ -144,10 +151,10 @@ def train_2016(
     }
     store = run_folder.Store(folder, identity)
     functions_key, unseen_key, begin_key, stream = jax.random.split(jax.random.key(seed), 4)
-    draw = jax.jit(trajectories.draw_functions, static_argnums=(0, 2, 3))
+    draw = jax.jit(_rollouts_2016.draw_functions, static_argnums=(0, 2, 3))
     functions = draw(family, functions_key, num_functions, config.starts)
     unseen = draw(family, unseen_key, config.validation_functions)
-    tune = jax.jit(_over(family, trajectories.best_momentum, config))
+    tune = jax.jit(_over(family, _rollouts_2016.best_momentum, config))
     starting, momentum_costs = tune(functions)
     momentum_cost = float(jnp.mean(tune(unseen)[1])) / config.horizon
     search = store.restore(
@@ -170,7 +177,7 @@ def train_2016(
                 f" controllers {entry['controller_cost']:.4f})",
             )
     return Result2016(
-        policies.Policy2016(jax.device_get(search.best_params), config.current_gradient),
+        _policies.Policy2016(jax.device_get(search.best_params), config.current_gradient),
         float(search.best_cost),
         momentum_cost,
         history,
@@ -196,10 +203,10 @@ def make_begin(
         unit = jnp.maximum(first - costs / config.horizon, 1e-6 * jnp.abs(first) + 1e-12)
         features = _features(samples.states[:, :, :-1], dimension)
         scales = {
-            "features": numerics.root_mean_square(features, (0, 1, 2)),
-            "step": numerics.root_mean_square(samples.actions, None),
+            "features": _search.root_mean_square(features, (0, 1, 2)),
+            "step": _search.root_mean_square(samples.actions, None),
         }
-        params = policies.init_2016(init_key, config.hidden, dimension, scales)
+        params = _policies.init_2016(init_key, config.hidden, dimension, scales)
         adam = optax.scale_by_adam().init(params["network"])
         rate = jnp.float32(config.learning_rate)
         kept = jnp.ones(count, bool)
@@ -233,9 +240,9 @@ def make_iteration(
 
     def judge(functions: Functions, params: chex.ArrayTree) -> chex.Array:
         def cost(
-            objective: trajectories.Objective, start: chex.Array, config: Config2016
+            objective: _rollouts_2016.Objective, start: chex.Array, config: Config2016
         ) -> chex.Array:
-            return trajectories.follow_policy(objective, start, params, config).cost
+            return _rollouts_2016.follow_policy(objective, start, params, config).cost
 
         return _over(family, cost, config)(functions)
 
@@ -245,7 +252,7 @@ def make_iteration(
         sample_key, fit_key = jax.random.split(key)
         samples = _sample(family, functions, search.controllers, sample_key, config)
         costs = jnp.mean(samples.cost, axis=1)
-        bounds = lqg.adapt_bound(
+        bounds = _lqg.adapt_bound(
             search.bounds,
             search.promised,
             search.costs - costs,
@@ -265,7 +272,7 @@ def make_iteration(
         controllers, promised, apart = jax.vmap(improve)(
             samples, search.controllers, search.weights, bounds
         )
-        sound = jax.vmap(numerics.is_finite)(controllers)
+        sound = jax.vmap(_search.is_finite)(controllers)
         controllers = _choose(sound, controllers, search.controllers)
         controllers = _choose(kept, controllers, search.previous)
         rate = config.learning_rate * (1.0 - 0.9 * search.iteration / config.iterations)
@@ -320,7 +327,7 @@ def fit_dynamics(samples: Trajectory, config: Config2016) -> Dynamics:
     dimension = samples.actions.shape[-1]
     head = 2 * dimension + 1
     now, then = samples.states[:, :-1, :head], samples.states[:, 1:, dimension:head]
-    regression = dynamics_lib.fit(
+    regression = _regression.fit(
         jnp.concatenate([jnp.delete(now, dimension, axis=-1), samples.actions, then], axis=-1),
         3 * dimension,
         num_clusters=config.clusters,
@@ -352,14 +359,14 @@ def fit_cost(samples: Trajectory, config: Config2016) -> Cost:
     """
     dimension = samples.actions.shape[-1]
     locations, gradients = samples.states[:, 1:, :dimension], samples.gradients[:, 1:]
-    regression = dynamics_lib.fit(
+    regression = _regression.fit(
         jnp.concatenate([locations, gradients], axis=-1),
         dimension,
         num_clusters=config.clusters,
         num_rounds=config.cluster_rounds,
         prior_samples=config.prior_samples,
     )
-    hessian = jax.vmap(linalg.positive_part)(regression.coefficients)
+    hessian = jax.vmap(_linalg.positive_part)(regression.coefficients)
     centre, slope = jnp.mean(locations, axis=0), jnp.mean(gradients, axis=0)
     gradient = slope - jnp.einsum("tij,tj->ti", hessian, centre)
     curved = 0.5 * jnp.einsum("nti,tij,ntj->nt", locations, hessian, locations)
@@ -383,8 +390,8 @@ def linearise(
     """
 
     def action(state: chex.Array, points: chex.Array) -> chex.Array:
-        features = histories.features_of_state(state, points, dimension)
-        return policies.step_2016(params, features)
+        features = _history.features_of_state(state, points, dimension)
+        return _policies.step_2016(params, features)
 
     centre = jnp.mean(states, axis=0)
     points = jnp.arange(1, states.shape[1] + 1)
@@ -424,17 +431,17 @@ def fit_policy(
     dimension = samples.actions.shape[-1]
     targets = jnp.einsum("mtas,mnts->mnta", controllers.gain, states)
     targets += controllers.offset[:, None]
-    precisions, _ = jax.vmap(jax.vmap(linalg.inverse))(controllers.covariance)
+    precisions, _ = jax.vmap(jax.vmap(_linalg.inverse))(controllers.covariance)
 
     def loss(network: chex.ArrayTree, key: chex.PRNGKey) -> chex.Array:
         chosen = jax.random.randint(
             key, (config.policy_batch,), 0, count * trajectories_each * horizon
         )
         function, trajectory, step = jnp.unravel_index(chosen, states.shape[:3])
-        features = jax.vmap(histories.features_of_state, in_axes=(0, 0, None))(
+        features = jax.vmap(_history.features_of_state, in_axes=(0, 0, None))(
             states[function, trajectory, step], step + 1, dimension
         )
-        actions = policies.step_2016(params | {"network": network}, features)
+        actions = _policies.step_2016(params | {"network": network}, features)
         off = actions - targets[function, trajectory, step]
         distances = jnp.einsum("ba,bac,bc->b", off, precisions[function, step], off)
         return jnp.mean(jnp.where(kept[function], distances, 0.0))
@@ -462,18 +469,18 @@ def _improve(
     dimension = samples.actions.shape[-1]
     dynamics, cost = fit_dynamics(samples, config), fit_cost(samples, config)
     gain, offset = linearise(params, samples.states[:, :-1], dimension)
-    pull = lqg.Pull(gain, offset, weights, jnp.zeros_like(offset))
+    pull = _lqg.Pull(gain, offset, weights, jnp.zeros_like(offset))
     first, shift = samples.states[:, 0], 1 + dimension
     centred = first - jnp.mean(first, axis=0)
     start = Gaussian(jnp.mean(first, axis=0), centred.T @ centred / first.shape[0])
-    improved = lqg.improve(dynamics, cost, old, pull, start, bound, shift)
+    improved = _lqg.improve(dynamics, cost, old, pull, start, bound, shift)
     policy = Controller(gain, offset, old.covariance)
     before = expectations(dynamics, old, old, cost, start, shift)
     after = expectations(dynamics, improved.controller, policy, cost, start, shift)
     # The noise that the solution has would shrink from iteration to iteration, and with it what
     # the policy learns of the places beside the track.
     actions = jnp.einsum("tas,nts->nta", improved.controller.gain, samples.states[:, :-1])
-    covariance = trajectories.noise_covariance(actions + improved.controller.offset, config)
+    covariance = _rollouts_2016.noise_covariance(actions + improved.controller.offset, config)
     return (
         improved.controller._replace(covariance=covariance),
         jnp.sum(before.cost) - improved.cost,
@@ -486,7 +493,7 @@ def _over(family: Family, of_one: Callable[..., Any], config: Config2016) -> Cal
 
     def of_all(functions: Functions, *others: Any) -> Any:
         def one(instance: Any, batch: Any, start: chex.Array, *others: Any) -> Any:
-            objective = trajectories.objective_of(family, instance, batch)
+            objective = _rollouts_2016.objective_of(family, instance, batch)
             return of_one(objective, start, *others, config)
 
         return jax.vmap(one)(*functions, *others)
@@ -506,10 +513,10 @@ def _sample(
     def one(
         instance: Any, batch: Any, start: chex.Array, controller: Controller, keys: chex.PRNGKey
     ) -> Trajectory:
-        objective = trajectories.objective_of(family, instance, batch)
+        objective = _rollouts_2016.objective_of(family, instance, batch)
 
         def follow(key: chex.PRNGKey) -> Trajectory:
-            return trajectories.follow_controller(objective, start, controller, key, config)
+            return _rollouts_2016.follow_controller(objective, start, controller, key, config)
 
         return jax.vmap(follow)(keys)
 
@@ -519,7 +526,7 @@ def _sample(
 
 def _features(states: chex.Array, dimension: int) -> chex.Array:
     """From states `float32[M, N, T, n]` to the policy's features, `float32[M, N, T, F]`."""
-    of_time = jax.vmap(histories.features_of_state, in_axes=(0, 0, None))
+    of_time = jax.vmap(_history.features_of_state, in_axes=(0, 0, None))
     of_all = jax.vmap(jax.vmap(of_time, in_axes=(0, None, None)), in_axes=(0, None, None))
     return of_all(states, jnp.arange(1, states.shape[2] + 1), dimension)
 

@@ -11,8 +11,7 @@ import jax
 import optax
 
 from alphaopt_jax.baselines import bptt
-from alphaopt_jax.baselines.l2l import network
-from alphaopt_jax.baselines.l2l import optimizer as optimizer_lib
+from alphaopt_jax.baselines.l2l import _network, _optimizer
 from alphaopt_jax.tasks.task import Family
 
 
@@ -38,22 +37,22 @@ class LSTMConfig:
 
     def init(self, key: chex.PRNGKey) -> chex.ArrayTree:
         """Fresh parameters, by group. Consumes `key`."""
-        groups = optimizer_lib.GROUPS[self.grouping]
-        features = optimizer_lib.num_features(self.log_sign_exponent)
+        groups = _optimizer.GROUPS[self.grouping]
+        features = _optimizer.num_features(self.log_sign_exponent)
         return {
-            group: network.init_params(group_key, self.widths, features)
+            group: _network.init_params(group_key, self.widths, features)
             for group, group_key in zip(groups, jax.random.split(key, len(groups)), strict=True)
         }
 
-    def learned(self, params: chex.ArrayTree) -> optimizer_lib.LSTMOptimizer:
+    def learned(self, params: chex.ArrayTree) -> _optimizer.LSTMOptimizer:
         """The optimizer with these parameters."""
-        return optimizer_lib.LSTMOptimizer(
+        return _optimizer.LSTMOptimizer(
             params, self.grouping, self.log_sign_exponent, self.output_scale
         )
 
     def make(self, params: chex.ArrayTree) -> optax.GradientTransformation:
         """The same as an optax transformation."""
-        return optimizer_lib.l2l(self.learned(params))
+        return _optimizer.l2l(self.learned(params))
 
 
 class LSTMResult(NamedTuple):
@@ -66,7 +65,7 @@ class LSTMResult(NamedTuple):
       history: A line for each validation, as in `backpropagation.BackpropagationResult`.
     """
 
-    optimizer: optimizer_lib.LSTMOptimizer
+    optimizer: _optimizer.LSTMOptimizer
     score: float
     learning_rate: float
     history: list[dict[str, Any]]

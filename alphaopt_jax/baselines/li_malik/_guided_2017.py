@@ -31,17 +31,16 @@ import optax
 
 from alphaopt_jax._storage import progress as progress_lib
 from alphaopt_jax._storage import run_folder
-from alphaopt_jax.baselines.li_malik import coordinates, lqg, numerics, policies
-from alphaopt_jax.baselines.li_malik import dynamics as dynamics_lib
-from alphaopt_jax.baselines.li_malik.config import Config2017
-from alphaopt_jax.baselines.li_malik.coordinates import Problem, Samples
-from alphaopt_jax.baselines.li_malik.linear_gaussian import (
+from alphaopt_jax.baselines.li_malik import _lqg, _policies, _regression, _rollouts_2017, _search
+from alphaopt_jax.baselines.li_malik._config import Config2017
+from alphaopt_jax.baselines.li_malik._linear_gaussian import (
     Controller,
     Cost,
     Dynamics,
     Gaussian,
     expectations,
 )
+from alphaopt_jax.baselines.li_malik._rollouts_2017 import Problem, Samples
 from alphaopt_jax.tasks.task import Family, Task
 
 _DEFAULT_CONFIG = Config2017()
@@ -93,7 +92,7 @@ class Result2017(NamedTuple):
         policy, a step of a coordinate), "bound" (ε).
     """
 
-    policy: policies.Policy2017
+    policy: _policies.Policy2017
     cost: float
     momentum_cost: float
     history: list[dict[str, Any]]
@@ -127,7 +126,7 @@ def train_2017(
     task_key, problem_key, begin_key, stream = jax.random.split(jax.random.key(seed), 4)
     if isinstance(task, Family):
         task = task.draw(task_key)
-    problem = coordinates.as_problem(task, config, problem_key)
+    problem = _rollouts_2017.as_problem(task, config, problem_key)
     search, momentum_cost = jax.jit(make_begin(problem, config))(begin_key)
     search = store.restore(lambda: search)
     history = store.read_history(int(search.iteration))
@@ -146,7 +145,7 @@ def train_2017(
                 f" momentum {momentum:.4f})",
             )
     return Result2017(
-        policies.Policy2017(jax.device_get(search.best_params)),
+        _policies.Policy2017(jax.device_get(search.best_params)),
         float(search.best_cost),
         momentum,
         history,
@@ -165,16 +164,16 @@ def make_begin(
     def begin(key: chex.PRNGKey) -> tuple[Search2017, chex.Array]:
         tune_key, choose_key, sample_key, init_key, fit_key = jax.random.split(key, 5)
         quiet, cost = _best_momentum(problem, tune_key, config)
-        chosen = coordinates.choose(problem, choose_key, config.coordinates)
+        chosen = _rollouts_2017.choose(problem, choose_key, config.coordinates)
         keys = jax.random.split(sample_key, config.trajectories)
         sizes = jnp.mean(_sample(problem, quiet, chosen, keys, config).sizes, axis=0)
         controllers = quiet._replace(covariance=_noise_covariance(sizes, config))
         samples = _sample(problem, controllers, chosen, keys, config)
         scales = {
-            "features": numerics.root_mean_square(samples.observations, (0, 1, 2, 3)),
-            "step": numerics.root_mean_square(samples.actions, None),
+            "features": _search.root_mean_square(samples.observations, (0, 1, 2, 3)),
+            "step": _search.root_mean_square(samples.actions, None),
         }
-        params = policies.init_2017(init_key, config.width, scales)
+        params = _policies.init_2017(init_key, config.width, scales)
         adam = optax.scale_by_adam().init(params["network"])
         linear = jnp.zeros((problem.num_groups, config.horizon))
         rate = jnp.float32(config.learning_rate)
@@ -211,7 +210,7 @@ def make_iteration(
 
     def iterate(search: Search2017, key: chex.PRNGKey) -> tuple[Search2017, dict[str, chex.Array]]:
         choose_key, sample_key, fit_key = jax.random.split(key, 3)
-        chosen = coordinates.choose(problem, choose_key, config.coordinates)
+        chosen = _rollouts_2017.choose(problem, choose_key, config.coordinates)
         keys = jax.random.split(sample_key, config.trajectories)
         samples = _sample(problem, search.controllers, chosen, keys, config)
         cost = jnp.mean(samples.cost)
@@ -220,7 +219,7 @@ def make_iteration(
             iteration=search.iteration + 1,
             accepted=_choose(better, search.controllers, search.accepted),
             accepted_cost=jnp.where(better, cost, search.accepted_cost),
-            bound=lqg.adapt_bound(
+            bound=_lqg.adapt_bound(
                 search.bound,
                 search.promised,
                 search.cost - cost,
@@ -231,7 +230,7 @@ def make_iteration(
         good = cost <= _WORSE * search.accepted_cost
         search, apart = jax.lax.cond(good, learn, take_back, search, samples, cost, fit_key)
         # Always the same batches: policies are compared with each other.
-        objectives = coordinates.follow_policy(
+        objectives = _rollouts_2017.follow_policy(
             problem, search.params, problem.starts[0], jax.random.key(0), config
         )
         policy_cost = jnp.mean(objectives[1:])
@@ -271,7 +270,7 @@ def make_iteration(
         # The solution's own noise would shrink from iteration to iteration.
         sizes = jnp.mean(samples.sizes, axis=0)
         improved = improved._replace(covariance=_noise_covariance(sizes, config))
-        sound = numerics.is_finite(improved)
+        sound = _search.is_finite(improved)
         controllers = _choose(sound, improved, search.controllers)
         params, adam = fit_policy(
             search.params,
@@ -429,7 +428,7 @@ def _improve(
         return jnp.pad(gain, ((0, 0), (0, 0), (0, 1)))
 
     now = states[:, :-1]
-    moves = dynamics_lib.fit(
+    moves = _regression.fit(
         pooled(jnp.concatenate([now, actions[..., None], whole[:, 1:]], axis=-1)),
         size + 1,
         num_clusters=config.clusters,
@@ -442,7 +441,7 @@ def _improve(
         constant=moves.constant,
         covariance=moves.covariance,
     )
-    policy = dynamics_lib.fit(
+    policy = _regression.fit(
         pooled(jnp.concatenate([now, policy_actions[..., None]], axis=-1)),
         size,
         num_clusters=1,
@@ -456,14 +455,14 @@ def _improve(
     )
     first = whole[:, 0].reshape(-1, size + 1)
     start = Gaussian(jnp.mean(first, axis=0), jnp.cov(first, rowvar=False))
-    pull = lqg.Pull(
+    pull = _lqg.Pull(
         blind(policy.coefficients),
         policy.constant,
         jnp.full(horizon, pull_weight),
         multipliers[:, None],
     )
     old = old._replace(gain=blind(old.gain))
-    improved = lqg.improve(dynamics, cost, old, pull, start, bound, size + 1)
+    improved = _lqg.improve(dynamics, cost, old, pull, start, bound, size + 1)
     before = expectations(dynamics, old, old, cost, start, size + 1)
     toward = Controller(pull.gain, pull.offset, old.covariance)
     after = expectations(dynamics, improved.controller, toward, cost, start, size + 1)
@@ -484,15 +483,15 @@ def _best_momentum(
     nothing = jnp.zeros((problem.num_groups, 0), jnp.int32)
 
     def of_pair(pair: tuple[chex.Array, chex.Array]) -> chex.Array:
-        controllers = coordinates.momentum(problem, *pair, config)
-        cost = coordinates.follow_controllers(
+        controllers = _rollouts_2017.momentum(problem, *pair, config)
+        cost = _rollouts_2017.follow_controllers(
             problem, controllers, problem.starts[0], nothing, key, config
         ).cost
         return jnp.where(jnp.isfinite(cost), cost, jnp.inf)
 
     costs = jax.lax.map(of_pair, (rates, decays))
     best = jnp.argmin(costs)
-    return coordinates.momentum(problem, rates[best], decays[best], config), costs[best]
+    return _rollouts_2017.momentum(problem, rates[best], decays[best], config), costs[best]
 
 
 def _noise_covariance(sizes: chex.Array, config: Config2017) -> chex.Array:
@@ -511,7 +510,7 @@ def _sample(
 ) -> Samples:
     """Trajectories, with an axis `[S]` before their own."""
     return jax.vmap(
-        lambda start, key: coordinates.follow_controllers(
+        lambda start, key: _rollouts_2017.follow_controllers(
             problem, controllers, start, chosen, key, config
         )
     )(problem.starts, keys)
@@ -532,10 +531,12 @@ def _policy_actions(params: chex.ArrayTree, samples: Samples) -> chex.Array:
 def _actions(params: chex.ArrayTree, observations: chex.Array) -> chex.Array:
     """From observations `float32[T, ..., 3]` to mean actions `float32[T, ...]`."""
     width = params["network"]["output"]["kernel"].shape[0]
-    carry = policies.zero_carry(observations.shape[1:-1], width)
+    carry = _policies.zero_carry(observations.shape[1:-1], width)
 
-    def step(carry: policies.Carry, observations: chex.Array) -> tuple[policies.Carry, chex.Array]:
-        return policies.step_2017(params, carry, observations)
+    def step(
+        carry: _policies.Carry, observations: chex.Array
+    ) -> tuple[_policies.Carry, chex.Array]:
+        return _policies.step_2017(params, carry, observations)
 
     return jax.lax.scan(step, carry, observations)[1]
 

@@ -18,7 +18,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from alphaopt_jax.baselines.li_malik import linalg
+from alphaopt_jax.baselines.li_malik import _linalg
 
 
 class Controller(NamedTuple):
@@ -104,7 +104,7 @@ def draw_noise(controller: Controller, key: chex.PRNGKey) -> chex.Array:
 
     Consumes `key`.
     """
-    factors = jax.vmap(linalg.cholesky)(controller.covariance)
+    factors = jax.vmap(_linalg.cholesky)(controller.covariance)
     return jnp.einsum("tab,tb->ta", factors, jax.random.normal(key, controller.offset.shape))
 
 
@@ -194,8 +194,8 @@ def divergence(controller: Controller, other: Controller, states: Gaussian) -> c
     shift = gain @ states.mean + controller.offset - other.offset
     spread = controller.covariance + gain @ states.covariance @ gain.T + jnp.outer(shift, shift)
     size = controller.offset.shape[-1]
-    precision, other_volume = linalg.inverse(other.covariance)
-    _, volume = linalg.inverse(controller.covariance)
+    precision, other_volume = _linalg.inverse(other.covariance)
+    _, volume = _linalg.inverse(controller.covariance)
     return 0.5 * (jnp.sum(precision * spread) - size + other_volume - volume)
 
 

@@ -11,7 +11,7 @@ from jax import flatten_util
 import jax.numpy as jnp
 import optax
 
-from alphaopt_jax.baselines.li_malik import coordinate_features, histories, policies
+from alphaopt_jax.baselines.li_malik import _coordinate_features, _history, _policies
 
 
 class LiMalik2016State(NamedTuple):
@@ -22,11 +22,11 @@ class LiMalik2016State(NamedTuple):
         `float32[d]`, `changes` `float32[H]`, `gradients` `float32[H, d]`.
     """
 
-    history: histories.History
+    history: _history.History
 
 
 def li_malik_2016(
-    policy: str | os.PathLike[str] | policies.Policy2016,
+    policy: str | os.PathLike[str] | _policies.Policy2016,
 ) -> optax.GradientTransformationExtraArgs:
     """The full-vector optimizer of *Learning to Optimize*. There is nothing to set.
 
@@ -52,7 +52,7 @@ def li_malik_2016(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> scales = {"features": jnp.ones(8), "step": jnp.ones(())}
-      >>> policy = policies.Policy2016(policies.init_2016(jax.random.key(0), 5, 3, scales))
+      >>> policy = _policies.Policy2016(_policies.init_2016(jax.random.key(0), 5, 3, scales))
       >>> tx = li_malik_2016(policy)
       >>> params = jnp.ones(3)
       >>> state = tx.init(params)
@@ -60,13 +60,13 @@ def li_malik_2016(
       >>> updates.shape, int(state.history.points)
       ((3,), 1)
     """
-    learned = policy if isinstance(policy, policies.Policy2016) else policies.load_2016(policy)
+    learned = policy if isinstance(policy, _policies.Policy2016) else _policies.load_2016(policy)
 
     def init(params: optax.Params) -> LiMalik2016State:
         # `optax.tree.map_params` asks with a tree that has no leaves.
         if jax.tree.leaves(params):
             _check_dimension(params, learned)
-        return LiMalik2016State(histories.empty_history(learned.dimension, learned.history))
+        return LiMalik2016State(_history.empty_history(learned.dimension, learned.history))
 
     def update(
         updates: optax.Updates,
@@ -80,10 +80,10 @@ def li_malik_2016(
         loss = _as_loss(value, "li_malik_2016")
         _check_dimension(updates, learned)
         gradient, _ = flatten_util.ravel_pytree(optax.tree.cast(updates, jnp.float32))
-        history = histories.observe(
+        history = _history.observe(
             state.history, loss, gradient, current_gradient=learned.current_gradient
         )
-        step = policies.step_2016(learned.params, histories.features(history))
+        step = _policies.step_2016(learned.params, _history.features(history))
         return _like(step, updates), LiMalik2016State(history)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -112,7 +112,7 @@ class LiMalik2017State(NamedTuple):
 
 
 def li_malik_2017(
-    policy: str | os.PathLike[str] | policies.Policy2017,
+    policy: str | os.PathLike[str] | _policies.Policy2017,
 ) -> optax.GradientTransformationExtraArgs:
     """The coordinatewise optimizer of *Learning to Optimize Neural Nets*. There is nothing to set.
 
@@ -136,14 +136,15 @@ def li_malik_2017(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> scales = {"features": jnp.ones(3), "step": jnp.ones(())}
-      >>> tx = li_malik_2017(policies.Policy2017(policies.init_2017(jax.random.key(0), 8, scales)))
+      >>> policy = _policies.Policy2017(_policies.init_2017(jax.random.key(0), 8, scales))
+      >>> tx = li_malik_2017(policy)
       >>> params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
       >>> state = tx.init(params)
       >>> updates, state = tx.update(params, state, params, value=4.5)
       >>> updates["w"].shape, state.cell["b"].shape
       ((2, 3), (3, 8))
     """
-    learned = policy if isinstance(policy, policies.Policy2017) else policies.load_2017(policy)
+    learned = policy if isinstance(policy, _policies.Policy2017) else _policies.load_2017(policy)
 
     def init(params: optax.Params) -> LiMalik2017State:
         def zeros(*more: int) -> chex.ArrayTree:
@@ -174,10 +175,10 @@ def li_malik_2017(
 
         def of_leaf(*leaves: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array]:
             gradient, previous, last_step, step_before, cell, hidden = leaves
-            features = coordinate_features.observation_features(
+            features = _coordinate_features.observation_features(
                 points, loss, state.objective, gradient, previous, last_step, step_before
             )
-            (cell, hidden), step = policies.step_2017(learned.params, (cell, hidden), features)
+            (cell, hidden), step = _policies.step_2017(learned.params, (cell, hidden), features)
             return step, cell, hidden
 
         moved = jax.tree.map(
@@ -208,7 +209,7 @@ def _as_loss(value: chex.Numeric | None, name: str) -> chex.Array:
     return jnp.asarray(value, jnp.float32)
 
 
-def _check_dimension(tree: chex.ArrayTree, policy: policies.Policy2016) -> None:
+def _check_dimension(tree: chex.ArrayTree, policy: _policies.Policy2016) -> None:
     size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree))
     if size != policy.dimension:
         raise ValueError(

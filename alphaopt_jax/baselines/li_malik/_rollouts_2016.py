@@ -10,9 +10,9 @@ import jax
 from jax import flatten_util
 import jax.numpy as jnp
 
-from alphaopt_jax.baselines.li_malik import histories, policies
-from alphaopt_jax.baselines.li_malik.config import Config2016
-from alphaopt_jax.baselines.li_malik.linear_gaussian import Controller, draw_noise
+from alphaopt_jax.baselines.li_malik import _history, _policies
+from alphaopt_jax.baselines.li_malik._config import Config2016
+from alphaopt_jax.baselines.li_malik._linear_gaussian import Controller, draw_noise
 from alphaopt_jax.tasks.task import Family
 
 Objective = Callable[[chex.Array], chex.Array]
@@ -114,25 +114,25 @@ def follow(
     """
     value_and_gradient = jax.value_and_grad(objective)
 
-    def look(history: histories.History, location: chex.Array) -> histories.History:
-        return histories.observe(
+    def look(history: _history.History, location: chex.Array) -> _history.History:
+        return _history.observe(
             history, *value_and_gradient(location), current_gradient=config.current_gradient
         )
 
-    def step(carry: tuple[chex.Array, histories.History], inputs: Any) -> tuple[Any, Any]:
+    def step(carry: tuple[chex.Array, _history.History], inputs: Any) -> tuple[Any, Any]:
         location, history = carry
-        state = histories.state(location, history)
+        state = _history.state(location, history)
         action = act(inputs, state, history.points)
         location = location + action
         following = look(history, location)
         return (location, following), (state, action, history.objective, history.gradient)
 
-    first = look(histories.empty_history(start.shape[0], config.history), start)
+    first = look(_history.empty_history(start.shape[0], config.history), start)
     (location, last), (states, actions, objectives, gradients) = jax.lax.scan(
         step, (start, first), inputs
     )
     return Trajectory(
-        states=jnp.concatenate([states, histories.state(location, last)[None]]),
+        states=jnp.concatenate([states, _history.state(location, last)[None]]),
         actions=actions,
         objectives=jnp.append(objectives, last.objective),
         gradients=jnp.concatenate([gradients, last.gradient[None]]),
@@ -162,8 +162,8 @@ def follow_policy(
     """The trajectory of a policy's mean actions."""
 
     def act(inputs: None, state: chex.Array, points: chex.Array) -> chex.Array:
-        features = histories.features_of_state(state, points, start.shape[0])
-        return policies.step_2016(params, features)
+        features = _history.features_of_state(state, points, start.shape[0])
+        return _policies.step_2016(params, features)
 
     steps = jnp.zeros((config.horizon, 0))
     return follow(objective, start, act, steps, config)
@@ -185,7 +185,7 @@ def best_momentum(
     dimension = start.shape[0]
 
     def gain_of(rate: chex.Array, decay: chex.Array) -> chex.Array:
-        return histories.momentum_gain(rate, decay, dimension, config.history)
+        return _history.momentum_gain(rate, decay, dimension, config.history)
 
     def of_pair(rate: chex.Array, decay: chex.Array) -> tuple[chex.Array, chex.Array]:
         gain = gain_of(rate, decay)

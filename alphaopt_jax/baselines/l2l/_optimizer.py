@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from alphaopt_jax._storage import params as params_lib
-from alphaopt_jax.baselines.l2l import network
+from alphaopt_jax.baselines.l2l import _network
 
 _KIND = "l2l-lstm"
 _OTHERWISE = " `alphaopt train-baseline l2l-mnist FOLDER` trains one."
@@ -55,7 +55,7 @@ class LSTMOptimizer:
                 f"The grouping {self.grouping!r} has the groups {GROUPS[self.grouping]}, but there"
                 f" are parameters for {tuple(self.params)}."
             )
-        if len({network.widths_of(params) for params in self.params.values()}) > 1:
+        if len({_network.widths_of(params) for params in self.params.values()}) > 1:
             raise ValueError("The LSTMs of all groups must have layers of the same widths.")
 
 
@@ -86,7 +86,7 @@ def l2l(optimizer: str | os.PathLike[str] | LSTMOptimizer) -> optax.GradientTran
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> params = {"all": network.init_params(jax.random.key(0), (20, 20), num_features=2)}
+      >>> params = {"all": _network.init_params(jax.random.key(0), (20, 20), num_features=2)}
       >>> tx = l2l(LSTMOptimizer(params))
       >>> state = tx.init(jnp.ones(3))
       >>> updates, state = tx.update(jnp.ones(3), state)
@@ -95,7 +95,7 @@ def l2l(optimizer: str | os.PathLike[str] | LSTMOptimizer) -> optax.GradientTran
     """
     learned = optimizer if isinstance(optimizer, LSTMOptimizer) else load_lstm(optimizer)
     networks = {
-        group: network.CoordinatewiseLSTM(network.widths_of(params))
+        group: _network.CoordinatewiseLSTM(_network.widths_of(params))
         for group, params in learned.params.items()
     }
     return optax.GradientTransformation(
@@ -103,7 +103,7 @@ def l2l(optimizer: str | os.PathLike[str] | LSTMOptimizer) -> optax.GradientTran
     )
 
 
-def _init(networks: Mapping[str, network.CoordinatewiseLSTM], params: optax.Params) -> LSTMState:
+def _init(networks: Mapping[str, _network.CoordinatewiseLSTM], params: optax.Params) -> LSTMState:
     widths = next(iter(networks.values())).widths
 
     def zeros(width: int) -> chex.ArrayTree:
@@ -113,7 +113,7 @@ def _init(networks: Mapping[str, network.CoordinatewiseLSTM], params: optax.Para
 
 
 def _update(
-    networks: Mapping[str, network.CoordinatewiseLSTM],
+    networks: Mapping[str, _network.CoordinatewiseLSTM],
     learned: LSTMOptimizer,
     updates: optax.Updates,
     state: LSTMState,
@@ -142,7 +142,7 @@ def _update(
 
 def _features(learned: LSTMOptimizer, grad: chex.Array) -> chex.Array:
     if learned.log_sign_exponent:
-        return network.log_sign(grad, learned.log_sign_exponent)
+        return _network.log_sign(grad, learned.log_sign_exponent)
     return grad[..., None]
 
 

@@ -24,8 +24,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from alphaopt_jax.baselines.li_malik import linalg
-from alphaopt_jax.baselines.li_malik.linear_gaussian import (
+from alphaopt_jax.baselines.li_malik import _linalg
+from alphaopt_jax.baselines.li_malik._linear_gaussian import (
     Controller,
     Cost,
     Dynamics,
@@ -118,7 +118,7 @@ def backward_pass(
         matrix = value[0].at[:observed, :observed].add(cost.hessian)
         vector = value[1].at[:observed].add(cost.gradient)
         weight = bound_weight + pull.weight
-        precision, _ = linalg.inverse(old.covariance)
+        precision, _ = _linalg.inverse(old.covariance)
         gain_apart, offset_apart = pull.gain - old.gain, pull.offset - old.offset
         gain = old.gain + pull.weight / weight * gain_apart
         offset = old.offset + pull.weight / weight * offset_apart
@@ -145,7 +145,7 @@ def backward_pass(
         change_matrix += dynamics.control.T @ matrix[:head, :head] @ dynamics.control
         change_state = dynamics.control.T @ curve
         change_vector = dynamics.control.T @ slope[:head] - pull.multiplier
-        inverted, _ = linalg.inverse(change_matrix)
+        inverted, _ = _linalg.inverse(change_matrix)
         change_gain, change_offset = -inverted @ change_state, -inverted @ change_vector
         state_matrix += change_state.T @ change_gain
         state_vector += change_state.T @ change_offset

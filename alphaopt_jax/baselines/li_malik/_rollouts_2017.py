@@ -16,10 +16,9 @@ from jax import flatten_util
 import jax.numpy as jnp
 import numpy as np
 
-from alphaopt_jax.baselines.li_malik import coordinate_features as features_lib
-from alphaopt_jax.baselines.li_malik import policies
-from alphaopt_jax.baselines.li_malik.config import Config2017
-from alphaopt_jax.baselines.li_malik.linear_gaussian import Controller
+from alphaopt_jax.baselines.li_malik import _coordinate_features, _policies
+from alphaopt_jax.baselines.li_malik._config import Config2017
+from alphaopt_jax.baselines.li_malik._linear_gaussian import Controller
 from alphaopt_jax.tasks.task import Task
 
 
@@ -138,7 +137,7 @@ def choose(problem: Problem, key: chex.PRNGKey, count: int) -> chex.Array:
 def begin(size: int, horizon: int) -> Memory:
     """A memory of no points, for N coordinates and T steps."""
     zeros = jnp.zeros(size, jnp.float32)
-    past, recent = horizon + 1, features_lib.SMOOTHED
+    past, recent = horizon + 1, _coordinate_features.SMOOTHED
     return Memory(
         points=jnp.zeros((), jnp.int32),
         loss=jnp.zeros((), jnp.float32),
@@ -166,7 +165,7 @@ def look(
     """
     loss, gradient = jax.value_and_grad(problem.loss)(location, key)
     points = memory.points + 1
-    observations = features_lib.observation_features(
+    observations = _coordinate_features.observation_features(
         points,
         loss,
         memory.loss,
@@ -181,7 +180,7 @@ def look(
         memory.recent,
     )
     smoothed = jax.tree.map(
-        lambda past, each: past.at[memory.points].set(features_lib.smooth(each, points)),
+        lambda past, each: past.at[memory.points].set(_coordinate_features.smooth(each, points)),
         memory.smoothed,
         recent,
     )
@@ -234,7 +233,7 @@ def follow_controllers(
     def step(carry: tuple[chex.Array, Memory, Any], inputs: Any) -> Any:
         location, memory, observations = carry
         controllers, act_key, batch_key = inputs
-        state = features_lib.state_features(*memory.smoothed, memory.points - 1)
+        state = _coordinate_features.state_features(*memory.smoothed, memory.points - 1)
         action, size = act(state, controllers, act_key)
         told = (state[chosen], observations[chosen], action[chosen], *judge(location))
         location = location + action
@@ -255,7 +254,7 @@ def follow_controllers(
         step, (start, memory, observations), (in_time, act_keys, batch_keys)
     )
     states, observations, actions, *judged, sizes = told
-    last = features_lib.state_features(*memory.smoothed, memory.points - 1)
+    last = _coordinate_features.state_features(*memory.smoothed, memory.points - 1)
     objectives, gradients, slopes = (
         jnp.concatenate([before, at_last[None]])
         for before, at_last in zip(judged, judge(location), strict=True)
@@ -292,12 +291,12 @@ def follow_policy(
     def step(carry: Any, key: chex.PRNGKey) -> tuple[Any, chex.Array]:
         location, memory, network_carry = carry
         memory, observations = look(problem, memory, location, key)
-        network_carry, action = policies.step_2017(params, network_carry, observations)
+        network_carry, action = _policies.step_2017(params, network_carry, observations)
         memory = memory._replace(last_step=action, step_before=memory.last_step)
         return (location + action, memory, network_carry), problem.objective(location)
 
     # A policy needs no averages, and their past is not kept.
-    carry: Any = (start, begin(size, 0), policies.zero_carry((size,), config.width))
+    carry: Any = (start, begin(size, 0), _policies.zero_carry((size,), config.width))
     (location, *_), objectives = jax.lax.scan(step, carry, jax.random.split(key, config.horizon))
     return jnp.append(objectives, problem.objective(location))
 
@@ -313,9 +312,9 @@ def momentum(
       decay: `float32[]`, from one of them to the next.
       config: The constants.
     """
-    newest = features_lib.NEWEST_GRADIENT
-    powers = decay ** jnp.arange(features_lib.WINDOWS + 1, dtype=jnp.float32)
-    gain = jnp.zeros(features_lib.NUM_STATE_FEATURES)
+    newest = _coordinate_features.NEWEST_GRADIENT
+    powers = decay ** jnp.arange(_coordinate_features.WINDOWS + 1, dtype=jnp.float32)
+    gain = jnp.zeros(_coordinate_features.NUM_STATE_FEATURES)
     gain = gain.at[newest : newest + powers.shape[0]].set(-rate * powers)
     shape = (problem.num_groups, config.horizon, 1)
     return Controller(

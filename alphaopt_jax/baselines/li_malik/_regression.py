@@ -18,7 +18,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from alphaopt_jax.baselines.li_malik import linalg
+from alphaopt_jax.baselines.li_malik import _linalg
 
 # Added to correlation matrices before they are divided by: about what single precision resolves.
 _RIDGE = 1e-5
@@ -102,7 +102,7 @@ def log_densities(mixture: Mixture, samples: chex.Array) -> chex.Array:
     def of_cluster(mean: chex.Array, covariance: chex.Array) -> chex.Array:
         deviations = jnp.sqrt(_positive(jnp.diagonal(covariance)))
         correlation = covariance / jnp.outer(deviations, deviations)
-        precision, log_determinant = linalg.inverse(
+        precision, log_determinant = _linalg.inverse(
             correlation + _RIDGE * jnp.eye(deviations.shape[0])
         )
         off = (samples - mean) / deviations
@@ -160,7 +160,7 @@ def condition(mean: chex.Array, covariance: chex.Array, num_inputs: int) -> Regr
     deviations = jnp.sqrt(_positive(jnp.diagonal(covariance)))
     correlation = covariance / jnp.outer(deviations, deviations)
     inputs, outputs = slice(None, num_inputs), slice(num_inputs, None)
-    precision, _ = linalg.inverse(correlation[inputs, inputs] + _RIDGE * jnp.eye(num_inputs))
+    precision, _ = _linalg.inverse(correlation[inputs, inputs] + _RIDGE * jnp.eye(num_inputs))
     solved = correlation[outputs, inputs] @ precision
     # The covariance of outputs minus predictions, a square form, which rounding leaves positive.
     residual = jnp.concatenate([-solved, jnp.eye(solved.shape[0])], axis=1)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from alphaopt_jax._storage import params as params_lib
-from alphaopt_jax.baselines.li_malik.coordinate_features import NUM_OBSERVATION_FEATURES
+from alphaopt_jax.baselines.li_malik._coordinate_features import NUM_OBSERVATION_FEATURES
 
 _KIND_2016 = "li-malik-2016"
 _KIND_2017 = "li-malik-2017"

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alphaopt_jax.baselines.li_malik import dynamics, linalg
+from alphaopt_jax.baselines.li_malik import _linalg, _regression
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ def _linear_system(num_samples, noise, drift=0.0, seed=0):
 def test_many_samples_recover_the_system_whatever_the_prior():
     samples, coefficients, constant = _linear_system(2000, noise=0.1, drift=0.05)
 
-    fitted = dynamics.fit(samples, _INPUTS, prior_samples=1.0, **_CONSTANTS)
+    fitted = _regression.fit(samples, _INPUTS, prior_samples=1.0, **_CONSTANTS)
 
     np.testing.assert_allclose(fitted.coefficients, coefficients, atol=0.02)
     np.testing.assert_allclose(
@@ -44,8 +44,8 @@ def test_fit_does_not_depend_on_units():
     samples, *_ = _linear_system(20, noise=0.1)
     units = 10.0 ** jnp.array([4.0, -3.0, 0.0, 2.0, -5.0, 3.0, -4.0])
 
-    plain = dynamics.fit(samples, _INPUTS, prior_samples=5.0, **_CONSTANTS)
-    scaled = dynamics.fit(samples * units, _INPUTS, prior_samples=5.0, **_CONSTANTS)
+    plain = _regression.fit(samples, _INPUTS, prior_samples=5.0, **_CONSTANTS)
+    scaled = _regression.fit(samples * units, _INPUTS, prior_samples=5.0, **_CONSTANTS)
 
     ratio = units[_INPUTS:, None] / units[:_INPUTS]
     np.testing.assert_allclose(scaled.coefficients / ratio, plain.coefficients, atol=1e-2)
@@ -55,7 +55,7 @@ def test_prior_helps_where_samples_are_fewer_than_inputs():
     samples, coefficients, _ = _linear_system(4, noise=0.1)
 
     def error(prior_samples):
-        fitted = dynamics.fit(samples, _INPUTS, prior_samples=prior_samples, **_CONSTANTS)
+        fitted = _regression.fit(samples, _INPUTS, prior_samples=prior_samples, **_CONSTANTS)
         return float(jnp.sqrt(jnp.mean(jnp.square(fitted.coefficients - coefficients))))
 
     assert error(10.0) < 0.25
@@ -69,7 +69,7 @@ def test_mixture_finds_its_clusters():
     # The clusters overlap in time, so that the first cut is wrong.
     samples = jnp.roll((centres[:, None] + noise).reshape(-1, 2), 60, axis=0)
 
-    mixture = dynamics.fit_mixture(samples, 3, 20)
+    mixture = _regression.fit_mixture(samples, 3, 20)
 
     order = jnp.argsort(mixture.means[:, 0])
     np.testing.assert_allclose(mixture.means[order], centres[jnp.argsort(centres[:, 0])], atol=0.3)
@@ -84,14 +84,14 @@ def test_mixture_finds_its_clusters():
 def test_densities_are_those_of_gaussians():
     keys = jax.random.split(jax.random.key(4), 3)
     factor = jax.random.normal(keys[0], (2, 3, 3))
-    mixture = dynamics.Mixture(
+    mixture = _regression.Mixture(
         jnp.log(jnp.array([0.3, 0.7])),
         jax.random.normal(keys[1], (2, 3)),
         factor @ factor.swapaxes(1, 2) + jnp.eye(3),
     )
     samples = jax.random.normal(keys[2], (5, 3))
 
-    densities = dynamics.log_densities(mixture, samples)
+    densities = _regression.log_densities(mixture, samples)
 
     for cluster in range(2):
         expected = jax.scipy.stats.multivariate_normal.logpdf(
@@ -106,7 +106,7 @@ def test_what_does_not_vary_is_no_input():
     samples, coefficients, _ = _linear_system(500, noise=0.01)
     samples = jnp.concatenate([jnp.full((500, _HORIZON, 1), 3.0), samples], axis=-1)
 
-    fitted = dynamics.fit(samples, 1 + _INPUTS, prior_samples=1.0, **_CONSTANTS)
+    fitted = _regression.fit(samples, 1 + _INPUTS, prior_samples=1.0, **_CONSTANTS)
 
     np.testing.assert_allclose(fitted.coefficients[:, :, 1:], coefficients, atol=0.01)
     # Only the prior's floor stands behind it.
@@ -125,7 +125,7 @@ def _positive_matrix(size, spread):
 def test_inverse_and_determinant_are_those_of_double_precision(size):
     matrix, units = _positive_matrix(size, spread=2.0)
 
-    inverse, log_determinant = linalg.inverse(jnp.asarray(matrix, jnp.float32))
+    inverse, log_determinant = _linalg.inverse(jnp.asarray(matrix, jnp.float32))
 
     # What matters is the error in the matrix's own units.
     scale = np.outer(units, units)
@@ -136,7 +136,7 @@ def test_inverse_and_determinant_are_those_of_double_precision(size):
 def test_factor_gives_back_the_matrix():
     matrix, units = _positive_matrix(12, spread=3.0)
 
-    factor = linalg.cholesky(jnp.asarray(matrix, jnp.float32))
+    factor = _linalg.cholesky(jnp.asarray(matrix, jnp.float32))
 
     assert np.array_equal(factor, np.tril(factor))
     scale = np.outer(units, units)
@@ -149,16 +149,16 @@ def test_positive_part_is_that_of_the_eigenvalues():
     expected = (vectors * np.maximum(values, 0.0)) @ vectors.T
     square = matrix @ matrix.T
 
-    np.testing.assert_allclose(linalg.positive_part(matrix), expected, atol=1e-4)
-    np.testing.assert_allclose(linalg.positive_part(square), square, rtol=1e-4, atol=1e-4)
-    np.testing.assert_array_equal(linalg.positive_part(jnp.zeros((3, 3))), jnp.zeros((3, 3)))
+    np.testing.assert_allclose(_linalg.positive_part(matrix), expected, atol=1e-4)
+    np.testing.assert_allclose(_linalg.positive_part(square), square, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(_linalg.positive_part(jnp.zeros((3, 3))), jnp.zeros((3, 3)))
 
 
 @pytest.mark.parametrize("count", [3, 50])
 def test_line_runs_through_the_mean_of_the_samples(count):
     samples, *_ = _linear_system(count, noise=1.0)
 
-    fitted = dynamics.fit(samples, _INPUTS, prior_samples=5.0, **_CONSTANTS)
+    fitted = _regression.fit(samples, _INPUTS, prior_samples=5.0, **_CONSTANTS)
 
     mean = np.mean(samples, axis=0)
     at_mean = np.einsum("toi,ti->to", fitted.coefficients, mean[:, :_INPUTS]) + fitted.constant
