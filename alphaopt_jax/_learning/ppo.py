@@ -47,7 +47,7 @@ class Rollout(NamedTuple):
 class Losses(NamedTuple):
     """Losses of the last round of learning; both `float32[]`."""
 
-    network_lib: Float[Array, ""]
+    policy: Float[Array, ""]
     value: Float[Array, ""]
 
 
