@@ -1,4 +1,4 @@
-"""optax's own suites pass with AlphaOpt in an optimizer's place, and nothing in them is skipped."""
+"""optax's own test suites, run on AlphaOpt; none of their tests is skipped."""
 
 import functools
 import importlib.util
@@ -17,7 +17,7 @@ import alphaopt_jax
 
 
 def _entry(*, gets_value, **fixed):
-    """`alphaopt`, for the list of a suite; it checks that the suite passes the loss as intended."""
+    """`alphaopt` as an entry of a suite's list; asserts that the suite passes `value` or not."""
     fixed = {"agent": None} | fixed
 
     @functools.wraps(alphaopt_jax.alphaopt)
@@ -30,7 +30,7 @@ def _entry(*, gets_value, **fixed):
 
         return optax.GradientTransformationExtraArgs(tx.init, update)
 
-    # The suites look at this annotation, not at its text, to see whether schedules are welcome.
+    # The suites read the evaluated annotation to decide whether to test schedules.
     signature = inspect.signature(entry, eval_str=True)
     parameters = [value for name, value in signature.parameters.items() if name not in fixed]
     entry.__signature__ = signature.replace(parameters=parameters)
@@ -42,23 +42,23 @@ _ENTRIES = types.SimpleNamespace(
     learning_given_value=_entry(gets_value=True),
     frozen=_entry(gets_value=False, learn=False),
 )
-# The suites pass the loss only to the optimizers that they know by name.
+# The suites pass `value` only to optimizers that they know by name.
 _GET_VALUE = "opt_name in ['learning_given_value'"
 
 
-def _choose(*names, **more):
+def _variants(*names, **more):
     return tuple({"opt_name": name, "opt_kwargs": {}} | more for name in names)
 
 
-# Compiling takes most of the time, so that not every suite tests every variant.
-_FOR_CONTRIB = _choose("learning", "learning_given_value", wrapper_name=None, wrapper_kwargs=None)
-_FOR_ALIAS = _choose("learning_given_value", "frozen")
+# Compilation dominates the time, so each suite tests two of the variants.
+_FOR_CONTRIB = _variants("learning", "learning_given_value", wrapper_name=None, wrapper_kwargs=None)
+_FOR_ALIAS = _variants("learning_given_value", "frozen")
 
 
-def _suite(module_name, class_name, *, leave_out=(), rewrite=None, **names):
-    """Executes one of optax's suites with `names` set just before its class of tests.
+def _suite(module_name, class_name, *, exclude=(), rewrite=None, **names):
+    """Loads one of optax's suites, with `names` replaced before its test class is created.
 
-    Its optimizers can be replaced no later, since the class makes its tests when it is made.
+    The class generates its parameterized tests on creation, so they cannot be replaced later.
     """
     spec = importlib.util.find_spec(module_name)
     with open(spec.origin, encoding="utf-8") as file:
@@ -74,13 +74,13 @@ def _suite(module_name, class_name, *, leave_out=(), rewrite=None, **names):
         exec(compile(head, spec.origin, "exec"), vars(module))
         assert set(names) <= set(vars(module)), f"{module_name} has changed: it lacks {names}."
         vars(module).update(names)
-        padding = "\n" * head.count("\n")  # Keeps the line numbers of failures right.
+        padding = "\n" * head.count("\n")  # Keeps line numbers in tracebacks.
         exec(compile(padding + class_line + tail, spec.origin, "exec"), vars(module))
     finally:  # The sharding suite sets XLA_FLAGS for the whole process.
         os.environ.clear()
         os.environ.update(environment)
     suite = getattr(module, class_name)
-    for name in [name for name in dir(suite) if name.startswith(leave_out or ("no such",))]:
+    for name in [name for name in dir(suite) if name.startswith(exclude or ("no such",))]:
         delattr(suite, name)
     suite.skipTest = lambda test, reason: test.fail(f"would be skipped: {reason}")
     return suite
@@ -101,7 +101,7 @@ ContribTest = _suite(
 AliasTest = _suite(
     "optax._src.alias_test",
     "AliasTest",
-    leave_out="test_explicit_dtype",  # This one names its optimizers, and their arguments, itself.
+    exclude="test_explicit_dtype",  # Its optimizers and their arguments are fixed.
     rewrite={
         "opt_name == 'polyak_sgd'": f"{_GET_VALUE}]",
         "opt_name in ['polyak_sgd']": f"{_GET_VALUE}]",
@@ -114,12 +114,12 @@ AliasTest = pytest.mark.slow(AliasTest)
 ShardingTest = _suite(
     "optax._src.sharding_test",
     "ShardingTest",
-    leave_out="test_microbatch",  # Of optax alone.
-    # It compares versions as text, by which 0.10 comes before 0.7.2.
+    exclude="test_microbatch",  # Does not involve an optimizer.
+    # It compares versions as strings, where 0.10 is less than 0.7.2.
     rewrite={"jax.__version__ < '0.7.2'": "False"},
     OPTIMIZERS={
         "learning": alphaopt_jax.alphaopt(agent=None),
-        "shipped": alphaopt_jax.alphaopt(),
+        "pretrained": alphaopt_jax.alphaopt(),
         "frozen": alphaopt_jax.alphaopt(agent=None, learn=False),
         "shared_credit_and_decay": alphaopt_jax.alphaopt(
             agent=None, weight_decay=0.1, config=alphaopt_jax.AlphaOptConfig(credit="shared")
@@ -133,7 +133,7 @@ ShardingTest = _suite(
 )
 
 
-def test_suites_hold_as_many_tests_as_expected():
+def test_suites_contain_the_expected_number_of_tests():
     names = {
         suite: [name for name in dir(suite) if name.startswith("test_")]
         for suite in (ContribTest, AliasTest, ShardingTest)
@@ -152,7 +152,7 @@ def _rosenbrock(point, _):
 
 
 @pytest.mark.parametrize(("function", "minimum"), [(_bowl, (1.0, -2.0)), (_rosenbrock, (1.0, 1.0))])
-def test_optimistix_minimises_with_it(function, minimum):
+def test_optimistix_minimises_with_alphaopt(function, minimum):
     solver = optimistix.OptaxMinimiser(alphaopt_jax.alphaopt(agent=None), rtol=1e-6, atol=1e-6)
     start = {"x": jnp.asarray(-1.0), "y": jnp.asarray(1.5)}
 

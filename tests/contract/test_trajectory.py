@@ -1,7 +1,7 @@
-"""A short stored training: rates, rewards and parameters, step by step.
+"""A short training matches its stored losses, learning rates, rewards and parameter norms.
 
-Whatever changes these numbers changes what users get. If that is meant, run this file as a script
-(`python -m tests.contract.test_trajectory`) to store new ones, and say so in the changelog.
+A change of these numbers is a change for users. If it is intended, store new ones with
+`python -m tests.contract.test_trajectory` and add an entry to the changelog.
 """
 
 import json
@@ -18,7 +18,7 @@ from tests import training
 
 _FILE = pathlib.Path(__file__).parent / "data" / "trajectory.json"
 _STEPS = 40
-# Every constant is spelled out, so that other defaults do not invalidate the stored numbers.
+# Every constant is explicit, so that new defaults do not invalidate the stored numbers.
 _CONFIG = alphaopt.AlphaOptConfig(
     relative_step=0.03,
     minimum_scale=0.02,
@@ -65,7 +65,7 @@ def _record(learn):
 
 
 @pytest.mark.parametrize("learn", [True, False])
-def test_trajectory_is_the_stored_one(learn):
+def test_trajectory_matches_the_stored_one(learn):
     stored = json.loads(_FILE.read_text())["learning" if learn else "frozen"]
 
     record = _record(learn)

@@ -1,4 +1,4 @@
-"""A short training of any parameters by any optimizer, with gradients that are NaN on the way."""
+"""A short training of any parameters with any optimizer, and NaN gradients partway through."""
 
 from typing import NamedTuple
 
@@ -9,17 +9,17 @@ import numpy as np
 import optax
 
 STEPS, FIRST = 100, 40
-"""Of a training, and the one at which the gradients become NaN."""
+"""Number of steps, and the first step with NaN gradients."""
 
 
 class Course(NamedTuple):
-    """What became of a training.
+    """Record of a training.
 
     Attributes:
-      losses: Before each step and at the end.
-      finite: Whether all parameters were finite after each step.
-      params: At the end.
-      state: The optimizer's, at the end.
+      losses: Loss before each step and at the end, `[steps + 1]`.
+      finite: True where all parameters are finite after a step, `[steps]`.
+      params: Final parameters.
+      state: Final optimizer state.
     """
 
     losses: np.ndarray
@@ -28,31 +28,31 @@ class Course(NamedTuple):
     state: optax.OptState
 
 
-def trainer(tx, loss, *, steps=STEPS, told=True, moved=lambda params: params, **extra):
-    """A function from parameters and for how many steps gradients are NaN to a `Course`.
+def trainer(tx, loss, *, steps=STEPS, pass_value=True, moved=lambda params: params, **extra):
+    """Returns a function from parameters and a number of NaN steps to a `Course`.
 
     Args:
       tx: The optimizer.
-      loss: From parameters to a number.
-      steps: How many.
-      told: Whether the optimizer is given the loss.
-      moved: From what is trained to what the loss and the gradients are of.
-      **extra: From parameters' gradients to what else the optimizer is given, by name.
+      loss: Function from parameters to a scalar.
+      steps: Number of steps.
+      pass_value: Whether `update` gets the loss as `value`.
+      moved: Function from the trained tree to the parameters at which the loss is evaluated.
+      **extra: Functions from gradients to further arguments of `update`, by name.
 
     Returns:
-      The function. It is compiled once, whether gradients become NaN or not.
+      The function. It compiles once; the number of NaN steps is traced.
     """
 
     @jax.jit
-    def train(params, lasting):
+    def train(params, nan_steps):
         def step(carry, number):
             params, state = carry
             value, grads = jax.value_and_grad(loss)(moved(params))
-            spoiled = (number >= FIRST) & (number < FIRST + lasting)
-            grads = jax.tree.map(  # JAX's gradients of complex numbers point the other way.
+            spoiled = (number >= FIRST) & (number < FIRST + nan_steps)
+            grads = jax.tree.map(  # JAX returns the conjugate of complex gradients.
                 lambda grad: jnp.where(spoiled, jnp.full_like(grad, jnp.nan), jnp.conj(grad)), grads
             )
-            given = {"value": value} if told else {}
+            given = {"value": value} if pass_value else {}
             given |= {name: make(grads) for name, make in extra.items()}
             updates, state = tx.update(grads, state, params, **given)
             chex.assert_trees_all_equal_dtypes(moved(updates), grads)
@@ -64,11 +64,11 @@ def trainer(tx, loss, *, steps=STEPS, told=True, moved=lambda params: params, **
         (params, state), (losses, finite) = jax.lax.scan(step, carry, jnp.arange(steps))
         return Course(jnp.append(losses, loss(moved(params))), finite, params, state)
 
-    return lambda params, lasting=0: jax.device_get(train(params, lasting))
+    return lambda params, nan_steps=0: jax.device_get(train(params, nan_steps))
 
 
 def init_params():
-    """Of the regression, `float32`."""
+    """Parameters of the regression, `float32`."""
     body, head = jax.random.split(jax.random.key(1))
     return {
         "body": {"kernel": 0.3 * jax.random.normal(body, (4, 8)), "bias": jnp.zeros(8)},
@@ -77,7 +77,7 @@ def init_params():
 
 
 def regression(params):
-    """Mean squared error of a two-layer net, computed in the type of its parameters."""
+    """Mean squared error of a two-layer net, computed in the dtype of its parameters."""
     dtype = params["body"]["kernel"].dtype
     inputs = jax.random.normal(jax.random.key(0), (64, 4), jnp.float32).astype(dtype)
     hidden = jnp.tanh(inputs @ params["body"]["kernel"] + params["body"]["bias"])

@@ -1,4 +1,4 @@
-"""No agent, whatever it is made of, makes parameters that are not finite or a bowl diverge."""
+"""Agents with arbitrary parameters keep the optimized parameters finite and a quadratic bounded."""
 
 import functools
 
@@ -25,7 +25,7 @@ def _loss(params):
 
 @functools.cache
 def _training(learn):
-    """From an agent's parameters to losses of a training, and whether all stayed finite."""
+    """Trains a quadratic with an agent's parameters: losses, all finite, skipped updates."""
     tx = alphaopt.alphaopt(learn=learn)
 
     @jax.jit
@@ -48,7 +48,7 @@ def _training(learn):
 
 
 def _hostile(kind, exponent, seed, value):
-    """The shipped agent, with arrays scaled, redrawn, or spoiled."""
+    """The pretrained agent with scaled, random or partly non-finite parameters."""
     generator = np.random.default_rng(seed)
     leaves, structure = jax.tree.flatten(dict(alphaopt.load_agent("base").params))
     hostile = []
@@ -56,7 +56,7 @@ def _hostile(kind, exponent, seed, value):
         drawn = generator.normal(size=leaf.shape)
         leaf = {"random": drawn, "signs": np.sign(drawn)}.get(kind, np.asarray(leaf, np.float64))
         leaf = np.clip(10.0**exponent * leaf, -3e38, 3e38).astype(np.float32)
-        if kind == "spoiled":
+        if kind == "not finite":
             leaf.reshape(-1)[generator.integers(leaf.size)] = value
         hostile.append(leaf)
     return jax.tree.unflatten(structure, hostile)
@@ -64,15 +64,17 @@ def _hostile(kind, exponent, seed, value):
 
 @pytest.mark.parametrize("learn", [False, pytest.param(True, marks=pytest.mark.slow)])
 @hypothesis.given(
-    kind=st.sampled_from(["scaled", "random", "signs", "spoiled"]),
+    kind=st.sampled_from(["scaled", "random", "signs", "not finite"]),
     exponent=st.integers(-3, 30),
     seed=st.integers(0, 2**32 - 1),
     value=st.sampled_from([np.nan, np.inf, -np.inf]),
 )
-def test_parameters_stay_finite_and_a_bowl_does_not_diverge(learn, kind, exponent, seed, value):
+def test_parameters_stay_finite_and_a_quadratic_does_not_diverge(
+    learn, kind, exponent, seed, value
+):
     losses, finite, _ = _training(learn)(_hostile(kind, exponent, seed, value))
 
     assert finite
-    # A step within the bounds of the rates may overshoot at first; then the brake holds.
+    # Steps within the rates' bounds may overshoot at first, before the backoff.
     assert np.max(losses) < 1e3 * losses[0]
     assert losses[-1] < 30.0 * losses[0]

@@ -1,4 +1,4 @@
-"""A million steps neither drift nor overflow, and ten thousand do not let the memory grow."""
+"""A million steps neither drift nor overflow; memory is constant over ten thousand steps."""
 
 import functools
 import gc
@@ -23,7 +23,7 @@ _STATM = pathlib.Path("/proc/self/statm")
 
 
 def _loss(params, noise):
-    """A bowl whose bottom is elsewhere at every step, around 0.5."""
+    """A quadratic with its minimum at 0.5 plus noise."""
     return _FLOOR + jnp.sum(_CURVATURES * jnp.square(params["w"] - 0.5 + noise))
 
 
@@ -33,7 +33,7 @@ def _noise(number):
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _train(tx, state, num_steps):
-    """The state after the training; of every step the loss given, the true loss and gradients."""
+    """Final parameters and state; each step's noisy loss, true loss and gradients."""
 
     def step(carry, number):
         params, state = carry
@@ -50,7 +50,7 @@ def _train(tx, state, num_steps):
 
 
 def _averaged(values, decay):
-    """The moving average that began at zero, in double precision, by the last 4,000 values."""
+    """Moving average from zero, in double precision, over the last 4,000 values."""
     values = np.asarray(values[-4000:], np.float64)
     weights = (1.0 - decay) * decay ** np.arange(len(values))[::-1]
     return np.tensordot(weights, values, axes=1)
@@ -72,7 +72,7 @@ _BFLOAT16 = alphaopt.AlphaOptConfig(moment_dtype="bfloat16")
     ("keywords", "num_steps", "accuracy"),
     [
         ({}, 1_000_000, 1e-5),
-        # Rounded at random, to 8 bits.
+        # Stochastic rounding to 8 bits.
         ({"config": _BFLOAT16}, 50_000, 0.03),
         ({"learn": True}, 20_000, 1e-5),
     ],
@@ -83,12 +83,12 @@ def test_long_runs_do_not_drift(keywords, num_steps, accuracy):
     params, state, (values, losses, grads) = _train(tx, tx.init(_PARAMS), num_steps)
 
     assert _all_finite((params, state, values))
-    # Counters are exact, those too that are kept as float32.
+    # Counters are exact, also those in float32.
     assert state.updates_made == num_steps
     assert state.updates_skipped == 0
     assert state.guard.losses == num_steps
     assert state.loss_history.observed == num_steps
-    # What is accumulated is what it would be in double precision.
+    # Averages equal those computed in double precision.
     config = alphaopt.AlphaOptConfig()
     scale = float(jnp.sqrt(jnp.mean(jnp.square(grads["w"][-4000:]))))
     np.testing.assert_allclose(
@@ -107,7 +107,7 @@ def test_long_runs_do_not_drift(keywords, num_steps, accuracy):
         (state.loss_history.slow, 0.99),
     ):
         np.testing.assert_allclose(found, _averaged(values, decay), rtol=1e-5)
-    # It is near to the bottom, and no farther from it than when a tenth was done.
+    # The loss is near its minimum, and no higher than after a tenth of the steps.
     window = num_steps // 100
     early = float(jnp.mean(losses[num_steps // 10 - window : num_steps // 10])) - _FLOOR
     late = float(jnp.mean(losses[-window:])) - _FLOOR
@@ -117,7 +117,7 @@ def test_long_runs_do_not_drift(keywords, num_steps, accuracy):
 
 
 @pytest.mark.parametrize("step", [1, 2, 10, 100, 1000, 1_000_000, 2**24, 2**31 - 1])
-def test_corrections_of_the_start_are_right_at_any_step(step):
+def test_bias_corrections_are_right_at_any_step(step):
     config = alphaopt.AlphaOptConfig()
     corrections = observation.start_corrections(jnp.asarray(step).astype(jnp.float32), config)
 
@@ -131,7 +131,7 @@ def test_corrections_of_the_start_are_right_at_any_step(step):
 
 
 @pytest.mark.parametrize("counted", [2**24 - 50, 2**31 - 1000], ids=["float32", "int32"])
-def test_counters_at_the_end_of_what_they_can_count_do_no_harm(counted):
+def test_counters_at_the_end_of_their_range_do_no_harm(counted):
     tx = alphaopt.alphaopt()
     _, begun, _ = _train(tx, tx.init(_PARAMS), 100)
     late = begun._replace(
@@ -145,7 +145,7 @@ def test_counters_at_the_end_of_what_they_can_count_do_no_harm(counted):
     assert _all_finite(state)
     assert state.updates_made == counted + 100
     assert state.loss_history.observed in (2**24, np.float32(counted))
-    # So late its rates are small; it still goes down and not up.
+    # Rates are small this late; the loss still falls.
     assert losses[-1] < losses[0]
 
 
@@ -175,7 +175,7 @@ def test_memory_does_not_grow_over_ten_thousand_steps(learn):
 
     assert len(jax.live_arrays()) <= arrays
     assert state.updates_made == 10_500
-    # The arrays of one state a step would be ten times as much.
+    # Keeping one state per step would take ten times as much.
     if _STATM.exists():
         assert _resident_bytes() - resident < 2**24
     assert update._cache_size() == 1

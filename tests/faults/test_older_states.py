@@ -1,4 +1,4 @@
-"""States that another version wrote: refused with what differs, and what can be had from them."""
+"""States written by another version: rejected with the difference; their parameters can be read."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def _older(state):
-    """The same without the guard, as it was before there was one; with a field that is gone."""
+    """The state without its `guard`, and with a field that no longer exists."""
     fields = {name: value for name, value in state._asdict().items() if name != "guard"}
     older = NamedTuple("AlphaOptState", [(name, object) for name in (*fields, "forgotten")])
     return older(**fields, forgotten=jnp.zeros(3))
@@ -33,7 +33,7 @@ def _trained(request):
 
 
 @pytest.mark.parametrize("field", ["guard", "forgotten"])
-def test_orbax_names_what_does_not_fit(trained, field, tmp_path):
+def test_orbax_names_the_field_that_differs(trained, field, tmp_path):
     tx, params, state = trained
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "old", (params, _older(state)))
@@ -43,7 +43,7 @@ def test_orbax_names_what_does_not_fit(trained, field, tmp_path):
         checkpointer.restore(tmp_path / "old", target)
 
 
-def test_flax_names_what_does_not_fit(trained):
+def test_flax_names_the_field_that_differs(trained):
     tx, params, state = trained
     content = serialization.to_bytes(_older(state))
 
@@ -51,14 +51,14 @@ def test_flax_names_what_does_not_fit(trained):
         serialization.from_bytes(tx.init(params), content)
 
 
-def test_an_older_state_itself_is_refused(trained):
+def test_an_older_state_passed_to_update_is_rejected(trained):
     tx, params, state = trained
 
     with pytest.raises(ValueError, match="restored into such a state"):
         tx.update(jax.tree.map(jnp.ones_like, params), _older(state), params)
 
 
-def test_parameters_go_on_in_a_new_state(trained, tmp_path):
+def test_training_continues_from_older_parameters_and_a_new_state(trained, tmp_path):
     tx, params, state = trained
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "old", (params, _older(state)))

@@ -1,6 +1,6 @@
-"""Runs that are killed, interrupted or begun twice lose nothing: they end with the same bits.
+"""Runs that are killed, interrupted or started twice end with the same bits as undisturbed ones.
 
-Of the longer ones there are a few kills; with HYPOTHESIS_PROFILE=nightly there are 20.
+Slow tests kill a process a few times; with HYPOTHESIS_PROFILE=nightly, 20 times.
 """
 
 import json
@@ -23,12 +23,14 @@ from alphaopt_jax._storage import lock, run_folder
 from alphaopt_jax.meta import meta_train
 from tests.meta.small_tasks import CONFIG, bowls
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="Signals and locks are those of POSIX")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and locks")
 
 _NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 _KILLS = 20 if _NIGHTLY else 3
 _INTERRUPTS = 10 if _NIGHTLY else 1
-_ROUNDS = 3 * max(_KILLS, _INTERRUPTS) + 3  # A process makes at most three before it is stopped.
+_ROUNDS = (
+    3 * max(_KILLS, _INTERRUPTS) + 3
+)  # A process runs at most three rounds before it is stopped.
 _ROOT = str(pathlib.Path(__file__).parents[2])
 _TRAIN = f"""
 import sys
@@ -92,11 +94,11 @@ print(left, flush=True)
 
 
 class _Process:
-    """A script in a process of its own, whose lines are read while it runs."""
+    """A script in its own process; its output is read line by line while it runs."""
 
     def __init__(self, script, *arguments, cache=None):
         environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-        if cache is not None:  # However quickly something was compiled, it need not be again.
+        if cache is not None:  # Caches every program, however quickly it compiled.
             environment |= {
                 "JAX_COMPILATION_CACHE_DIR": str(cache),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -119,11 +121,11 @@ class _Process:
             reader.start()
 
     def line(self):
-        """The next line; None after the last."""
+        """The next line of output; None after the last."""
         return self._lines.get(timeout=600)
 
     def end(self, sent=None):
-        """Sends a signal, if any, waits for the end, and returns the exit status."""
+        """Sends a signal, if any, waits for the process to end, and returns its exit status."""
         if sent is not None:
             self.process.send_signal(sent)
         self.process.stdin.close()
@@ -145,7 +147,7 @@ class _Process:
 
 @pytest.fixture(scope="module")
 def start():
-    """Starts a `_Process`; what then still runs at the end is killed."""
+    """Starts `_Process`es; kills those that still run at the end."""
     started = []
 
     def start_one(*arguments, **keywords):
@@ -159,22 +161,22 @@ def start():
 
 @pytest.fixture(scope="module")
 def train(start, tmp_path_factory):
-    """Starts a training in a folder; all of them share what they have compiled."""
+    """Starts a training in a folder; all trainings share a compilation cache."""
     cache = tmp_path_factory.mktemp("compiled")
     return lambda folder: start(_TRAIN, folder, _ROUNDS, cache=cache)
 
 
 @pytest.fixture(scope="module")
-def whole(train, tmp_path_factory):
-    """What a training leaves that nothing stops."""
-    folder = tmp_path_factory.mktemp("whole")
+def uninterrupted(train, tmp_path_factory):
+    """Results of a training that nothing stops."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     process = train(folder)
     assert process.end() == 0, process.errors[-2000:]
-    return _left(folder)
+    return _results(folder)
 
 
-def _left(folder):
-    """What a run has left, without the times that it took."""
+def _results(folder):
+    """History, without wall-clock times, and agents of a run."""
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     scores = [
         {name: value for name, value in entry.items() if name != "seconds"} for entry in history
@@ -187,7 +189,9 @@ def _left(folder):
 @pytest.mark.parametrize(
     ("sent", "times"), [(signal.SIGKILL, _KILLS), (signal.SIGINT, _INTERRUPTS)], ids=["kill", "int"]
 )
-def test_stopped_at_random_moments_it_ends_with_the_same_bits(sent, times, train, whole, tmp_path):
+def test_a_run_stopped_at_random_moments_ends_with_the_same_bits(
+    sent, times, train, uninterrupted, tmp_path
+):
     pause = 0.5
     for number in range(times):
         generator = random.Random(number)
@@ -197,12 +201,12 @@ def test_stopped_at_random_moments_it_ends_with_the_same_bits(sent, times, train
             began = time.monotonic()
             assert process.line() is not None, process.errors
             pause = time.monotonic() - began
-        # Anywhere in the next round, in the checkpoint that follows it, or in the start.
+        # During the next round, its checkpoint, or the start.
         time.sleep(generator.uniform(0.0, min(pause, 1.0)))
         status = process.end(sent)
         if status == 0:
-            # An interrupt that comes while garbage is collected or Python shuts down is lost, and
-            # the run ends as if there had been none.
+            # Python drops interrupts during garbage collection and shutdown; the run then ends
+            # normally.
             assert sent == signal.SIGINT
             break
         assert status == -sent, process.errors
@@ -210,10 +214,10 @@ def test_stopped_at_random_moments_it_ends_with_the_same_bits(sent, times, train
     process = train(tmp_path)
     assert process.end() == 0, process.errors[-2000:]
 
-    np.testing.assert_equal(_left(tmp_path), whole)
+    np.testing.assert_equal(_results(tmp_path), uninterrupted)
 
 
-def test_a_second_process_in_a_folder_is_noticed_while_the_first_lives(start, tmp_path):
+def test_a_second_process_in_a_folder_is_rejected_while_the_first_lives(start, tmp_path):
     first = start(_HOLD, tmp_path)
     child = first.line()
     assert child is not None, first.errors
@@ -221,7 +225,7 @@ def test_a_second_process_in_a_folder_is_noticed_while_the_first_lives(start, tm
     with pytest.raises(ValueError, match=message):
         meta_train({"bowls": bowls()}, config=CONFIG, folder=tmp_path, show_progress=False)
 
-    # What the first has forked does not hold on to the folder when it dies.
+    # The lock is released when the process dies, though its fork lives on.
     first.process.kill()
     first.process.wait(timeout=60)
     os.kill(int(child), 0)
@@ -229,7 +233,7 @@ def test_a_second_process_in_a_folder_is_noticed_while_the_first_lives(start, tm
     first.end()
 
 
-def test_one_process_may_open_its_folder_again(tmp_path):
+def test_a_process_may_reopen_its_folder(tmp_path):
     stores = [run_folder.Store(tmp_path / "a" / ".." / "a", {"seed": 1}) for _ in range(2)]
     stores.append(run_folder.Store(tmp_path / "a", {"seed": 1}))
 
@@ -239,7 +243,7 @@ def test_one_process_may_open_its_folder_again(tmp_path):
         run_folder.Store(tmp_path / "a", {"seed": 2})
 
 
-def test_without_locks_a_folder_is_used_all_the_same(tmp_path, monkeypatch):
+def test_a_folder_can_be_used_without_file_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "fcntl", None)
 
     store = run_folder.Store(tmp_path, {"seed": 1})
@@ -248,9 +252,9 @@ def test_without_locks_a_folder_is_used_all_the_same(tmp_path, monkeypatch):
     assert not (tmp_path / "run.lock").exists()
 
 
-def test_killed_while_it_writes_it_leaves_the_old_file_or_the_new_one(start, tmp_path):
+def test_a_kill_during_a_write_leaves_the_old_file_or_the_new_one(start, tmp_path):
     writer = start(_WRITE, tmp_path / "file", 40)
     left = writer.line()
     assert writer.end() == 0, writer.errors
 
-    assert int(left) > 5  # So many times it was killed on the way.
+    assert int(left) > 5  # Kills that left a temporary file behind.

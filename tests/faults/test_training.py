@@ -1,4 +1,4 @@
-"""A training that meets a fault: nothing is lost, what cannot be used is counted, it goes on."""
+"""Trainings with a fault keep finite parameters, count skipped steps, and continue."""
 
 import functools
 import math
@@ -15,8 +15,8 @@ _OPTIMIZERS = {
     "learning": alphaopt.alphaopt(learn=True),
     "fresh": alphaopt.alphaopt(agent=None),
 }
-# `benchmarks.robustness` tries all faults on all optimizers; those that learn take longer.
-_LEARNING_MEETS = {
+# Learning agents compile longer and get fewer faults; `benchmarks.robustness` runs all of them.
+_FAULTS_OF_LEARNING_AGENTS = {
     "a gradient that is NaN, 50 steps",
     "gradients times 1,000, once",
     "gradients uphill, 50 steps",
@@ -28,10 +28,10 @@ _CASES = [
     pytest.param(name, fault, id=f"{name}-{fault.name}")
     for name in _OPTIMIZERS
     for fault in faults.FAULTS
-    if name == "frozen" or fault.name in _LEARNING_MEETS
+    if name == "frozen" or fault.name in _FAULTS_OF_LEARNING_AGENTS
 ]
-# In 250 steps the second moments have not forgotten gradients a thousand times as large.
-_LASTING = "gradients times 1,000, 50 steps"
+# 250 steps are too few for the second moments to forget gradients a thousand times as large.
+_SLOW_RECOVERY = "gradients times 1,000, 50 steps"
 
 
 @functools.cache
@@ -44,23 +44,23 @@ def _progress(course):
 
 
 @pytest.mark.parametrize(("name", "fault"), _CASES)
-def test_parameters_stay_finite_and_the_training_goes_on(name, fault):
+def test_parameters_stay_finite_and_the_training_continues(name, fault):
     course = faults.train(_OPTIMIZERS[name], fault)
 
     assert course.finite.all()
     skipped = alphaopt.metrics(course.state)["updates_skipped"]
     assert skipped == (fault.steps if fault.skipped else 0)
     assert alphaopt.metrics(course.state)["updates_made"] == faults.STEPS - skipped
-    # It ends about as good as it was when the fault came: what that has spoiled is made good.
+    # The final loss is about that before the fault, or better.
     before, after = course.losses[faults.FIRST], course.losses[-1]
-    assert after < (1.25 if fault.name == _LASTING else 1.05) * before
-    # At its worst it is no worse than a step uphill of bounded length makes it.
+    assert after < (1.25 if fault.name == _SLOW_RECOVERY else 1.05) * before
+    # The largest loss is that of bounded steps uphill.
     assert course.losses.max() < 20.0 * course.losses[0]
-    # What comes once, or is skipped, costs next to nothing.
+    # A fault of one step, or one that is skipped, costs little progress.
     if fault.skipped or fault.steps == 1:
         assert _progress(course) > 0.9 * _progress(_without_fault(name))
 
 
 @pytest.mark.parametrize("name", _OPTIMIZERS)
-def test_without_a_fault_the_guard_does_nothing(name):
+def test_safeguards_are_inactive_without_a_fault(name):
     assert alphaopt.metrics(_without_fault(name).state)["brake"] == 1.0

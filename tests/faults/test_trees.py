@@ -1,4 +1,4 @@
-"""Parameters of any type in any tree train, or are refused; what is NaN on the way is counted."""
+"""Parameters of any dtype and tree structure train or are rejected; NaN steps are counted."""
 
 import functools
 import os
@@ -14,7 +14,7 @@ import alphaopt_jax as alphaopt
 from tests.faults import course
 
 _NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
-_LASTING = 5
+_NAN_STEPS = 5
 _OPTIMIZERS = {
     "frozen": alphaopt.alphaopt(),
     "learning": alphaopt.alphaopt(learn=True),
@@ -26,18 +26,18 @@ def _cast(params, dtype):
     return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 
-def _assert_goes_on_after_nan(clean, spoiled, lasting=_LASTING):
-    """The steps with NaN are counted, and all others are made as if there had been none."""
+def _assert_continues_after_nan(clean, spoiled, nan_steps=_NAN_STEPS):
+    """NaN steps are counted and change nothing; the other steps are those of the clean run."""
     assert clean.finite.all()
     assert spoiled.finite.all()
     assert alphaopt.metrics(clean.state)["updates_skipped"] == 0
-    assert alphaopt.metrics(spoiled.state)["updates_skipped"] == lasting
-    first, after = course.FIRST, course.FIRST + lasting
+    assert alphaopt.metrics(spoiled.state)["updates_skipped"] == nan_steps
+    first, after = course.FIRST, course.FIRST + nan_steps
     np.testing.assert_array_equal(spoiled.losses[first:after], clean.losses[first])
-    np.testing.assert_allclose(spoiled.losses[after:], clean.losses[first:-lasting], rtol=1e-5)
+    np.testing.assert_allclose(spoiled.losses[after:], clean.losses[first:-nan_steps], rtol=1e-5)
 
 
-# Types of numbers.
+# Dtypes.
 
 
 @functools.cache
@@ -50,21 +50,21 @@ def _in_float32(name):
     ["frozen", *(pytest.param(name, marks=pytest.mark.slow) for name in ("learning", "fresh"))],
 )
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
-def test_other_types_train_as_float32_does(name, dtype):
+def test_other_dtypes_train_like_float32(name, dtype):
     start = course.init_params()
     with jax.enable_x64(dtype == "float64"):
         train = course.trainer(_OPTIMIZERS[name], course.regression)
-        clean, spoiled = (train(_cast(start, dtype), lasting) for lasting in (0, _LASTING))
+        clean, spoiled = (train(_cast(start, dtype), nan_steps) for nan_steps in (0, _NAN_STEPS))
 
     assert {leaf.dtype for leaf in jax.tree.leaves(clean.params)} == {jnp.dtype(dtype)}
     expected = _in_float32(name).losses[-1]
     assert expected < 0.05 * _in_float32(name).losses[0]
     np.testing.assert_allclose(clean.losses[-1], expected, rtol=0.3)
-    _assert_goes_on_after_nan(clean, spoiled)
+    _assert_continues_after_nan(clean, spoiled)
 
 
-def test_gradients_may_be_of_another_type_than_their_parameters():
-    """As where a model is computed in half precision, and its leaves are of different types."""
+def test_gradients_may_differ_in_dtype_from_their_parameters():
+    """As in mixed precision, with leaves of different dtypes."""
     start = course.init_params()
     start["head"] = _cast(start["head"], jnp.bfloat16)
 
@@ -72,17 +72,17 @@ def test_gradients_may_be_of_another_type_than_their_parameters():
         return course.regression(_cast(params, jnp.bfloat16))
 
     train = course.trainer(_OPTIMIZERS["frozen"], halved)
-    clean, spoiled = train(start), train(start, _LASTING)
+    clean, spoiled = train(start), train(start, _NAN_STEPS)
 
     np.testing.assert_allclose(clean.losses[-1], _in_float32("frozen").losses[-1], rtol=0.3)
-    _assert_goes_on_after_nan(clean, spoiled)
+    _assert_continues_after_nan(clean, spoiled)
     tx, grads = _OPTIMIZERS["frozen"], _cast(start, jnp.float16)
     updates, _ = jax.eval_shape(tx.update, grads, jax.eval_shape(tx.init, start), start)
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype("float16")}
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
-def test_complex_parameters_train_as_pairs_of_real_ones(dtype):
+def test_complex_parameters_train_like_pairs_of_real_ones(dtype):
     angles = jnp.linspace(0.0, 3.0, 6)
     real, imag = 2.0 * jnp.cos(angles), 0.5 * jnp.sin(angles) - 1.0
     slopes = jnp.linspace(0.2, 1.0, 6)
@@ -96,16 +96,16 @@ def test_complex_parameters_train_as_pairs_of_real_ones(dtype):
     with jax.enable_x64(dtype == "complex128"):
         start = jax.lax.complex(*_cast((real, imag), jnp.finfo(dtype).dtype))
         train = course.trainer(_OPTIMIZERS["frozen"], of_complex)
-        clean, spoiled = train(start), train(start, _LASTING)
+        clean, spoiled = train(start), train(start, _NAN_STEPS)
         pairs = course.trainer(_OPTIMIZERS["frozen"], of_pair)((jnp.real(start), jnp.imag(start)))
 
     assert clean.params.dtype == dtype
     np.testing.assert_allclose(clean.losses, pairs.losses, rtol=1e-4)
     assert clean.losses[-1] < 0.01 * clean.losses[0]
-    _assert_goes_on_after_nan(clean, spoiled)
+    _assert_continues_after_nan(clean, spoiled)
 
 
-def test_double_precision_that_float32_cannot_hold_is_skipped_and_counted():
+def test_float64_values_beyond_float32_are_skipped_and_counted():
     tx = _OPTIMIZERS["frozen"]
     with jax.enable_x64(True):
         params = jnp.ones(3, jnp.float64)
@@ -121,7 +121,7 @@ def test_double_precision_that_float32_cannot_hold_is_skipped_and_counted():
     assert (metrics["updates_skipped"], metrics["updates_made"]) == (2, 1)
 
 
-def test_a_step_does_not_leave_what_half_precision_can_hold():
+def test_a_step_does_not_overflow_half_precision():
     largest = float(jnp.finfo(jnp.float16).max)
     signs = jnp.array([1.0, 1.0, -1.0], jnp.float16)
     params = signs * jnp.array([largest, 0.95 * largest, 0.9 * largest], jnp.float16)
@@ -143,18 +143,18 @@ def test_a_step_does_not_leave_what_half_precision_can_hold():
         (jax.random.key(0), "key<fry>"),
     ],
 )
-def test_what_is_not_a_number_that_can_be_moved_is_refused_by_name(leaf, dtype):
+def test_leaves_that_are_not_floating_point_are_rejected_by_name(leaf, dtype):
     tx = _OPTIMIZERS["frozen"]
     good = {"weights": jnp.ones(3), "layer": [jnp.ones(3)]}
     bad = good | {"layer": [leaf]}
-    said = r"floating-point and complex numbers.*\['layer'\]\[0\] of the {} is of type {}\. Keep"
-    with pytest.raises(ValueError, match=said.format("parameters", dtype)):
+    message = r"floating-point and complex numbers.*\['layer'\]\[0\] of the {} is of type {}\. Keep"
+    with pytest.raises(ValueError, match=message.format("parameters", dtype)):
         tx.update(bad, tx.init(bad), bad)
-    with pytest.raises(ValueError, match=said.format("gradients", dtype)):
+    with pytest.raises(ValueError, match=message.format("gradients", dtype)):
         tx.update(bad, tx.init(good), good)
 
 
-def test_gradients_with_respect_to_integers_are_refused():
+def test_gradients_with_respect_to_integers_are_rejected():
     params = {"steps": jnp.arange(3), "weights": jnp.ones(2)}
     grads = jax.grad(lambda tree: jnp.sum(tree["weights"]), allow_int=True)(params)
     tx = _OPTIMIZERS["frozen"]
@@ -183,14 +183,14 @@ def _bowl(tree):
 def _in_a_dict():
     train = course.trainer(_OPTIMIZERS["frozen"], _bowl)
     start = {"a": _FIRST, "b": _SECOND}
-    return train(start), train(start, _LASTING)
+    return train(start), train(start, _NAN_STEPS)
 
 
 def test_a_dict_of_a_matrix_and_a_scalar_trains():
     clean, spoiled = _in_a_dict()
 
     assert clean.losses[-1] < 1e-3 * clean.losses[0]
-    _assert_goes_on_after_nan(clean, spoiled)
+    _assert_continues_after_nan(clean, spoiled)
 
 
 @pytest.mark.parametrize(
@@ -202,14 +202,14 @@ def test_a_dict_of_a_matrix_and_a_scalar_trains():
         {"a": None, "b": (None, _FIRST), "c": {}, "d": [[_SECOND], None]},
         {1: np.asarray(_FIRST), 2: np.asarray(_SECOND)},
     ],
-    ids=["list", "named tuple", "frozen dict", "None and empty nodes", "NumPy's arrays"],
+    ids=["list", "named tuple", "frozen dict", "None and empty nodes", "NumPy arrays"],
 )
-def test_the_shape_of_the_tree_does_not_matter(start):
-    spoiled = course.trainer(_OPTIMIZERS["frozen"], _bowl)(start, _LASTING)
+def test_the_tree_structure_does_not_matter(start):
+    spoiled = course.trainer(_OPTIMIZERS["frozen"], _bowl)(start, _NAN_STEPS)
 
     assert jax.tree.structure(spoiled.params) == jax.tree.structure(start)
     np.testing.assert_allclose(spoiled.losses, _in_a_dict()[1].losses, rtol=1e-5)
-    _assert_goes_on_after_nan(_in_a_dict()[0], spoiled)
+    _assert_continues_after_nan(_in_a_dict()[0], spoiled)
     rates = alphaopt.learning_rates(spoiled.state, spoiled.params)
     assert jax.tree.structure(rates) == jax.tree.structure(start)
 
@@ -230,25 +230,25 @@ def test_python_numbers_are_scalars():
 
 
 @pytest.mark.parametrize(("name", "left"), [("frozen", 1e-3), ("fresh", 0.2)])
-def test_a_leaf_without_numbers_is_kept_and_does_no_harm(name, left):
+def test_an_empty_leaf_is_kept_and_does_no_harm(name, left):
     start = {"a": _FIRST, "b": _SECOND, "c": jnp.zeros((0, 4))}
 
     def bowl(tree):
         return _bowl({"a": tree["a"], "b": tree["b"]}) + jnp.sum(tree["c"])
 
     train = course.trainer(_OPTIMIZERS[name], bowl)
-    clean, spoiled = train(start), train(start, _LASTING)
+    clean, spoiled = train(start), train(start, _NAN_STEPS)
 
     assert clean.params["c"].shape == (0, 4)
     assert clean.losses[-1] < left * clean.losses[0]
-    _assert_goes_on_after_nan(clean, spoiled)
+    _assert_continues_after_nan(clean, spoiled)
 
 
 @pytest.mark.parametrize("name", ["frozen", "learning"])
 @pytest.mark.parametrize(
     "nothing", [None, (), [None], {"a": jnp.zeros((0, 4))}], ids=["None", "()", "[None]", "size 0"]
 )
-def test_where_there_is_nothing_to_train_steps_are_made_and_counted(name, nothing):
+def test_steps_of_a_tree_without_parameters_are_counted(name, nothing):
     tx, params = _OPTIMIZERS[name], {"model": nothing}
     update = jax.jit(tx.update)
     state = tx.init(params)
@@ -261,7 +261,7 @@ def test_where_there_is_nothing_to_train_steps_are_made_and_counted(name, nothin
     assert all(np.isfinite(figure) for figure in metrics.values())
 
 
-def test_gradients_that_are_missing_are_pointed_out():
+def test_missing_gradients_are_reported():
     tx, params = _OPTIMIZERS["frozen"], {"a": jnp.ones(3), "b": jnp.ones(2)}
     with pytest.raises(ValueError, match=r"The parameters and the gradients have.*\(3,\).*Initial"):
         tx.update({"a": None, "b": jnp.ones(2)}, tx.init(params), params)
@@ -270,21 +270,25 @@ def test_gradients_that_are_missing_are_pointed_out():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "count",
-    [200, pytest.param(1000, marks=pytest.mark.skipif(not _NIGHTLY, reason="compiles minutes"))],
+    [
+        200,
+        pytest.param(1000, marks=pytest.mark.skipif(not _NIGHTLY, reason="compiles for minutes")),
+    ],
 )
 @pytest.mark.nightly
 def test_hundreds_of_leaves_train(count, monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: 1)  # With several, leaves compile one by one.
+    # With several devices, each leaf is compiled separately.
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     start = {f"{number:03}": jnp.full(2, 0.1 * (1 + number % 7)) for number in range(count)}
 
     def bowl(tree):
         return sum(jnp.sum(jnp.square(leaf - 1.0)) for leaf in tree.values())
 
-    spoiled = course.trainer(_OPTIMIZERS["frozen"], bowl)(start, _LASTING)
+    spoiled = course.trainer(_OPTIMIZERS["frozen"], bowl)(start, _NAN_STEPS)
 
     assert spoiled.finite.all()
     assert spoiled.losses[-1] < 0.01 * spoiled.losses[0]
-    assert alphaopt.metrics(spoiled.state)["updates_skipped"] == _LASTING
+    assert alphaopt.metrics(spoiled.state)["updates_skipped"] == _NAN_STEPS
     assert len(alphaopt.learning_rates(spoiled.state, start)) == count
 
 
@@ -294,10 +298,10 @@ _LAST = np.iinfo(np.int32).max
 
 
 @pytest.mark.parametrize("learn", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_training_goes_on_where_its_counters_end(learn):
-    tx = alphaopt.alphaopt(learn=learn, num_steps=10)  # Rates are what they are after ten steps.
+def test_a_training_continues_when_its_counters_saturate(learn):
+    tx = alphaopt.alphaopt(learn=learn, num_steps=10)  # The rates are constant after ten steps.
     start = {"a": _FIRST, "b": _SECOND}
-    made = 47  # So many before the last number; rollouts and looks begin at the first of them.
+    made = 47  # Steps before the counter saturates; the first begins a rollout and a refresh.
 
     def begin(params):
         return tx.init(params)._replace(
@@ -305,14 +309,14 @@ def test_a_training_goes_on_where_its_counters_end(learn):
             updates_skipped=jnp.asarray(_LAST - 2, jnp.int32),
         )
 
-    spoiled = course.trainer(tx._replace(init=begin), _bowl, steps=200)(start, _LASTING)
+    spoiled = course.trainer(tx._replace(init=begin), _bowl, steps=200)(start, _NAN_STEPS)
 
     assert spoiled.finite.all()
-    at_the_end = spoiled.losses[made + _LASTING]
+    at_the_end = spoiled.losses[made + _NAN_STEPS]
     assert at_the_end < 0.5 * spoiled.losses[0]
     assert spoiled.losses[-1] < 0.2 * at_the_end
     assert _LAST - 200 < spoiled.state.updates_made <= _LAST
     assert spoiled.state.updates_skipped == _LAST
     assert all(np.isfinite(figure) for figure in alphaopt.metrics(spoiled.state).values())
     if learn:
-        assert spoiled.state.learner.rounds == (200 - _LASTING) // 8
+        assert spoiled.state.learner.rounds == (200 - _NAN_STEPS) // 8

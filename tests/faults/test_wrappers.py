@@ -1,4 +1,4 @@
-"""Inside optax's wrappers it trains as alone, and a gradient that is NaN is skipped and counted."""
+"""AlphaOpt in optax's wrappers trains as it does alone; NaN gradients are skipped and counted."""
 
 from collections.abc import Callable
 import dataclasses
@@ -14,44 +14,44 @@ import alphaopt_jax as alphaopt
 from alphaopt_jax._optimizer import state as state_lib
 from tests.faults import course
 
-_LASTING = 3
+_NAN_STEPS = 3
 _BODY, _HEAD = {"body": True, "head": False}, {"body": False, "head": True}
-_OURS, _SCALED = alphaopt.alphaopt(), alphaopt.scale_by_alphaopt()
+_ALPHAOPT, _SCALED = alphaopt.alphaopt(), alphaopt.scale_by_alphaopt()
 
 
 @dataclasses.dataclass(frozen=True)
 class _Case:
-    """A wrapper with AlphaOpt in it, and what is expected of a training with it.
+    """A wrapped AlphaOpt and the expected outcome of a training with it.
 
     Attributes:
-      tx: What trains.
-      worse: The last loss is at most so many times AlphaOpt's alone; None where it is the same.
-      spoiled: Where gradients are NaN it is at most so many times what it is without.
-      made: How many updates AlphaOpt makes without NaN.
-      missed: So many fewer where gradients are NaN.
-      skipped: How many of these AlphaOpt itself was given, and counts.
-      alone: Which parameters it trains, "all" or "body".
-      sees_loss: Whether AlphaOpt is given the loss.
+      tx: The wrapped optimizer.
+      max_ratio: Bound on the final loss relative to that of AlphaOpt alone; None: equal.
+      max_nan_ratio: Bound on the final loss with NaN gradients relative to that without.
+      made: Number of updates that AlphaOpt makes without NaN gradients.
+      missed: Number of updates lost to NaN gradients.
+      skipped: Number of NaN gradients that reach AlphaOpt and are counted by it.
+      alone: The parameters that AlphaOpt trains, "all" or "body".
+      receives_value: Whether the wrapper forwards `value` to AlphaOpt.
       training: Arguments of `course.trainer`.
-      start: From the regression's parameters to what is trained, where this is more.
-      trained: From what is trained, and its state, to the parameters to be used.
+      start: Function from the regression's parameters to the trained tree.
+      trained: Function from the trained tree and the state to the final parameters.
     """
 
     tx: optax.GradientTransformation | optax.MultiSteps
-    worse: float | None = None
-    spoiled: float = 1.2
+    max_ratio: float | None = None
+    max_nan_ratio: float = 1.2
     made: int = course.STEPS
-    missed: int = _LASTING
-    skipped: int = _LASTING
+    missed: int = _NAN_STEPS
+    skipped: int = _NAN_STEPS
     alone: str = "all"
-    sees_loss: bool = True
+    receives_value: bool = True
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     start: Callable[[Any], Any] = dict
     trained: Callable[[Any, Any], Any] = lambda params, state: params
 
 
 _TWICE = {"steps": 2 * course.STEPS}
-_UNTOLD = {"told": False}
+_WITHOUT_VALUE = {"pass_value": False}
 
 
 def _masked(tx):
@@ -74,120 +74,125 @@ def _lookahead(tx, **arguments):
     return optax.lookahead(tx, sync_period=5, slow_step_size=0.5, **arguments)
 
 
-_LOOKS_AHEAD = {
+_LOOKAHEAD = {
     "start": optax.LookaheadParams.init_synced,
     "trained": lambda pair, state: pair.slow,
-    "sees_loss": False,
+    "receives_value": False,
 }
 _CASES = {
-    # What stands before it, and after it.
+    # Transformations before and after it.
     "chain, clip_by_global_norm": _Case(
-        optax.chain(optax.clip_by_global_norm(0.1), _OURS), worse=1.3
+        optax.chain(optax.clip_by_global_norm(0.1), _ALPHAOPT), max_ratio=1.3
     ),
     "named_chain, adaptive_grad_clip": _Case(
-        optax.named_chain(("clip", optax.adaptive_grad_clip(0.01)), ("ours", _OURS)), worse=1.3
+        optax.named_chain(("clip", optax.adaptive_grad_clip(0.01)), ("ours", _ALPHAOPT)),
+        max_ratio=1.3,
     ),
-    "chain, zero_nans": _Case(optax.chain(optax.zero_nans(), _OURS), missed=0, skipped=0),
+    "chain, zero_nans": _Case(optax.chain(optax.zero_nans(), _ALPHAOPT), missed=0, skipped=0),
     "chain, add_decayed_weights": _Case(
-        optax.chain(_SCALED, optax.add_decayed_weights(1e-4), optax.scale(-1.0)), worse=1.3
+        optax.chain(_SCALED, optax.add_decayed_weights(1e-4), optax.scale(-1.0)), max_ratio=1.3
     ),
     "chain, scale_by_schedule": _Case(
-        optax.chain(_OURS, optax.scale_by_schedule(optax.linear_schedule(1.0, 0.5, 100))),
-        worse=1.5,
+        optax.chain(_ALPHAOPT, optax.scale_by_schedule(optax.linear_schedule(1.0, 0.5, 100))),
+        max_ratio=1.5,
     ),
     "chain, scale_by_trust_ratio": _Case(
-        optax.chain(_SCALED, optax.scale_by_trust_ratio(), optax.scale(-0.05)), worse=3.0
+        optax.chain(_SCALED, optax.scale_by_trust_ratio(), optax.scale(-0.05)), max_ratio=3.0
     ),
     "chain, reduce_on_plateau": _Case(
-        optax.chain(_OURS, optax.contrib.reduce_on_plateau(patience=10)), worse=1.3
+        optax.chain(_ALPHAOPT, optax.contrib.reduce_on_plateau(patience=10)), max_ratio=1.3
     ),
     "chain, scale_by_backtracking_linesearch": _Case(
-        optax.chain(_OURS, optax.scale_by_backtracking_linesearch(10)),
-        worse=1.5,
-        spoiled=4.0,  # The search makes small steps for a while.
+        optax.chain(_ALPHAOPT, optax.scale_by_backtracking_linesearch(10)),
+        max_ratio=1.5,
+        max_nan_ratio=4.0,  # The line search makes small steps for a while.
         training={"grad": lambda grads: grads, "value_fn": lambda grads: course.regression},
     ),
-    # What gives it a part of the parameters.
-    "masked": _Case(_masked(_OURS), alone="body"),
+    # Wrappers that pass some of the parameters.
+    "masked": _Case(_masked(_ALPHAOPT), alone="body"),
     "partition": _Case(
         optax.partition(
-            {"train": _OURS, "freeze": optax.set_to_zero()}, {"body": "train", "head": "freeze"}
+            {"train": _ALPHAOPT, "freeze": optax.set_to_zero()}, {"body": "train", "head": "freeze"}
         ),
         alone="body",
     ),
-    "selective_transform": _Case(optax.selective_transform(_OURS, freeze_mask=_HEAD), alone="body"),
+    "selective_transform": _Case(
+        optax.selective_transform(_ALPHAOPT, freeze_mask=_HEAD), alone="body"
+    ),
     "apply_if_finite, partition with Adam": _Case(
         _apply_if_finite(
             optax.partition(
-                {"ours": _OURS, "theirs": optax.adam(1e-2)}, {"body": "ours", "head": "theirs"}
+                {"ours": _ALPHAOPT, "theirs": optax.adam(1e-2)}, {"body": "ours", "head": "theirs"}
             )
         ),
-        worse=2.0,
+        max_ratio=2.0,
         skipped=0,
     ),
-    # What gives it some of the steps.
-    "MultiSteps, skip_not_finite": _Case(_multi_steps(_OURS), training=_TWICE, missed=2, skipped=0),
-    "apply_if_finite": _Case(_apply_if_finite(_OURS), skipped=0),
-    "apply_if_finite that gives up": _Case(_apply_if_finite(_OURS, 1), skipped=_LASTING - 1),
+    # Wrappers that pass some of the steps.
+    "MultiSteps, skip_not_finite": _Case(
+        _multi_steps(_ALPHAOPT), training=_TWICE, missed=2, skipped=0
+    ),
+    "apply_if_finite": _Case(_apply_if_finite(_ALPHAOPT), skipped=0),
+    "apply_if_finite that gives up": _Case(_apply_if_finite(_ALPHAOPT, 1), skipped=_NAN_STEPS - 1),
     "conditionally_mask": _Case(
-        optax.conditionally_mask(_OURS, lambda step: step % 2 == 0),
+        optax.conditionally_mask(_ALPHAOPT, lambda step: step % 2 == 0),
         training=_TWICE,
         missed=2,
         skipped=2,
     ),
     "conditionally_transform": _Case(
         optax.conditionally_transform(
-            _OURS, lambda step, value: value >= 0, forward_extra_args=True
+            _ALPHAOPT, lambda step, value: value >= 0, forward_extra_args=True
         )
     ),
-    # What changes what it sees or does.
+    # Wrappers that change its inputs or outputs.
     "inject_hyperparams": _Case(optax.inject_hyperparams(alphaopt.alphaopt)(learning_rate=1.0)),
     "inject_hyperparams, all of them": _Case(
         optax.inject_hyperparams(alphaopt.alphaopt)(
             learning_rate=optax.linear_schedule(0.5, 1.0, 10), num_steps=100, weight_decay=1e-4
         ),
-        worse=1.5,
+        max_ratio=1.5,
     ),
-    "flatten": _Case(optax.flatten(_OURS), worse=1.3),
+    "flatten": _Case(optax.flatten(_ALPHAOPT), max_ratio=1.3),
     "split_real_and_imaginary": _Case(
-        optax.contrib.split_real_and_imaginary(_OURS),
-        worse=1.3,
-        sees_loss=False,
-        training=_UNTOLD,
+        optax.contrib.split_real_and_imaginary(_ALPHAOPT),
+        max_ratio=1.3,
+        receives_value=False,
+        training=_WITHOUT_VALUE,
     ),
     "schedule_free": _Case(
-        optax.contrib.schedule_free(_OURS, learning_rate=1.0),
-        worse=15.0,
+        optax.contrib.schedule_free(_ALPHAOPT, learning_rate=1.0),
+        max_ratio=15.0,
         trained=lambda params, state: optax.contrib.schedule_free_eval_params(state, params),
     ),
-    "lookahead": _Case(_lookahead(_OURS), worse=3.0, training=_UNTOLD, **_LOOKS_AHEAD),
+    "lookahead": _Case(_lookahead(_ALPHAOPT), max_ratio=3.0, training=_WITHOUT_VALUE, **_LOOKAHEAD),
     "lookahead, reset_state": _Case(
-        _lookahead(_OURS, reset_state=True),
-        worse=10.0,
-        spoiled=1.5,
-        made=0,  # What is counted begins anew as well, here at the last step.
+        _lookahead(_ALPHAOPT, reset_state=True),
+        max_ratio=10.0,
+        max_nan_ratio=1.5,
+        made=0,  # The reset at the last step resets the counters too.
         missed=0,
         skipped=0,
-        training=_UNTOLD,
-        **_LOOKS_AHEAD,
+        training=_WITHOUT_VALUE,
+        **_LOOKAHEAD,
     ),
     "with_extra_args_support, lookahead": _Case(
-        optax.with_extra_args_support(_lookahead(_OURS)), worse=3.0, **_LOOKS_AHEAD
+        optax.with_extra_args_support(_lookahead(_ALPHAOPT)), max_ratio=3.0, **_LOOKAHEAD
     ),
     "apply_if_finite, sam": _Case(
-        _apply_if_finite(_sam(_OURS)),
-        worse=1.5,
-        spoiled=1.5,
+        _apply_if_finite(_sam(_ALPHAOPT)),
+        max_ratio=1.5,
+        max_nan_ratio=1.5,
         missed=2,
         skipped=0,
-        sees_loss=False,
-        training=_TWICE | _UNTOLD,
+        receives_value=False,
+        training=_TWICE | _WITHOUT_VALUE,
     ),
     "apply_if_finite, mechanize": _Case(
-        _apply_if_finite(optax.contrib.mechanize(_OURS)), worse=15.0, skipped=0
+        _apply_if_finite(optax.contrib.mechanize(_ALPHAOPT)), max_ratio=15.0, skipped=0
     ),
 }
-# What few use, and what is much like another.
+# Rarely used, or similar to another case.
 _SLOW = {
     "named_chain, adaptive_grad_clip",
     "chain, scale_by_schedule",
@@ -208,14 +213,14 @@ _SLOW = {
 def _losses_alone(trained):
     start = course.init_params()
     if trained == "all":
-        return course.trainer(_OURS, course.regression)(start).losses
+        return course.trainer(_ALPHAOPT, course.regression)(start).losses
     head = {"head": start["head"]}
-    train = course.trainer(_OURS, lambda body: course.regression(body | head))
+    train = course.trainer(_ALPHAOPT, lambda body: course.regression(body | head))
     return train({"body": start["body"]}).losses
 
 
 def _moved(params):
-    """Of lookahead's pair, those that gradients are of."""
+    """The parameters that gradients are taken of: for lookahead, the fast ones."""
     return getattr(params, "fast", params)
 
 
@@ -223,11 +228,11 @@ def _moved(params):
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] if name in _SLOW else []) for name in _CASES],
 )
-def test_it_trains_as_alone_and_goes_on_after_nan(name):
+def test_a_wrapped_optimizer_trains_as_alone_and_continues_after_nan(name):
     case, alone = _CASES[name], _losses_alone(_CASES[name].alone)
     train = course.trainer(case.tx, course.regression, moved=_moved, **case.training)
     start = case.start(course.init_params())
-    clean, spoiled = train(start), train(start, _LASTING)
+    clean, spoiled = train(start), train(start, _NAN_STEPS)
     final, after_nan = (
         course.regression(case.trained(found.params, found.state)) for found in (clean, spoiled)
     )
@@ -235,29 +240,29 @@ def test_it_trains_as_alone_and_goes_on_after_nan(name):
     assert clean.finite.all()
     assert spoiled.finite.all()
     assert final < 0.1 * alone[0]
-    if case.worse is None:
+    if case.max_ratio is None:
         np.testing.assert_allclose(final, alone[-1], rtol=1e-3)
     else:
-        assert final < case.worse * alone[-1]
-    assert after_nan < case.spoiled * final
+        assert final < case.max_ratio * alone[-1]
+    assert after_nan < case.max_nan_ratio * final
     for found, missed, skipped in ((clean, 0, 0), (spoiled, case.missed, case.skipped)):
         metrics = alphaopt.metrics(found.state)
         assert metrics["updates_made"] == case.made - missed
         assert metrics["updates_skipped"] == skipped
         observed = state_lib.find(found.state).loss_history.observed
-        assert observed == (metrics["updates_made"] if case.sees_loss else 0)
+        assert observed == (metrics["updates_made"] if case.receives_value else 0)
 
 
 @pytest.mark.parametrize(
     "tx",
     [
-        optax.MultiSteps(_OURS, every_k_schedule=1),
-        optax.chain(optax.ema(0.9), _OURS),
+        optax.MultiSteps(_ALPHAOPT, every_k_schedule=1),
+        optax.chain(optax.ema(0.9), _ALPHAOPT),
     ],
     ids=["MultiSteps", "ema"],
 )
-def test_where_something_before_it_keeps_a_nan_all_that_follows_is_skipped_and_counted(tx):
-    found = course.trainer(tx, course.regression)(course.init_params(), _LASTING)
+def test_every_step_after_a_transformation_that_keeps_nan_is_skipped_and_counted(tx):
+    found = course.trainer(tx, course.regression)(course.init_params(), _NAN_STEPS)
 
     assert found.finite.all()
     metrics = alphaopt.metrics(found.state)
@@ -275,8 +280,8 @@ def test_where_something_before_it_keeps_a_nan_all_that_follows_is_skipped_and_c
     ],
     ids=["lookahead", "sam", "split_real_and_imaginary"],
 )
-def test_wrappers_that_do_not_forward_the_loss_say_so(wrap, start):
-    params, tx = course.init_params(), wrap(_OURS)
+def test_wrappers_that_do_not_forward_value_raise(wrap, start):
+    params, tx = course.init_params(), wrap(_ALPHAOPT)
     state, grads = tx.init(start(params)), jax.grad(course.regression)(params)
     with pytest.raises(TypeError, match="unexpected keyword argument 'value'"):
         tx.update(grads, state, start(params), value=1.0)
@@ -290,19 +295,19 @@ def test_wrappers_that_do_not_forward_the_loss_say_so(wrap, start):
         (_multi_steps, dict, _TWICE),
         (_apply_if_finite, dict, {}),
         (optax.flatten, dict, {}),
-        (_lookahead, optax.LookaheadParams.init_synced, _UNTOLD),
-        (lambda tx: _apply_if_finite(_sam(tx)), dict, _TWICE | _UNTOLD),
+        (_lookahead, optax.LookaheadParams.init_synced, _WITHOUT_VALUE),
+        (lambda tx: _apply_if_finite(_sam(tx)), dict, _TWICE | _WITHOUT_VALUE),
     ],
     ids=["masked", "MultiSteps", "apply_if_finite", "flatten", "lookahead", "sam"],
 )
-def test_an_agent_that_learns_goes_on_learning_in_them(wrap, start, training):
+def test_a_learning_agent_keeps_learning_inside_wrappers(wrap, start, training):
     tx = wrap(alphaopt.alphaopt(learn=True))
     train = course.trainer(tx, course.regression, moved=_moved, **training)
-    found = train(start(course.init_params()), _LASTING)
+    found = train(start(course.init_params()), _NAN_STEPS)
 
     assert found.finite.all()
     assert found.losses[-1] < 0.05 * found.losses[0]
     metrics = alphaopt.metrics(found.state)
-    assert metrics["updates_made"] >= course.STEPS - _LASTING
+    assert metrics["updates_made"] >= course.STEPS - _NAN_STEPS
     assert metrics["rounds"] == metrics["updates_made"] // 8
     assert all(np.isfinite(figure) for figure in metrics.values())
