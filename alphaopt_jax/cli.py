@@ -185,7 +185,7 @@ def _read_call(node: ast.expr) -> tuple[str, list[Any], dict[str, Any]]:
 def _agents(command: Agents) -> None:
     if command.name is None:
         table = rich_table.Table("agent", "summary", "hours of training")
-        for name in agent.shipped_agents():
+        for name in agent.pretrained_agents():
             card = card_lib.load_card(name)
             table.add_row(name, card.summary, f"{card.hours:g}")
         _CONSOLE.print(table)
@@ -291,7 +291,7 @@ def _train_few_shot(command: TrainFewShot) -> None:
     from alphaopt_jax.meta.few_shot import recipes
     from alphaopt_jax.pretrained import training
 
-    card = training.follow(
+    card = training.train_pretrained(
         recipes.RECIPES,
         command.name,
         command.folder,

@@ -1,8 +1,9 @@
-"""Running any optax optimizer on any task, many seeds and many learning rates at once."""
+"""Training with any optax optimizer on any task, for many seeds and learning rates at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import functools
 import time
 from typing import Any, NamedTuple
@@ -13,34 +14,59 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from alphaopt_jax.tasks import rollouts
 from alphaopt_jax.tasks.task import Family, Task
 
 RateFactory = Callable[[chex.Numeric], optax.GradientTransformation]
-"""From a learning rate, which may be traced, to an optimizer."""
+"""Maps a learning rate, which may be traced, to an optimizer."""
 HorizonFactory = Callable[[int], optax.GradientTransformation]
-"""From the planned number of updates to an optimizer."""
+"""Maps the planned number of updates to an optimizer."""
 EvaluationParams = Callable[[Any, chex.ArrayTree], chex.ArrayTree]
-"""From an optimizer's state and the trained parameters to those that should be judged."""
+"""Maps an optimizer's state and the trained parameters to the parameters to evaluate."""
 
-_CHUNK = (
-    100  # Steps between two looks of a progress bar; all runs' losses of a chunk are one array.
-)
-_MEASUREMENT_KEY = 0x5EED  # Of the draw of training batches on which every result is measured.
+# Steps between two progress reports; the losses of a chunk are one array.
+_CHUNK = 100
+_MEASUREMENT_KEY = 0x5EED  # Seed of the fixed training batches for `Outcome.train_losses`.
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions:
+    """Options of `train` and `train_rates`.
+
+    Attributes:
+      checkpoints: Numbers of updates, below the total, after which to measure losses as well.
+      num_batches: Number of fixed training batches that training losses are averaged over.
+      evaluation_params: For optimizers, such as schedule-free ones, whose parameters to evaluate
+        differ from those they train at.
+      vectorize: Whether all runs make each step at once (`vmap`), which is fastest for most
+        optimizers. Under `vmap`, a rare branch of an optimizer (`cond`), such as an agent's
+        learning, is computed at every step; with False the runs follow one another instead.
+      on_progress: Called with the number of completed steps, every hundred steps and at the end.
+    """
+
+    checkpoints: Sequence[int] = ()
+    num_batches: int = 32
+    evaluation_params: EvaluationParams | None = None
+    vectorize: bool = True
+    on_progress: Callable[[int], None] | None = None
+
+
+_DEFAULT_OPTIONS = TrainingOptions()
 
 
 class Outcome(NamedTuple):
-    """What came out of training, on `S` seeds, with `T` updates and measured `C` times.
+    """Losses of training runs with `S` seeds, `T` updates and `C` checkpoints.
 
     Results of `train_rates` have an axis for `R` learning rates after that of the seeds.
 
     Attributes:
-      curves: `float32[S, T]`, the loss of every training step's batch, non-finite ones too.
-      checkpoints: The numbers of updates after which losses were measured; the last is `T`.
-      train_losses: `float32[S, C]`, mean loss over one fixed draw of training batches, the same for
-        every optimizer and seed.
+      curves: `float32[S, T]`, loss of each training step's batch; may be non-finite.
+      checkpoints: Numbers of updates after which losses were measured; the last is `T`.
+      train_losses: `float32[S, C]`, mean loss over fixed training batches, the same for every
+        optimizer and seed.
       evaluation_losses: `float32[S, C]`, the task's evaluation loss.
       initial_losses: `float32[S]`, as `train_losses`, before the first update.
-      seconds: Wall-clock of all runs' training steps together, without compilation.
+      seconds: Wall-clock time of the training steps of all runs, without compilation.
     """
 
     curves: np.ndarray
@@ -52,31 +78,31 @@ class Outcome(NamedTuple):
 
     @property
     def num_updates(self) -> int:
-        """Updates of each run."""
+        """Number of updates of each run."""
         return self.checkpoints[-1]
 
     @property
     def final_train_losses(self) -> np.ndarray:
-        """`float32[S]`: training loss at the final parameters."""
+        """`float32[S]`: training losses at the final parameters."""
         return self.train_losses[..., -1]
 
     @property
     def final_evaluation_losses(self) -> np.ndarray:
-        """`float32[S]`: evaluation loss at the final parameters."""
+        """`float32[S]`: evaluation losses at the final parameters."""
         return self.evaluation_losses[..., -1]
 
 
 class Row(NamedTuple):
-    """One optimizer on one task at one number of steps.
+    """Results of one optimizer on one task with one number of steps.
 
     Attributes:
-      optimizer: Its name.
-      task: Its name.
-      num_steps: Updates made.
-      train_losses: `float32[S]`, one for each seed, at the final parameters.
-      evaluation_losses: `float32[S]`.
-      initial_losses: `float32[S]`, the training loss before the first update.
-      seconds: Wall-clock of one training step of one run.
+      optimizer: Name of the optimizer.
+      task: Name of the task.
+      num_steps: Number of updates.
+      train_losses: `float32[S]`, training losses at the final parameters, one per seed.
+      evaluation_losses: `float32[S]`, evaluation losses at the final parameters.
+      initial_losses: `float32[S]`, training losses before the first update.
+      seconds: Wall-clock time of one training step of one run.
     """
 
     optimizer: str
@@ -89,17 +115,17 @@ class Row(NamedTuple):
 
     @property
     def train_loss(self) -> float:
-        """Mean over the seeds."""
+        """Training loss, mean over the seeds."""
         return float(np.mean(self.train_losses))
 
     @property
     def evaluation_loss(self) -> float:
-        """Mean over the seeds."""
+        """Evaluation loss, mean over the seeds."""
         return float(np.mean(self.evaluation_losses))
 
     @property
     def diverged(self) -> int:
-        """Number of seeds that end with a loss that is not finite or above the initial one."""
+        """Number of seeds whose final training loss is non-finite or above the initial one."""
         return int(np.sum(~(self.train_losses <= self.initial_losses)))
 
 
@@ -108,35 +134,23 @@ def train(
     optimizer: optax.GradientTransformation,
     num_steps: int,
     seeds: Sequence[int],
-    *,
-    checkpoints: Sequence[int] = (),
-    num_batches: int = 32,
-    evaluation_params: EvaluationParams | None = None,
-    together: bool = True,
-    on_progress: Callable[[int], None] | None = None,
+    options: TrainingOptions = _DEFAULT_OPTIONS,
 ) -> Outcome:
-    """Trains with one optimizer from several seeds at once.
+    """Trains with one optimizer from several seeds.
 
     Args:
-      task: What to minimise; a family stands for the task that key 0 draws from it. Data of a
-        family is passed to the compiled training, that of a task becomes part of it.
+      task: Task to minimize, or a family, of which the task drawn with key 0 is used. Data of a
+        family is an argument of the compiled training; data of a task is compiled into it.
       optimizer: Any optax optimizer; each batch's loss is passed to it as `value`.
-      num_steps: Updates of each run.
-      seeds: Each decides initial parameters and training batches, the same for every optimizer.
-      checkpoints: Numbers of updates, below `num_steps`, after which to measure as well.
-      num_batches: Training batches in the draw that training losses are measured on.
-      evaluation_params: For optimizers, such as schedule-free ones, that train at other parameters
-        than those that should be judged.
-      together: Whether all runs make each step at once (`vmap`), which is the quickest for most.
-        What an optimizer does only now and then (`cond`), such as an agent's learning, is then done
-        at every step: for those the runs had better come one after the other.
-      on_progress: Called with the number of steps done, every hundred steps and at the end.
+      num_steps: Number of updates of each run.
+      seeds: Seeds of the initial parameters and training batches, the same for every optimizer.
+      options: Further options.
 
     Returns:
-      The `Outcome`, in NumPy arrays.
+      The losses, as NumPy arrays.
 
     Raises:
-      ValueError: There are no seeds, or a checkpoint lies outside the training.
+      ValueError: `seeds` is empty, or a checkpoint is not between 1 and `num_steps`.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -147,18 +161,7 @@ def train(
       >>> outcome.curves.shape, bool((outcome.final_train_losses < 1e-6).all())
       ((2, 50), True)
     """
-    outcome = train_rates(
-        task,
-        lambda rate: optimizer,
-        (1.0,),
-        num_steps,
-        seeds,
-        checkpoints=checkpoints,
-        num_batches=num_batches,
-        evaluation_params=evaluation_params,
-        together=together,
-        on_progress=on_progress,
-    )
+    outcome = train_rates(task, lambda rate: optimizer, (1.0,), num_steps, seeds, options)
     return outcome._replace(
         curves=outcome.curves[:, 0],
         train_losses=outcome.train_losses[:, 0],
@@ -168,51 +171,42 @@ def train(
 
 def train_rates(
     task: Task | Family,
-    make: RateFactory,
+    optimizer_fn: RateFactory,
     rates: Sequence[float],
     num_steps: int,
     seeds: Sequence[int],
-    *,
-    checkpoints: Sequence[int] = (),
-    num_batches: int = 32,
-    evaluation_params: EvaluationParams | None = None,
-    together: bool = True,
-    on_progress: Callable[[int], None] | None = None,
+    options: TrainingOptions = _DEFAULT_OPTIONS,
 ) -> Outcome:
-    """Trains at several learning rates and from several seeds at once, in one compilation.
+    """Trains at several learning rates and from several seeds, in one compilation.
 
     Args:
       task: As for `train`.
-      make: From a traced learning rate to the optimizer, such as `optax.adam`.
-      rates: The learning rates. At one seed all of them see the same batches.
+      optimizer_fn: Maps a traced learning rate to the optimizer, such as `optax.adam`.
+      rates: Learning rates. With one seed, all of them train on the same batches.
       num_steps: As for `train`.
       seeds: As for `train`.
-      checkpoints: As for `train`.
-      num_batches: As for `train`.
-      evaluation_params: As for `train`.
-      together: As for `train`.
-      on_progress: As for `train`.
+      options: As for `train`.
 
     Returns:
-      The `Outcome`, with an axis for the rates after that of the seeds: `curves` is
-      `float32[S, R, T]`, the losses `float32[S, R, C]`.
+      The losses, with an axis for the rates after that of the seeds: `curves` is
+      `float32[S, R, T]`, the other losses are `float32[S, R, C]`.
 
     Raises:
-      ValueError: There are no seeds or rates, or a checkpoint lies outside the training.
+      ValueError: `seeds` or `rates` is empty, or a checkpoint is not between 1 and `num_steps`.
     """
     if not seeds or not rates:
         raise ValueError(f"Nothing to run: seeds {tuple(seeds)}, rates {tuple(rates)}.")
-    stops = tuple(sorted({*checkpoints, num_steps}))
-    if stops[0] < 1 or stops[-1] > num_steps:
-        raise ValueError(f"Checkpoints {tuple(checkpoints)} must lie in 1..{num_steps}.")
+    checkpoints = tuple(sorted({*options.checkpoints, num_steps}))
+    if checkpoints[0] < 1 or checkpoints[-1] > num_steps:
+        raise ValueError(f"Checkpoints {tuple(options.checkpoints)} must be in 1..{num_steps}.")
     family = _as_family(task)
     instance = family.sample(jax.random.key(0))
     rate_array = jnp.asarray(rates, jnp.float32)
 
     initial, streams = _start(family, instance, _keys(seeds))
-    measure = functools.partial(_measure_all, family, num_batches, instance)
+    measure = functools.partial(_measure_all, family, options.num_batches, instance)
     initial_losses, _ = measure(jax.tree.map(lambda leaf: leaf[:, None], initial))
-    init, advance = _program(family, make, together)
+    init, advance = _program(family, optimizer_fn, options.vectorize)
     params, state = jax.jit(init)(rate_array, initial)
     compiled = (
         jax.jit(advance).lower(instance, rate_array, streams, params, state, 0, num_steps).compile()
@@ -220,25 +214,25 @@ def train_rates(
     curves, measured = [], []
     step, seconds = 0, 0.0
     while step < num_steps:
-        stop = min(step + _CHUNK, *(each for each in stops if each > step))
+        stop = min(step + _CHUNK, *(each for each in checkpoints if each > step))
         began = time.perf_counter()
         params, state, losses = compiled(instance, rate_array, streams, params, state, step, stop)
         curves.append(np.asarray(losses)[..., : stop - step])
         seconds += time.perf_counter() - began
         step = stop
-        if step in stops:
-            judged = params
-            if evaluation_params is not None:
-                judged = jax.jit(jax.vmap(jax.vmap(evaluation_params)))(state, params)
-            measured.append(measure(judged))
-        if on_progress is not None:
-            on_progress(step)
+        if step in checkpoints:
+            evaluated = params
+            if options.evaluation_params is not None:
+                evaluated = jax.jit(jax.vmap(jax.vmap(options.evaluation_params)))(state, params)
+            measured.append(measure(evaluated))
+        if options.on_progress is not None:
+            options.on_progress(step)
     train_losses, evaluation_losses = (
         np.stack(each, axis=-1) for each in zip(*measured, strict=True)
     )
     return Outcome(
         curves=np.concatenate(curves, axis=-1),
-        checkpoints=stops,
+        checkpoints=checkpoints,
         train_losses=train_losses,
         evaluation_losses=evaluation_losses,
         initial_losses=initial_losses[:, 0],
@@ -254,17 +248,17 @@ def evaluate(
     *,
     on_row: Callable[[Row], None] | None = None,
 ) -> list[Row]:
-    """Compares optimizers over tasks.
+    """Compares optimizers on several tasks.
 
     Args:
-      optimizers: From a name to a function from the number of steps to the optimizer.
-      tasks: What to train.
-      horizons: Numbers of steps to train for, each a training of its own.
-      seeds: Runs of each; the same seeds start alike and see the same batches.
-      on_row: Called with every row as soon as there is one.
+      optimizers: Functions from the number of steps to an optimizer, by name.
+      tasks: Tasks to train on.
+      horizons: Numbers of steps; each is a separate training.
+      seeds: Seeds of the runs; the same seed means the same initial parameters and batches.
+      on_row: Called with every row as soon as it is complete.
 
     Returns:
-      One row for each task, horizon and optimizer, in that order of nesting.
+      One row per task, horizon and optimizer, in that order of nesting.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -279,8 +273,8 @@ def evaluate(
     rows = []
     for task in tasks:
         for horizon in horizons:
-            for name, make in optimizers.items():
-                outcome = train(task, make(horizon), horizon, seeds)
+            for name, optimizer_fn in optimizers.items():
+                outcome = train(task, optimizer_fn(horizon), horizon, seeds)
                 row = Row(
                     optimizer=name,
                     task=task.name,
@@ -297,14 +291,14 @@ def evaluate(
 
 
 def exponential_average(curves: np.ndarray, decay: float = 0.95) -> np.ndarray:
-    """Exponential moving averages of training curves, which begin at their first value.
+    """Returns exponential moving averages of training curves, beginning with the first value.
 
     Args:
-      curves: `float[..., T]`. From the first non-finite value on, so is the average.
-      decay: Share of the old average that stays at each step.
+      curves: `float[..., T]`. After a non-finite value, the average is non-finite as well.
+      decay: Weight of the previous average, between 0 and 1.
 
     Returns:
-      `float64[..., T]`.
+      `float64[..., T]`, the averages.
 
     Example:
       >>> exponential_average(np.array([1.0, 0.0, 0.0]), decay=0.5).tolist()
@@ -330,7 +324,7 @@ def _keys(seeds: Sequence[int]) -> chex.PRNGKey:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _start(family: Family, instance: Any, keys: chex.PRNGKey) -> tuple[Any, chex.PRNGKey]:
-    """Initial parameters, with an axis `[S]` before their own, and keys of batches, `key[S]`."""
+    """Returns initial parameters, with a leading axis `[S]`, and keys of the batches, `key[S]`."""
     task = family.task(instance)
 
     def of_seed(key: chex.PRNGKey) -> tuple[Any, chex.PRNGKey]:
@@ -341,20 +335,17 @@ def _start(family: Family, instance: Any, keys: chex.PRNGKey) -> tuple[Any, chex
 
 
 def _program(
-    family: Family, make: RateFactory, together: bool
+    family: Family, optimizer_fn: RateFactory, vectorize: bool
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The optimizer's start and a stretch of training of all runs, as functions to compile.
+    """Returns two functions to compile: the optimizers' `init`, and a chunk of training steps.
 
-    Parameters and states have the axes `[S, R]` for seeds and rates before their own; the start
-    takes parameters without that of the rates.
+    Parameters and states have leading axes `[S, R]` for seeds and rates. The parameters passed to
+    `init` have only `[S]`.
     """
-
-    def optimizer(rate: chex.Numeric) -> optax.GradientTransformationExtraArgs:
-        return optax.with_extra_args_support(make(rate))
 
     def init(rates: chex.Array, params: Any) -> tuple[Any, Any]:
         def of_run(rate: chex.Array, params: Any) -> tuple[Any, Any]:
-            return params, optimizer(rate).init(params)
+            return params, optax.with_extra_args_support(optimizer_fn(rate)).init(params)
 
         def of_seed(params: Any) -> tuple[Any, Any]:
             # `out_axes=0` repeats the parameters, which do not depend on the rate.
@@ -376,17 +367,17 @@ def _program(
         def of_run(
             rate: chex.Array, stream: chex.PRNGKey, params: Any, state: Any
         ) -> tuple[Any, Any, chex.Array]:
+            train_step = rollouts.training_step(task, optimizer_fn(rate))
+
             def step(index: chex.Array, carry: tuple[Any, Any, chex.Array]) -> Any:
                 params, state, losses = carry
-                batch = task.batch(jax.random.fold_in(stream, index))
-                loss, grads = jax.value_and_grad(task.loss)(params, batch)
-                updates, state = optimizer(rate).update(grads, state, params, value=loss)
-                params = optax.apply_updates(params, updates)
+                key = jax.random.fold_in(stream, index)
+                (params, state), loss = train_step((params, state), key)
                 return params, state, losses.at[index - start].set(loss)
 
             return jax.lax.fori_loop(start, stop, step, (params, state, jnp.zeros(_CHUNK)))
 
-        if together:  # Batches depend on the seed alone, and are drawn once for all of its rates.
+        if vectorize:  # Batches depend on the seed alone: drawn once for all of its rates.
             of_seed = jax.vmap(of_run, in_axes=(0, None, 0, 0))
             return jax.vmap(of_seed, in_axes=(None, 0, 0, 0))(rates, streams, params, state)
 
@@ -402,10 +393,10 @@ def _program(
 def _measure_all(
     family: Family, num_batches: int, instance: Any, params: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training and evaluation losses, `float32[S, R]` each, of parameters with axes `[S, R]`.
+    """Returns training and evaluation losses, `float32[S, R]` each, of parameters `[S, R, ...]`.
 
-    One run after the other, so that this compiles once for any number of seeds and rates, and large
-    evaluation data fits.
+    Runs are measured one after the other: this compiles once for any number of seeds and rates,
+    and large evaluation data fits into memory.
     """
     leaves, structure = jax.tree.flatten(jax.device_get(params))
     shape = leaves[0].shape[:2]
@@ -418,7 +409,7 @@ def _measure_all(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _measure(family: Family, num_batches: int, instance: Any, params: Any) -> chex.Array:
-    """Training and evaluation loss of one run's parameters, `float32[2]`."""
+    """Returns training and evaluation loss of one run's parameters, `float32[2]`."""
     task = family.task(instance)
     keys = jax.random.split(jax.random.key(_MEASUREMENT_KEY), num_batches)
     losses = jax.lax.map(lambda key: task.loss(params, task.batch(key)), keys)

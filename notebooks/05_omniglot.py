@@ -93,7 +93,7 @@ initialization = load_initialization(recipes.LEARNED)
 def measure(characters, make, made_of, start, learned=None):
     """Accuracies along the training of some episodes, `[episodes, looks]`."""
     return meta_test(
-        episodes.episodes(characters, protocol, width=width),
+        episodes.episode_family(characters, protocol, width=width),
         make,
         made_of,
         key=jax.random.key(1),
@@ -156,7 +156,7 @@ plotting.accuracies_figure(
 # by their factors. These are the means of each layer's, along one episode.
 
 # %%
-family = episodes.episodes(data.test, protocol, width=width)
+family = episodes.episode_family(data.test, protocol, width=width)
 task = family.draw(jax.random.key(2))
 optimizer = training.frozen(learned, num_steps, initialization.rate_factors)
 step = rollouts.training_step(task, optimizer)

@@ -17,7 +17,7 @@ import nbclient
 from nbformat import NotebookNode
 from PIL import Image
 
-from alphaopt_jax.plotting import style
+from alphaopt_jax.plotting import _style as style
 
 _FOLDER = Path(__file__).parent
 

@@ -3,9 +3,9 @@
 import pytest
 
 from alphaopt_jax import cli
-from alphaopt_jax._agent.agent import load_agent, shipped_agents
-from alphaopt_jax._storage.params import AGENTS
+from alphaopt_jax._agent.agent import load_agent, pretrained_agents
 from alphaopt_jax.pretrained import card as card_lib
+from alphaopt_jax.pretrained._files import AGENTS
 
 
 def test_agents_are_listed_and_their_cards_shown(capsys):
@@ -19,8 +19,8 @@ def test_agents_are_listed_and_their_cards_shown(capsys):
     assert "trained on" in shown
 
 
-@pytest.mark.parametrize("name", shipped_agents())
-def test_every_shipped_agent_loads_is_small_and_has_a_card(name):
+@pytest.mark.parametrize("name", pretrained_agents())
+def test_every_pretrained_agent_loads_is_small_and_has_a_card(name):
     card = card_lib.load_card(name)
 
     agent = load_agent(name)
@@ -39,7 +39,7 @@ def test_every_shipped_agent_loads_is_small_and_has_a_card(name):
 
 
 def test_an_unknown_agent_is_named(capsys):
-    with pytest.raises(SystemExit, match=r"Nothing shipped has the name 'none'"):
+    with pytest.raises(SystemExit, match=r"No pretrained optimizer 'none'"):
         cli.main(["agents", "none"])
 
 

@@ -88,7 +88,8 @@ def test_one_after_the_other_is_the_same_as_together_and_does_what_is_rare_rarel
 
     calls = []
     optimizer = optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
-    one_by_one = evaluation.train(_FAMILY, optimizer, 40, (0, 1), together=False)
+    options = evaluation.TrainingOptions(vectorize=False)
+    one_by_one = evaluation.train(_FAMILY, optimizer, 40, (0, 1), options)
     jax.effects_barrier()
     together = evaluation.train(_FAMILY, optax.sgd(0.05), 40, (0, 1))
 
@@ -101,9 +102,8 @@ def test_a_checkpoint_is_what_a_shorter_run_ends_with():
     seen = []
     optimizer = optax.adam(0.01)
 
-    long = evaluation.train(
-        _FAMILY, optimizer, 150, (0, 1), checkpoints=(30,), on_progress=seen.append
-    )
+    options = evaluation.TrainingOptions(checkpoints=(30,), on_progress=seen.append)
+    long = evaluation.train(_FAMILY, optimizer, 150, (0, 1), options)
     short = evaluation.train(_FAMILY, optimizer, 30, (0, 1))
 
     assert long.checkpoints == (30, 150)
@@ -129,7 +129,9 @@ def test_optimizers_get_the_loss_and_may_be_judged_at_other_parameters():
         watcher,
         10,
         (0,),
-        evaluation_params=lambda state, params: {"weights": jnp.zeros(4), "bias": state},
+        evaluation.TrainingOptions(
+            evaluation_params=lambda state, params: {"weights": jnp.zeros(4), "bias": state}
+        ),
     )
 
     total = outcome.curves.sum()
@@ -184,13 +186,14 @@ def test_exponential_average_by_hand_and_after_an_overflow():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("seeds", "checkpoints", "sentence"),
     [
-        ({"seeds": ()}, "Nothing to run"),
-        ({"checkpoints": (0,)}, r"must lie in 1\.\.5"),
-        ({"checkpoints": (6,)}, r"must lie in 1\.\.5"),
+        ((), (), "Nothing to run"),
+        ((0,), (0,), r"must be in 1\.\.5"),
+        ((0,), (6,), r"must be in 1\.\.5"),
     ],
 )
-def test_nonsense_is_refused(arguments, sentence):
+def test_invalid_arguments_are_refused(seeds, checkpoints, sentence):
+    options = evaluation.TrainingOptions(checkpoints=checkpoints)
     with pytest.raises(ValueError, match=sentence):
-        evaluation.train(_FAMILY, optax.sgd(0.1), 5, **({"seeds": (0,)} | arguments))
+        evaluation.train(_FAMILY, optax.sgd(0.1), 5, seeds, options)

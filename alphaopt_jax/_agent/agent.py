@@ -16,6 +16,7 @@ from alphaopt_jax._agent import network as network_lib
 from alphaopt_jax._agent import observation
 from alphaopt_jax._storage import params as params_lib
 from alphaopt_jax.config import Direction
+from alphaopt_jax.pretrained import _files
 
 _KIND = "alphaopt-agent"
 _OTHERWISE = " Use agent=None for a fresh agent that learns while it optimizes."
@@ -137,7 +138,7 @@ def load_agent(name_or_path: str | os.PathLike[str]) -> Agent:
       FileNotFoundError: There is no such file and no such shipped agent.
       ValueError: The file is not an agent, or not one that this version can use.
     """
-    path = params_lib.find(name_or_path, params_lib.AGENTS, what="agent", otherwise=_OTHERWISE)
+    path = _files.find_file(name_or_path, _files.AGENTS, what="agent", otherwise=_OTHERWISE)
 
     def make(params: Mapping[str, chex.ArrayTree], metadata: Mapping[str, str]) -> Agent:
         try:
@@ -159,11 +160,11 @@ def load_agent(name_or_path: str | os.PathLike[str]) -> Agent:
     return make(params, metadata)
 
 
-def shipped_agents() -> list[str]:
+def pretrained_agents() -> list[str]:
     """Names of the agents in this package, sorted.
 
     Example:
-      >>> "base" in shipped_agents()
+      >>> "base" in pretrained_agents()
       True
     """
-    return params_lib.shipped_names(params_lib.AGENTS)
+    return _files.pretrained_names(_files.AGENTS)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 import json
 import math
 import os
-import pathlib
 from typing import Any
 import zlib
 
@@ -24,13 +23,6 @@ import safetensors.numpy
 
 from alphaopt_jax._storage import atomic
 
-_PRETRAINED = pathlib.Path(__file__).parents[1] / "pretrained"
-AGENTS = _PRETRAINED / "agents"
-"""The folder of the shipped agents and their cards."""
-BASELINES = _PRETRAINED / "baselines"
-"""The folder of the shipped baselines and their cards."""
-INITIALIZATIONS = _PRETRAINED / "initializations"
-"""The folder of what networks start from that goes with some agents, by the agents' names."""
 LARGEST = 2**30
 """Bytes of parameters beyond which a file is not read. What is learned here has some thousands."""
 
@@ -166,37 +158,6 @@ def _compare(name: str, stored: str | None, found: Mapping[str, str]) -> None:
             f"{name} is damaged: {', '.join(damaged)} changed since it was written. Get it again"
             " from where it came."
         )
-
-
-def shipped_names(folder: pathlib.Path) -> list[str]:
-    """Names of the files in a folder of this package, sorted."""
-    return sorted(path.stem for path in folder.glob("*.safetensors"))
-
-
-def find(
-    name_or_path: str | os.PathLike[str], folder: pathlib.Path, *, what: str, otherwise: str = ""
-) -> pathlib.Path:
-    """The file of that path, or the one of that name in a folder of this package.
-
-    Args:
-      name_or_path: A path or a name.
-      folder: Where the files that come with the package are.
-      what: What is looked for, for the error: "agent".
-      otherwise: What else can be done, a sentence with a space before it.
-
-    Raises:
-      FileNotFoundError: There is neither.
-    """
-    path = pathlib.Path(name_or_path)
-    if path.is_file():
-        return path
-    shipped = folder / f"{path.name}.safetensors"
-    if path.name == os.fspath(name_or_path) and shipped.is_file():
-        return shipped
-    raise FileNotFoundError(
-        f"No {what} {os.fspath(name_or_path)!r}: no such file, and the shipped ones are"
-        f" {shipped_names(folder)}.{otherwise}"
-    )
 
 
 def flatten(params: Mapping[str, chex.ArrayTree]) -> dict[str, chex.Array]:

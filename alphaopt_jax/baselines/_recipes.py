@@ -11,7 +11,7 @@ from alphaopt_jax.baselines.bptt import BackpropagationConfig
 from alphaopt_jax.baselines.l2l import LSTMConfig
 from alphaopt_jax.baselines.li_malik import Config2016, Config2017
 from alphaopt_jax.pretrained import card, training
-from alphaopt_jax.pretrained.training import Recipe, Trained
+from alphaopt_jax.pretrained.training import Recipe, TrainingResult
 from alphaopt_jax.tasks.papers import l2l as l2l_tasks
 from alphaopt_jax.tasks.papers import li_malik_2016, li_malik_2017
 from alphaopt_jax.tasks.task import Family
@@ -34,19 +34,19 @@ def train_baseline(
     Raises:
       ValueError: There is no such baseline.
     """
-    return training.follow(
+    return training.train_pretrained(
         RECIPES, name, folder, what="baseline", command="train-baseline", seed=seed, show=show
     )
 
 
 def _lstm(
     make: Callable[[], Family], config: LSTMConfig
-) -> Callable[[int, pathlib.Path, bool], Trained]:
-    def train(seed: int, folder: pathlib.Path, show: bool) -> Trained:
+) -> Callable[[int, pathlib.Path, bool], TrainingResult]:
+    def train(seed: int, folder: pathlib.Path, show: bool) -> TrainingResult:
         family = make()
         result = l2l.train_lstm(family, config, seed=seed, folder=folder, show=show)
         episodes = int(result.history[-1]["round"])
-        return Trained(
+        return TrainingResult(
             save=lambda path: l2l.save_lstm(path, result.optimizer),
             trained_on=[family.name],
             selected_on=[family.name],
@@ -60,14 +60,14 @@ def _lstm(
 
 def _guided_2016(
     make: Callable[[], Family], num_functions: int, config: Config2016
-) -> Callable[[int, pathlib.Path, bool], Trained]:
-    def train(seed: int, folder: pathlib.Path, show: bool) -> Trained:
+) -> Callable[[int, pathlib.Path, bool], TrainingResult]:
+    def train(seed: int, folder: pathlib.Path, show: bool) -> TrainingResult:
         family = make()
         result = li_malik.train_2016(
             family, config, num_functions=num_functions, seed=seed, folder=folder, show=show
         )
         steps = num_functions * config.starts * config.trajectories * config.horizon
-        return Trained(
+        return TrainingResult(
             save=lambda path: li_malik.save_2016(path, result.policy),
             trained_on=[family.name],
             selected_on=[family.name],
@@ -81,11 +81,11 @@ def _guided_2016(
 
 def _guided_2017(
     make: Callable[[], Family], config: Config2017
-) -> Callable[[int, pathlib.Path, bool], Trained]:
-    def train(seed: int, folder: pathlib.Path, show: bool) -> Trained:
+) -> Callable[[int, pathlib.Path, bool], TrainingResult]:
+    def train(seed: int, folder: pathlib.Path, show: bool) -> TrainingResult:
         family = make()
         result = li_malik.train_2017(family, config, seed=seed, folder=folder, show=show)
-        return Trained(
+        return TrainingResult(
             save=lambda path: li_malik.save_2017(path, result.policy),
             trained_on=[family.name],
             selected_on=[family.name],

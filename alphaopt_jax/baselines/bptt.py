@@ -144,7 +144,7 @@ def train(
 
     Example:
       >>> import optax
-      >>> from alphaopt_jax.tasks import l2l
+      >>> from alphaopt_jax.tasks.papers import l2l
       >>> config = BackpropagationConfig(
       ...     horizon=10, unroll=5, episodes=2, validate_every=1, learning_rates=(1e-2,)
       ... )
@@ -363,7 +363,7 @@ class Backpropagation:
                     training.params,
                     *drawn,
                     num_steps=self._config.horizon,
-                    together=self._config.tasks > 1,
+                    vectorize=self._config.tasks > 1,
                 ),
                 axis=0,
             )

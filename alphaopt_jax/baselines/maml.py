@@ -193,9 +193,9 @@ def train_initialization(
 
     Example:
       >>> import optax
-      >>> from alphaopt_jax.tasks import omniglot, omniglot_episodes
-      >>> family = omniglot_episodes.episodes(
-      ...     omniglot.drawn().training, omniglot_episodes.few_shot(3, 1), width=4
+      >>> from alphaopt_jax.tasks import omniglot
+      >>> family = omniglot.episode_family(
+      ...     omniglot.synthetic_omniglot().training, omniglot.few_shot_protocol(3, 1), width=4
       ... )
       >>> config = InitializationConfig(
       ...     "first_order", 2, episodes=4, validate_every=4, validation_episodes=2

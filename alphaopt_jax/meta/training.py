@@ -144,7 +144,7 @@ def meta_train(
 
     Example:
       >>> from alphaopt_jax.meta import MetaConfig, Schedule, meta_train
-      >>> from alphaopt_jax.tasks import distribution
+      >>> from alphaopt_jax.tasks.families import distribution
       >>> quadratics = {"quadratic": distribution.training_families()["quadratic"]}
       >>> small = MetaConfig(groups=2, copies=2, minibatches=1, max_horizon=60)
       >>> schedule = Schedule(num_rounds=2, validate_every=2, validation_horizons=(20,))

@@ -6,6 +6,7 @@ without `pyplot`, so that nothing global changes and no window opens; save one w
 distinguishable by colour-blind people.
 """
 
+from alphaopt_jax.plotting._style import save_png
 from alphaopt_jax.plotting.agents import (
     meta_training_figure,
     policy_slices_figure,
@@ -20,7 +21,6 @@ from alphaopt_jax.plotting.landscapes import (
     overview_figure,
     policy_map_figure,
 )
-from alphaopt_jax.plotting.style import save_png
 from alphaopt_jax.plotting.training import learning_figure, panels_figure, training_figure
 
 __all__ = [

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 import numpy as np
 
-from alphaopt_jax.plotting.style import FAINT, band, color_of, new_figure, styled
+from alphaopt_jax.plotting._style import FAINT, band, color_of, new_figure, styled
 
 
 @styled

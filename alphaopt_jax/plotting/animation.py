@@ -10,8 +10,8 @@ from matplotlib.ticker import MaxNLocator
 import numpy as np
 from PIL import Image
 
+from alphaopt_jax.plotting._style import COLORS, palette, rendered, styled, tidy_log_axis
 from alphaopt_jax.plotting.landscapes import draw_terrain
-from alphaopt_jax.plotting.style import COLORS, palette, rendered, styled, tidy_log_axis
 from alphaopt_jax.tasks.landscapes import Landscape
 
 

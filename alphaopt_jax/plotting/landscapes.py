@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize, Power
 from matplotlib.figure import Figure
 import numpy as np
 
-from alphaopt_jax.plotting.style import INK, STAR, color_of, new_figure, styled, tidy_log_axis
+from alphaopt_jax.plotting._style import INK, STAR, color_of, new_figure, styled, tidy_log_axis
 from alphaopt_jax.tasks.landscapes import Landscape
 
 _FLOOR = 1e-8  # Where a loss at the minimum is drawn on a log scale; float32 resolves no less.

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 import numpy as np
 
-from alphaopt_jax.plotting.style import (
+from alphaopt_jax.plotting._style import (
     COLORS,
     FAINT,
     band,

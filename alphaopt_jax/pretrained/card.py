@@ -1,4 +1,4 @@
-"""The card of a learned optimizer: how it was made, and how good it is."""
+"""The card of a pretrained optimizer: training, selection, results and weaknesses."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ import json
 import pathlib
 from typing import Any
 
-from alphaopt_jax._storage import atomic, params
+from alphaopt_jax._storage import atomic
+from alphaopt_jax.pretrained import _files
 
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What a user should know about a shipped optimizer.
+    """Summary of a pretrained optimizer for its users.
 
     Attributes:
-      name: What it is loaded by.
+      name: Name by which it is loaded.
       summary: One sentence.
-      command: What trains it again.
-      seed: The seed that it was trained with.
-      trained_on: Families of tasks that it was trained on.
-      selected_on: Families of tasks that the best of the training was chosen by.
+      command: Command that trains it again.
+      seed: Seed of the training.
+      trained_on: Names of the training families.
+      selected_on: Names of the families that selected the best parameters.
       rounds: Rounds of training.
-      env_steps: Steps made on all tasks together.
-      hours: Wall-clock of the training.
-      hardware: What it was trained on.
-      versions: Packages that it was trained with.
-      score: What the best was chosen by; lower is better. Of an agent: mean log of final over
-        initial loss on the families of `selected_on`.
-      results: What was measured on tasks that neither training nor selection saw, by what it is.
-      weaknesses: What it is known to be bad at, a sentence each.
+      env_steps: Training steps summed over all tasks.
+      hours: Wall-clock time of the training, in hours.
+      hardware: Devices used for training.
+      versions: Versions of the packages used for training, by package.
+      score: Selection score; lower is better. For an agent, the mean log of final over initial
+        loss on the families of `selected_on`.
+      results: Results on tasks used neither for training nor for selection, by description.
+      weaknesses: Known weaknesses, a sentence each.
     """
 
     name: str
@@ -49,30 +50,30 @@ class Card:
     weaknesses: Sequence[str]
 
 
-def load_card(name: str, folder: pathlib.Path = params.AGENTS) -> Card:
-    """Reads the card of a shipped agent, or of another shipped optimizer.
+def load_card(name: str, folder: pathlib.Path = _files.AGENTS) -> Card:
+    """Reads the card of a pretrained agent, or of another pretrained optimizer.
 
     Args:
-      name: One of `files.shipped_names(folder)`.
-      folder: Where the optimizer lies.
+      name: Name of the optimizer.
+      folder: Folder of the optimizer; by default that of the pretrained agents.
 
     Raises:
-      FileNotFoundError: There is no such optimizer.
+      FileNotFoundError: The folder has no optimizer with this name.
 
     Example:
       >>> load_card("base").seed
       0
     """
     path = folder / f"{name}.json"
-    names = params.shipped_names(folder)
+    names = _files.pretrained_names(folder)
     if name not in names or not path.exists():
-        raise FileNotFoundError(f"Nothing shipped has the name {name!r}; there are {names}.")
+        raise FileNotFoundError(f"No pretrained optimizer {name!r}; the names are {names}.")
     content: dict[str, Any] = json.loads(path.read_text())
     return Card(**content)
 
 
-def write_card(card: Card, folder: pathlib.Path = params.AGENTS) -> pathlib.Path:
-    """Writes a card beside its optimizer, and returns where."""
+def write_card(card: Card, folder: pathlib.Path = _files.AGENTS) -> pathlib.Path:
+    """Writes a card into the folder of its optimizer, and returns the file's path."""
     path = folder / f"{card.name}.json"
     atomic.write(path, (json.dumps(dataclasses.asdict(card), indent=1) + "\n").encode())
     return path

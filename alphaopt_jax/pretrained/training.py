@@ -1,4 +1,4 @@
-"""How a learned optimizer that ships is trained: its recipe, and what becomes of it."""
+"""Training of a pretrained optimizer by its recipe."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from alphaopt_jax._storage.wall_clock import Stopwatch
 from alphaopt_jax.pretrained import card as card_lib
 
 
-class Trained(NamedTuple):
-    """What a recipe leaves.
+class TrainingResult(NamedTuple):
+    """Result of training by a recipe.
 
     Attributes:
       save: Writes the learned parameters to a path.
-      trained_on: Names of what it was trained on.
-      selected_on: Names of what the best was chosen by.
-      rounds: How many rounds there were: episodes of backpropagation, iterations of guided policy
-        search, or rounds of an agent's learning.
-      env_steps: Steps made on all tasks together.
-      score: What the best was chosen by.
+      trained_on: Names of the training tasks.
+      selected_on: Names of the tasks that selected the best parameters.
+      rounds: Rounds of training: episodes of backpropagation, iterations of guided policy search,
+        or rounds of an agent's learning.
+      env_steps: Training steps summed over all tasks.
+      score: Selection score; lower is better.
     """
 
     save: Callable[[pathlib.Path], None]
@@ -38,20 +38,20 @@ class Trained(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One learned optimizer.
+    """Training of one pretrained optimizer.
 
     Attributes:
-      summary: One sentence.
-      weaknesses: What it is known to be bad at, a sentence each.
-      train: From a seed, a folder for checkpoints and whether to show progress to what came out.
+      summary: One sentence for its card.
+      weaknesses: Known weaknesses, a sentence each.
+      train: Maps a seed, a folder for checkpoints and whether to show progress to the result.
     """
 
     summary: str
     weaknesses: tuple[str, ...]
-    train: Callable[[int, pathlib.Path, bool], Trained]
+    train: Callable[[int, pathlib.Path, bool], TrainingResult]
 
 
-def follow(
+def train_pretrained(
     recipes: Mapping[str, Recipe],
     name: str,
     folder: str | os.PathLike[str],
@@ -61,25 +61,25 @@ def follow(
     seed: int = 0,
     show: bool = True,
 ) -> card_lib.Card:
-    """Trains by a recipe, and writes what comes out and its card into a folder.
+    """Trains an optimizer by its recipe, and writes its parameters and its card into a folder.
 
     Args:
-      recipes: By name.
-      name: One of them.
-      folder: Where; a training that was interrupted goes on from what it finds there.
-      what: What there are recipes for, for the error: "baseline".
-      command: Of `alphaopt`, that does this.
-      seed: Of everything random.
+      recipes: Recipes by name.
+      name: Name of the recipe.
+      folder: Folder for the results; an interrupted training resumes from its checkpoints there.
+      what: Kind of optimizer for the error message, such as "baseline".
+      command: Subcommand of `alphaopt` that runs this training; it is written to the card.
+      seed: Seed of all randomness.
       show: Whether to show progress.
 
     Returns:
       The card.
 
     Raises:
-      ValueError: There is no such recipe.
+      ValueError: There is no recipe with this name.
     """
     if name not in recipes:
-        raise ValueError(f"No {what} has the name {name!r}; there are {sorted(recipes)}.")
+        raise ValueError(f"No {what} has the name {name!r}; the names are {sorted(recipes)}.")
     recipe, place = recipes[name], pathlib.Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     with Stopwatch(place / "time.json") as watch:

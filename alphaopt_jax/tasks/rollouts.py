@@ -1,4 +1,4 @@
-"""Training on one task or on many, written once for what is trained and for what is measured."""
+"""Training loops on one task or on many, shared by training and measurement."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import optax
 from alphaopt_jax.tasks.task import Family, Task
 
 OptimizerFactory = Callable[[Any], optax.GradientTransformation]
-"""From whatever an optimizer is made of, which may be traced (a learning rate, learned parameters),
-to the optimizer."""
+"""Maps an optimizer's own parameters (a learning rate, learned weights), which may be traced, to
+the optimizer."""
 
 
 def rollout(
@@ -24,17 +24,17 @@ def rollout(
     """Trains once.
 
     Args:
-      task: What to minimise.
+      task: Task to minimize.
       optimizer: Any optax optimizer; each batch's loss is passed to it as `value`.
-      key: Of the initial parameters and of the batches; consumed.
+      key: Key of the initial parameters and of the batches; consumed.
       num_steps: T, the number of updates.
 
     Returns:
-      `float32[T + 1]`, the loss of each step's batch before its update, and that of one more batch.
+      `float32[T + 1]`, the loss of each step's batch before its update, and of one more batch.
 
     Example:
       >>> import jax, optax
-      >>> from alphaopt_jax.tasks import l2l
+      >>> from alphaopt_jax.tasks.papers import l2l
       >>> task = l2l.quadratics().draw(jax.random.key(0))
       >>> losses = rollout(task, optax.sgd(0.1), jax.random.key(1), 20)
       >>> losses.shape, bool(losses[-1] < losses[0])
@@ -53,15 +53,15 @@ def training_step(
 ) -> Callable[
     [tuple[Any, optax.OptState], Key[Array, ""]], tuple[tuple[Any, Any], Float[Array, ""]]
 ]:
-    """Returns one step of training, to scan over.
+    """Returns one training step, as a function for `jax.lax.scan`.
 
     Args:
-      task: What to minimise.
-      optimizer: Any optax optimizer.
+      task: Task to minimize.
+      optimizer: Any optax optimizer; each batch's loss is passed to it as `value`.
 
     Returns:
-      From the task's parameters with the optimizer's state, and the key of a batch (consumed), to
-      these after the step, and the batch's loss before it, `float32[]`.
+      A function that maps `(params, opt_state)` and the key of a batch (consumed) to the updated
+      `(params, opt_state)` and the batch's loss before the update, `float32[]`.
     """
     tx = optax.with_extra_args_support(optimizer)
 
@@ -77,66 +77,68 @@ def training_step(
 
 
 def draw(family: Family, keys: Key[Array, " tasks"]) -> tuple[Any, Key[Array, " tasks"]]:
-    """Draws one task for each key, and a key to train on each.
+    """Draws one task per key, and one training key per task.
 
     Args:
-      family: Where the tasks are from.
+      family: Family of the tasks.
       keys: `key[N]`, consumed.
 
     Returns:
-      Instances, with an axis `[N]` before their own, and `key[N]`.
+      Task instances, with a leading axis `[N]`, and training keys, `key[N]`.
     """
     pairs = jax.vmap(jax.random.split)(keys)
     return jax.vmap(family.sample)(pairs[:, 0]), pairs[:, 1]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("num_steps", "together"))
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("num_steps", "vectorize"))
 def rollouts(
     family: Family,
-    make: OptimizerFactory,
-    made_of: Any,
+    optimizer_fn: OptimizerFactory,
+    optimizer_params: Any,
     instances: Any,
     keys: Key[Array, " tasks"],
     *,
     num_steps: int,
-    together: bool = True,
+    vectorize: bool = True,
 ) -> Float[Array, " tasks {num_steps}+1"]:
     """Trains once on each of several tasks.
 
     Args:
-      family: Where the tasks are from.
-      make: Makes the optimizer.
-      made_of: What `make` is called with.
-      instances: As `draw` gives them.
-      keys: `key[N]`, consumed.
+      family: Family of the tasks.
+      optimizer_fn: Maps `optimizer_params` to the optimizer.
+      optimizer_params: Argument of `optimizer_fn`.
+      instances: Task instances from `draw`.
+      keys: Training keys from `draw`, `key[N]`, consumed.
       num_steps: T, the number of updates.
-      together: Whether all make each step at once, which is quickest for small tasks.
+      vectorize: Whether to train on all tasks at once (`vmap`), which is fastest for small tasks,
+        rather than on one after the other.
 
     Returns:
-      `float32[N, T + 1]` losses, as of `rollout`.
+      `float32[N, T + 1]`, the losses of each task's `rollout`.
     """
 
     def one(each: tuple[Any, Key[Array, ""]]) -> Float[Array, " losses"]:
         instance, key = each
-        return rollout(family.task(instance), make(made_of), key, num_steps)
+        return rollout(family.task(instance), optimizer_fn(optimizer_params), key, num_steps)
 
-    if together:
+    if vectorize:
         return jax.vmap(one)((instances, keys))
     return jax.lax.map(one, (instances, keys))
 
 
 def over_episodes(function: Callable[[Any], Any], episodes: Any) -> Any:
-    """Applies a function to each episode: in turn on a CPU, side by side on an accelerator.
+    """Applies a function to each episode: sequentially on a CPU, in parallel on an accelerator.
 
-    A CPU is as quick with one small network as with many, and its caches hold one. An accelerator
-    spends most of its time on beginning operations, which is as long for many networks as for one.
+    On a CPU, many small networks are no faster at once than in turn, and the cache holds only one.
+    On an accelerator, launching operations dominates and takes as long for many networks as for
+    one.
 
     Args:
-      function: From one episode, a pytree of arrays, to a pytree of arrays. Traced once.
-      episodes: With an axis `[N]` before each array's own.
+      function: Maps one episode, a pytree of arrays, to a pytree of arrays. Traced once.
+      episodes: Pytree of arrays with a leading axis `[N]`.
 
     Returns:
-      The results, with an axis `[N]` before each array's own.
+      The results, with a leading axis `[N]`.
 
     Example:
       >>> import jax.numpy as jnp

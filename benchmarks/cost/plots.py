@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from alphaopt_jax.plotting import style
+from alphaopt_jax.plotting import _style as style
 from benchmarks.cost import optimizers
 
 _COLORS = {

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from alphaopt_jax.tasks import mnist
-from alphaopt_jax.tasks.suite import networks
+from alphaopt_jax.tasks.suite import _networks
 from benchmarks.cost import optimizers, timing
 
 MNIST, TRANSFORMER = "MNIST CNN, batches of 128", "transformer, 16 x 128 characters"
@@ -44,7 +44,7 @@ def _mnist() -> Model:
 
 
 def _transformer() -> Model:
-    network = networks.CharacterTransformer(vocabulary=96, width=256)
+    network = _networks.CharacterTransformer(vocabulary=96, width=256)
     characters = jax.random.randint(jax.random.key(0), (16, 129), 0, 96)
     params = network.init(jax.random.key(1), characters[:, :-1])
 

@@ -160,7 +160,7 @@ def measure(
       tell: Called with what has been done.
     """
     family = problem.make()
-    together = runs > 50  # Many small tasks.
+    vectorize = runs > 50  # Many small tasks.
     tuning, test = (
         rollouts.draw(family, jax.random.split(jax.random.key(key), number))
         for key, number in ((_TUNING_KEY, max(runs // 2, 1)), (_TEST_KEY, runs))
@@ -168,7 +168,7 @@ def measure(
 
     def losses(make: rollouts.OptimizerFactory, made_of: Any, examples: Any, steps: int) -> Any:
         found = rollouts.rollouts(
-            family, make, made_of, *examples, num_steps=steps, together=together
+            family, make, made_of, *examples, num_steps=steps, vectorize=vectorize
         )
         return np.asarray(found, np.float64)
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from alphaopt_jax import plotting
-from alphaopt_jax.plotting import style
+from alphaopt_jax.plotting import _style as style
 from benchmarks.li_malik import paper_2016 as full_vector
 from benchmarks.li_malik import paper_2017 as coordinatewise
 

@@ -19,8 +19,7 @@ from alphaopt_jax.meta.few_shot import recipes, training
 from alphaopt_jax.meta.few_shot.training import FewShotConfig
 from alphaopt_jax.tasks import rollouts
 from alphaopt_jax.tasks.omniglot.characters import Omniglot
-from alphaopt_jax.tasks.omniglot.episodes import episodes
-from alphaopt_jax.tasks.omniglot.episodes import few_shot as few_shot_protocol
+from alphaopt_jax.tasks.omniglot.episodes import episode_family, few_shot_protocol
 
 _LEARNED, _KIND = "learned.safetensors", "omniglot-rival"
 SINGLE_RATE = 0.1
@@ -50,7 +49,7 @@ class Plan:
         return max(self.ours.num_steps // 10, 5)
 
     @property
-    def episodes(self) -> int:
+    def episode_family(self) -> int:
         """That initial parameters learn from, in all."""
         return self.ours.total_episodes
 
@@ -141,8 +140,8 @@ def learn_rival(
     if ended is not None:
         return ended
     result = maml.train_initialization(
-        episodes(data.training, ours.protocol, width=ours.width, turned=True),
-        episodes(data.validation, ours.protocol, width=ours.width),
+        episode_family(data.training, ours.protocol, width=ours.width, turned=True),
+        episode_family(data.validation, ours.protocol, width=ours.width),
         rival.make,
         rival.made_of,
         config,

@@ -22,7 +22,7 @@ from alphaopt_jax.meta.few_shot import training
 from alphaopt_jax.meta.few_shot.testing import Curves, meta_test
 from alphaopt_jax.tasks import rollouts
 from alphaopt_jax.tasks.omniglot.characters import Omniglot
-from alphaopt_jax.tasks.omniglot.episodes import episodes
+from alphaopt_jax.tasks.omniglot.episodes import episode_family
 from alphaopt_jax.tasks.task import Family
 from benchmarks.omniglot import learning
 
@@ -146,7 +146,7 @@ def test(
     """
     folder.mkdir(parents=True, exist_ok=True)
     validation, evaluation = (
-        episodes(characters, plan.ours.protocol, width=plan.ours.width)
+        episode_family(characters, plan.ours.protocol, width=plan.ours.width)
         for characters in (data.validation, data.test)
     )
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from alphaopt_jax import plotting
-from alphaopt_jax.plotting import style
+from alphaopt_jax.plotting import _style as style
 from benchmarks.omniglot.learning import Plan
 from benchmarks.omniglot.optimizers import ADAM, LEARNED, OWN, RANDOM, SGD, Tested
 

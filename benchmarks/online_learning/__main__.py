@@ -22,7 +22,7 @@ import tyro
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax import evaluation
-from alphaopt_jax.plotting import style
+from alphaopt_jax.plotting import _style as style
 from alphaopt_jax.tasks.landscapes import LANDSCAPES, Landscape
 from alphaopt_jax.tasks.suite import catalog
 from alphaopt_jax.tasks.task import Family, Task
@@ -102,9 +102,11 @@ def run(case: Case, learn: bool, seeds: Sequence[int]) -> np.ndarray:
         tuple(seeds) if fixed_start else (0,),
         HORIZONS[-1],
         (0,) if fixed_start else seeds,
-        checkpoints=HORIZONS[:-1],
-        num_batches=1 if fixed_start else 32,
-        together=not learn,
+        evaluation.TrainingOptions(
+            checkpoints=HORIZONS[:-1],
+            num_batches=1 if fixed_start else 32,
+            vectorize=not learn,
+        ),
     )
     losses = outcome.train_losses.reshape(len(seeds), len(HORIZONS))
     initial_losses = np.broadcast_to(outcome.initial_losses, len(seeds))

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 import numpy as np
 
-from alphaopt_jax.plotting import style
+from alphaopt_jax.plotting import _style as style
 
 _LINES = {"AlphaOpt's policy": "-", "LSTM": "--", "LSTM as published": ":"}
 _COLORS = {"PPO": "#D55E00", "BPTT": "#0072B2", "evolution": "#009E73"}

@@ -20,7 +20,7 @@ from rich import progress as rich_progress
 import tyro
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax.plotting import style
+from alphaopt_jax.plotting import _style as style
 from benchmarks.common import results
 from benchmarks.robustness import faults
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 import numpy as np
 
-from alphaopt_jax.plotting import style
+from alphaopt_jax.plotting import _style as style
 from alphaopt_jax.tasks.suite import catalog
 from benchmarks.zero_tuning import optimizers as contenders
 from benchmarks.zero_tuning import report as tables

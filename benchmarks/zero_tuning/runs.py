@@ -270,7 +270,7 @@ def run(
       tasks: Names of all tasks over which a single rate is chosen.
       store: Where finished runs are looked up and put.
       settings: How much to run.
-      on_progress: As in `evaluation.train`.
+      on_progress: As in `evaluation.TrainingOptions`.
 
     Returns:
       The number of runs made.
@@ -315,10 +315,12 @@ def _run_together(
         [1.0 if rate is None else rate for rate in rates],
         last,
         seeds,
-        checkpoints=horizons,
-        evaluation_params=method.evaluation_params,
-        together=not method.learns,
-        on_progress=on_progress,
+        options=evaluation.TrainingOptions(
+            checkpoints=horizons,
+            evaluation_params=method.evaluation_params,
+            vectorize=not method.learns,
+            on_progress=on_progress,
+        ),
     )
     smoothed = evaluation.exponential_average(outcome.curves)
     runs: dict[Key, dict[str, Any]] = {}

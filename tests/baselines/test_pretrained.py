@@ -6,13 +6,13 @@ import numpy as np
 import optax
 import pytest
 
-from alphaopt_jax._storage import params as params_lib
 from alphaopt_jax.baselines import _recipes, li_malik
 from alphaopt_jax.baselines.l2l import l2l
+from alphaopt_jax.pretrained import _files
 from alphaopt_jax.pretrained import card as card_lib
 from alphaopt_jax.tasks.papers import l2l as tasks
 
-_NAMES = params_lib.shipped_names(params_lib.BASELINES)
+_NAMES = _files.pretrained_names(_files.BASELINES)
 
 
 def test_the_papers_optimizers_ship():
@@ -37,7 +37,7 @@ def test_shipped_policies_are_optax_transformations(name, dimension):
 
 @pytest.mark.parametrize("name", _NAMES)
 def test_a_card_says_how_it_was_trained(name):
-    card = card_lib.load_card(name, params_lib.BASELINES)
+    card = card_lib.load_card(name, _files.BASELINES)
 
     assert name in _recipes.RECIPES
     assert card.command == f"alphaopt train-baseline {name} runs/{name} --seed {card.seed}"

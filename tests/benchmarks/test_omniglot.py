@@ -144,7 +144,7 @@ def test_what_a_rival_learned_is_read_again(tmp_path, monkeypatch):
     learned = maml.Learned({"a": {"w": np.ones(2, np.float32)}}, {"w": np.zeros(3)})
     line = {"round": 0, "accuracy": 0.3, "loss": 1.0}
     given = maml.InitializationResult(learned, 0.5, [line])
-    data = characters.drawn()
+    data = characters.synthetic_omniglot()
     monkeypatch.setattr(maml, "train_initialization", lambda *_, **__: given)
     rival = learning.RIVALS[0]
     learning.learn_rival(rival, plan, data, tmp_path)

@@ -44,12 +44,12 @@ _CONFIG = training.FewShotConfig(
 @pytest.fixture(name="data", scope="module")
 def _data():
     """Characters without any to test on: whoever touched them would fail."""
-    return characters.drawn()._replace(test=None)
+    return characters.synthetic_omniglot()._replace(test=None)
 
 
 @pytest.fixture(name="family", scope="module")
 def _family(data):
-    return episodes.episodes(data.training, _PROTOCOL, width=4)
+    return episodes.episode_family(data.training, _PROTOCOL, width=4)
 
 
 def _differ(tree, other):

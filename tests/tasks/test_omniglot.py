@@ -10,13 +10,13 @@ import pytest
 from alphaopt_jax.tasks import datasets
 from alphaopt_jax.tasks.omniglot import characters as characters_lib
 from alphaopt_jax.tasks.omniglot import episodes as episodes_lib
+from alphaopt_jax.tasks.omniglot._synthetic import draw_characters
 from alphaopt_jax.tasks.omniglot.characters import Characters
-from alphaopt_jax.tasks.omniglot.synthetic import draw_characters
 
 pytestmark = pytest.mark.slow
 
 _HAVE_OMNIGLOT = any((folder / "omniglot").is_dir() for folder in datasets.prepared_folders())
-_FEW = episodes_lib.few_shot(5, 1)
+_FEW = episodes_lib.few_shot_protocol(5, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -156,11 +156,15 @@ def test_drawn_drawers_differ_and_characters_differ_more():
     assert within.mean() < 0.7 * between[~np.eye(12, dtype=bool)].mean()
 
 
-@pytest.mark.parametrize("data", ["drawn", "omniglot"])
+@pytest.mark.parametrize("data", ["synthetic", "omniglot"])
 def test_no_character_and_no_turn_of_one_crosses(data):
     if data == "omniglot" and not _HAVE_OMNIGLOT:
         pytest.skip("Omniglot is not on this machine.")
-    parts = (characters_lib.drawn() if data == "drawn" else characters_lib.load_omniglot())[:3]
+    load = {
+        "synthetic": characters_lib.synthetic_omniglot,
+        "omniglot": characters_lib.load_omniglot,
+    }
+    parts = load[data]()[:3]
     seen = set()
     for part in parts:
         turned = {
@@ -237,7 +241,7 @@ def test_an_alphabet_may_be_turned_as_a_whole():
 
 def test_batches_come_from_the_support_set():
     characters = _characters(count=60, alphabets=2)
-    family = episodes_lib.episodes(characters, episodes_lib.MULTI_SHOT, width=4)
+    family = episodes_lib.episode_family(characters, episodes_lib.MULTI_SHOT, width=4)
     episode = family.sample(jax.random.key(0))
     task = family.task(episode)
     support = episodes_lib.look_up(characters, episode, 0, 15)
@@ -280,7 +284,7 @@ def test_network_normalises_what_it_is_trained_on():
 
 
 def test_accuracy_is_the_share_of_queries_told_right():
-    family = episodes_lib.episodes(_characters(), _FEW, width=4)
+    family = episodes_lib.episode_family(_characters(), _FEW, width=4)
     task = family.draw(jax.random.key(3))
     params = task.init(jax.random.key(1))
     bias = jnp.array([0.0, 0.0, 50.0, 0.0, 0.0])
@@ -292,7 +296,7 @@ def test_accuracy_is_the_share_of_queries_told_right():
 
 
 def test_reward_is_that_of_queries():
-    family = episodes_lib.episodes(_characters(), _FEW, width=4)
+    family = episodes_lib.episode_family(_characters(), _FEW, width=4)
     task = family.draw(jax.random.key(0))
     params = task.init(jax.random.key(1))
     losses = jnp.stack(
@@ -306,10 +310,10 @@ def test_reward_is_that_of_queries():
 
 def test_learned_parameters_are_where_episodes_begin():
     characters = _characters()
-    fresh = episodes_lib.episodes(characters, _FEW, width=4)
+    fresh = episodes_lib.episode_family(characters, _FEW, width=4)
     learned = fresh.draw(jax.random.key(0)).init(jax.random.key(5))
 
-    family = episodes_lib.episodes(characters, _FEW, width=4, initial_params=learned)
+    family = episodes_lib.episode_family(characters, _FEW, width=4, initial_params=learned)
 
     begun = family.draw(jax.random.key(1)).init(jax.random.key(6))
     jax.tree.map(np.testing.assert_array_equal, begun, learned)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from alphaopt_jax.tasks import datasets
-from alphaopt_jax.tasks.suite import catalog, networks
-from alphaopt_jax.tasks.suite import data as data_lib
+from alphaopt_jax.tasks.suite import _data, _networks, catalog
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +25,7 @@ def _instance(name):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (40, 28, 28), np.uint8)
     labels = generator.integers(0, 10, 40, np.int32)
-    return data_lib.Split(*map(jnp.asarray, (images[:30], labels[:30], images[30:], labels[30:])))
+    return _data.Split(*map(jnp.asarray, (images[:30], labels[:30], images[30:], labels[30:])))
 
 
 @pytest.mark.parametrize("name", catalog.SUITE)
@@ -70,7 +69,7 @@ def test_sizes_and_names():
 
 def test_convolution_by_slices_is_a_convolution():
     images = jax.random.normal(jax.random.key(0), (2, 7, 8, 3))
-    network = networks.StridedConvolution(5)
+    network = _networks.StridedConvolution(5)
 
     @_quick_jit
     def both(images):
@@ -88,7 +87,9 @@ def test_convolution_by_slices_is_a_convolution():
     np.testing.assert_allclose(*both(images), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("network", [networks.CharacterTransformer(11), networks.CharacterGRU(11)])
+@pytest.mark.parametrize(
+    "network", [_networks.CharacterTransformer(11), _networks.CharacterGRU(11)]
+)
 def test_text_models_do_not_see_what_they_predict(network):
     text = jax.random.randint(jax.random.key(0), (1, 12), 0, 11)
     changed = text.at[0, 7].set((text[0, 7] + 1) % 11)
@@ -154,14 +155,14 @@ def test_ink_is_ink_whatever_the_decoder_says(monkeypatch, tmp_path):
     def read(paper):
         image = np.full((105, 105, 3), paper, np.uint8)
         image[40:60, 20:80] = 0
-        one = {"image": image, "alphabet": data_lib._OMNIGLOT_ALPHABET, "alphabet_char_id": 0}
+        one = {"image": image, "alphabet": _data._OMNIGLOT_ALPHABET, "alphabet_char_id": 0}
 
         class Source(list):
             def __getitems__(self, indices):
                 return [self[index] for index in indices]
 
         monkeypatch.setattr(tfds, "data_source", lambda *_, **__: Source([one] * 20))
-        return data_lib.omniglot.__wrapped__()
+        return _data.omniglot.__wrapped__()
 
     data = read(paper=1)
 
@@ -177,15 +178,15 @@ def test_ink_is_ink_whatever_the_decoder_says(monkeypatch, tmp_path):
 
 
 def test_text_is_made_of_the_known_characters():
-    train, held_out = data_lib.text()
+    train, held_out = _data.text()
 
     assert len(train) > 8 * len(held_out) > 8000
-    assert train.max() < len(data_lib.CHARACTERS) == len(set(data_lib.CHARACTERS))
-    assert "".join(data_lib.CHARACTERS[code] for code in train).count(" the ") > 50
+    assert train.max() < len(_data.CHARACTERS) == len(set(_data.CHARACTERS))
+    assert "".join(_data.CHARACTERS[code] for code in train).count(" the ") > 50
 
 
 def test_photograph_is_seen_like_the_white_squares_of_a_chessboard():
-    data = data_lib.photograph()
+    data = _data.photograph()
 
     assert data.train_inputs.shape == data.test_inputs.shape == (2048, 2)
     assert not set(map(tuple, data.train_inputs)) & set(map(tuple, data.test_inputs))
@@ -200,6 +201,6 @@ def test_missing_data_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "load_mnist", lambda: digits)
 
     with pytest.raises(FileNotFoundError, match="need MNIST itself"):
-        data_lib.mnist.__wrapped__()
+        _data.mnist.__wrapped__()
     with pytest.raises(FileNotFoundError, match=f"omniglot.*{tmp_path}.*TFDS_DATA_DIR"):
-        data_lib.omniglot.__wrapped__()
+        _data.omniglot.__wrapped__()

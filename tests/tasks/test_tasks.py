@@ -10,10 +10,10 @@ import pytest
 
 from alphaopt_jax.tasks import networks
 from alphaopt_jax.tasks.families import (
+    _digits,
+    _sequences,
     augmentation,
-    digits,
     distribution,
-    sequences,
     supervised,
     synthetic,
 )
@@ -165,8 +165,8 @@ def test_label_noise_replaces_the_share_it_says():
 
 
 def test_running_sum_by_hand():
-    source = sequences.running_sums(features=1)
-    parameters = sequences.SumParameters(
+    source = _sequences.running_sums(features=1)
+    parameters = _sequences.SumParameters(
         projection=jnp.array([2.0]),
         decay=jnp.array(0.5),
         input_scale=jnp.array(10.0),
@@ -184,8 +184,8 @@ def test_running_sum_by_hand():
 
 
 def test_delayed_symbols_are_translated_two_steps_later():
-    source = sequences.delayed_symbols(3, delay=2)
-    parameters = sequences.DelayParameters(
+    source = _sequences.delayed_symbols(3, delay=2)
+    parameters = _sequences.DelayParameters(
         translation=jnp.array([2, 0, 1]), input_scale=jnp.array(4.0), label_noise=jnp.array(0.0)
     )
     data = synthetic.GeneratedData(
@@ -200,7 +200,7 @@ def test_delayed_symbols_are_translated_two_steps_later():
 
 
 def test_markov_chain_follows_its_transitions():
-    source = sequences.markov_chains(3)
+    source = _sequences.markov_chains(3)
     cycle = jnp.array([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0], [1.0, 1.0, 1.0]])  # 0 -> 1 -> 2 -> 0
     data = synthetic.GeneratedData(cycle, held_out=supervised.Batch(jnp.zeros(0), jnp.zeros(0)))
 
@@ -212,7 +212,7 @@ def test_markov_chain_follows_its_transitions():
 
 
 def test_bundled_rows_are_split_once_and_standardised():
-    data = _jit(digits.digits().sample)(_keys(1)[0])
+    data = _jit(_digits.digits().sample)(_keys(1)[0])
 
     assert data.train.inputs.shape == (1437, 64)
     assert data.held_out.inputs.shape == (360, 64)

@@ -15,6 +15,7 @@ import optax
 
 from alphaopt_jax._storage import params as params_lib
 from alphaopt_jax.baselines.l2l import _network
+from alphaopt_jax.pretrained import _files
 
 _KIND = "l2l-lstm"
 _OTHERWISE = " `alphaopt train-baseline l2l-mnist FOLDER` trains one."
@@ -176,8 +177,8 @@ def load_lstm(name_or_path: str | os.PathLike[str]) -> LSTMOptimizer:
       FileNotFoundError: There is no such file and no such shipped optimizer.
       ValueError: The file holds something else.
     """
-    path = params_lib.find(
-        name_or_path, params_lib.BASELINES, what="LSTM optimizer", otherwise=_OTHERWISE
+    path = _files.find_file(
+        name_or_path, _files.BASELINES, what="LSTM optimizer", otherwise=_OTHERWISE
     )
     params, metadata = params_lib.read_params(
         path,

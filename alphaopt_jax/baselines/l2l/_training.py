@@ -96,7 +96,7 @@ def train_lstm(
 
     Example:
       >>> from alphaopt_jax.baselines.backpropagation import BackpropagationConfig
-      >>> from alphaopt_jax.tasks import l2l
+      >>> from alphaopt_jax.tasks.papers import l2l
       >>> short = BackpropagationConfig(
       ...     horizon=10, unroll=5, episodes=2, validate_every=1, learning_rates=(1e-2,)
       ... )

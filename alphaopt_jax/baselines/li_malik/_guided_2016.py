@@ -134,7 +134,7 @@ def train_2016(
       ValueError: `folder` holds another run.
 
     Example:
-      >>> from alphaopt_jax.tasks.quadratics import quadratics
+      >>> from alphaopt_jax.tasks.families.quadratics import quadratics
       >>> family = quadratics("bowls", 2, distances=(0.5, 1.0), rotated_share=0.5)
       >>> config = Config2016(
       ...     history=3, horizon=5, trajectories=4, iterations=1, clusters=2, policy_updates=5

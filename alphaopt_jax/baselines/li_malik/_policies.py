@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from alphaopt_jax._storage import params as params_lib
 from alphaopt_jax.baselines.li_malik._coordinate_features import NUM_OBSERVATION_FEATURES
+from alphaopt_jax.pretrained import _files
 
 _KIND_2016 = "li-malik-2016"
 _KIND_2017 = "li-malik-2017"
@@ -191,9 +192,9 @@ def load_2016(name_or_path: str | os.PathLike[str]) -> Policy2016:
       FileNotFoundError: There is no such file and no such shipped policy.
       ValueError: The file is not a policy of 2016.
     """
-    path = params_lib.find(
+    path = _files.find_file(
         name_or_path,
-        params_lib.BASELINES,
+        _files.BASELINES,
         what="policy of Li & Malik 2016",
         otherwise=" `alphaopt train-baseline li-malik-logistic FOLDER` trains one.",
     )
@@ -300,9 +301,9 @@ def load_2017(name_or_path: str | os.PathLike[str]) -> Policy2017:
       FileNotFoundError: There is no such file and no such shipped policy.
       ValueError: The file is not a policy of 2017.
     """
-    path = params_lib.find(
+    path = _files.find_file(
         name_or_path,
-        params_lib.BASELINES,
+        _files.BASELINES,
         what="policy of Li & Malik 2017",
         otherwise=" `alphaopt train-baseline li-malik-2017 FOLDER` trains one.",
     )

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import chex
 
 from alphaopt_jax._storage import params as params_lib
+from alphaopt_jax.pretrained import _files
 
 _KIND = "alphaopt-initialization"
 
@@ -59,7 +60,7 @@ def load_initialization(name_or_path: str | os.PathLike[str]) -> Initialization:
       >>> initialization.params["logits"]["bias"].shape
       (20,)
     """
-    path = params_lib.find(name_or_path, params_lib.INITIALIZATIONS, what="initialization")
+    path = _files.find_file(name_or_path, _files.INITIALIZATIONS, what="initialization")
     trees, _ = params_lib.read_params(
         path,
         kind=_KIND,

@@ -7,11 +7,11 @@ import dataclasses
 import pathlib
 
 from alphaopt_jax._agent import agent
-from alphaopt_jax._storage import params
 from alphaopt_jax.meta import MetaConfig
 from alphaopt_jax.meta.few_shot import initialization, training
 from alphaopt_jax.meta.few_shot.training import FewShotConfig
-from alphaopt_jax.pretrained.training import Recipe, Trained
+from alphaopt_jax.pretrained import _files
+from alphaopt_jax.pretrained.training import Recipe, TrainingResult
 from alphaopt_jax.tasks.omniglot import characters
 from alphaopt_jax.tasks.omniglot.episodes import MULTI_SHOT
 
@@ -48,19 +48,19 @@ CONFIGS: Mapping[str, FewShotConfig] = {LEARNED: _LEARNED_CONFIG, RANDOM: _RANDO
 
 
 def _recipe(config: FewShotConfig, summary: str, *weaknesses: str) -> Recipe:
-    def train(seed: int, folder: pathlib.Path, show: bool) -> Trained:
+    def train(seed: int, folder: pathlib.Path, show: bool) -> TrainingResult:
         data = characters.load_omniglot()
         result = training.train_few_shot(data, config, seed=seed, folder=folder, show=show)
 
         def save(path: pathlib.Path) -> None:
             agent.save_agent(path, result.agent)
             if result.initialization.params is not None:
-                beside = path.parent / params.INITIALIZATIONS.name
+                beside = path.parent / _files.INITIALIZATIONS.name
                 beside.mkdir(exist_ok=True)
                 initialization.save_initialization(beside / path.name, result.initialization)
 
         last = result.history[-1]
-        return Trained(
+        return TrainingResult(
             save=save,
             trained_on=[f"{config.protocol.name}: training alphabets of {data.name}"],
             selected_on=[f"{config.protocol.name}: validation alphabets"],
@@ -90,4 +90,4 @@ RECIPES: Mapping[str, Recipe] = {
         _ONE_NETWORK.format(_LEARNED_CONFIG.width),
     ),
 }
-"""The agents by name, for `alphaopt_jax.recipes.follow`; `initializations` is a folder beside."""
+"""Recipes by the agents' names, for `alphaopt_jax.pretrained.train_pretrained`."""

@@ -74,9 +74,9 @@ def meta_test(
 
     Example:
       >>> import jax, optax
-      >>> from alphaopt_jax.tasks import omniglot, omniglot_episodes
-      >>> family = omniglot_episodes.episodes(
-      ...     omniglot.drawn().test, omniglot_episodes.few_shot(3, 1), width=4
+      >>> from alphaopt_jax.tasks import omniglot
+      >>> family = omniglot.episode_family(
+      ...     omniglot.synthetic_omniglot().test, omniglot.few_shot_protocol(3, 1), width=4
       ... )
       >>> curves = meta_test(
       ...     family, optax.adam, 1e-2, key=jax.random.key(0), num_episodes=2, num_steps=4, every=2

@@ -37,7 +37,7 @@ from alphaopt_jax.meta.ppo import ppo
 from alphaopt_jax.meta.training import Schedule, meta_train
 from alphaopt_jax.tasks import rollouts
 from alphaopt_jax.tasks.omniglot.characters import Omniglot
-from alphaopt_jax.tasks.omniglot.episodes import Protocol, episodes
+from alphaopt_jax.tasks.omniglot.episodes import Protocol, episode_family
 from alphaopt_jax.tasks.task import Family
 
 _VALIDATION_KEY = 0x5E1EC7
@@ -181,7 +181,7 @@ def train_few_shot(
         return None if place_of_all is None else place_of_all / f"{turn}-{part}"
 
     def family(characters: Any, turned: bool = False) -> Family:
-        return episodes(
+        return episode_family(
             characters,
             config.protocol,
             width=config.width,

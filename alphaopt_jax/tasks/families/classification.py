@@ -5,8 +5,7 @@ from __future__ import annotations
 from flax import linen as nn
 
 from alphaopt_jax.tasks import networks
-from alphaopt_jax.tasks.families import digits as digits_lib
-from alphaopt_jax.tasks.families import supervised, synthetic
+from alphaopt_jax.tasks.families import _digits, supervised, synthetic
 from alphaopt_jax.tasks.families.supervised import Source, supervised_family
 from alphaopt_jax.tasks.task import Family
 
@@ -26,7 +25,7 @@ def training_mlps() -> list[Family]:
     mlp = networks.MLP
     zeros = nn.initializers.zeros
     mixture = synthetic.gaussian_mixture
-    digits = digits_lib.digits()
+    digits = _digits.digits()
     return [
         classifier("digits_relu", mlp((32,), 10), digits, batch_size=64),
         classifier("digits_tanh", mlp((24, 24), 10, nn.tanh), digits, batch_size=32),
@@ -79,7 +78,7 @@ def training_mlps() -> list[Family]:
 
 def training_conv_nets() -> list[Family]:
     """Returns small convolutional nets on digits, one with strides and one with pooling."""
-    images = digits_lib.digit_images()
+    images = _digits.digit_images()
     return [
         classifier("conv_strided", networks.StridedConvNet((8, 12), 10), images, batch_size=32),
         classifier(
@@ -93,7 +92,7 @@ def validation_networks() -> list[Family]:
     mlp = networks.MLP
     return [
         classifier(
-            "wide_digits_gelu", mlp((48,) * 3, 10, nn.gelu), digits_lib.digits(), batch_size=128
+            "wide_digits_gelu", mlp((48,) * 3, 10, nn.gelu), _digits.digits(), batch_size=128
         ),
         classifier(
             "wide_mixture_sigmoid",
@@ -116,7 +115,7 @@ def validation_networks() -> list[Family]:
         classifier(
             "conv_patches",
             networks.StridedConvNet((12, 24), 10, nn.elu, size=2),
-            digits_lib.digit_images(),
+            _digits.digit_images(),
             batch_size=64,
         ),
         student(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from alphaopt_jax.tasks.families import (
+    _autoencoders,
+    _regressions,
+    _sequences,
     augmentation,
-    autoencoders,
     classification,
     quadratics,
-    regressions,
-    sequences,
 )
 from alphaopt_jax.tasks.task import Family
 
@@ -30,9 +30,9 @@ def validation_families() -> dict[str, Family]:
     """Returns families of kinds that are not trained on, by name. None is augmented."""
     return _by_name(
         [
-            regressions.linear_regression("wide_linear_regression", 40, batch_size=24),
+            _regressions.linear_regression("wide_linear_regression", 40, batch_size=24),
             *classification.validation_networks(),
-            sequences.recall_recurrence("recall_gru", 6, 12, batch_size=32),
+            _sequences.recall_recurrence("recall_gru", 6, 12, batch_size=32),
         ]
     )
 
@@ -42,16 +42,16 @@ def plain_training_families() -> list[Family]:
     return [
         quadratics.quadratics("quadratic", 20, distances=(0.3, 3.0), rotated_share=0.5),
         quadratics.quadratics("distant_quadratic", 50, distances=(3.0, 100.0), rotated_share=0.0),
-        regressions.linear_regression("linear_regression", 20, batch_size=32),
-        regressions.robust_regression("robust_regression", 10, batch_size=64),
-        regressions.logistic_regression("logistic_regression", 30, batch_size=16),
-        regressions.mixture_regression("mixture_regression", 16, 3, batch_size=32),
+        _regressions.linear_regression("linear_regression", 20, batch_size=32),
+        _regressions.robust_regression("robust_regression", 10, batch_size=64),
+        _regressions.logistic_regression("logistic_regression", 30, batch_size=16),
+        _regressions.mixture_regression("mixture_regression", 16, 3, batch_size=32),
         *classification.training_mlps(),
         *classification.training_conv_nets(),
-        sequences.running_sum_recurrence("running_sum_recurrent", 3, 16, batch_size=32),
-        sequences.markov_attention("markov_attention", 12, 16, 2, batch_size=16),
-        sequences.markov_embedding("markov_embedding", 40, 8, 24, batch_size=16),
-        autoencoders.digit_autoencoder("digits_autoencoder", (24, 8, 24), batch_size=32),
+        _sequences.running_sum_recurrence("running_sum_recurrent", 3, 16, batch_size=32),
+        _sequences.markov_attention("markov_attention", 12, 16, 2, batch_size=16),
+        _sequences.markov_embedding("markov_embedding", 40, 8, 24, batch_size=16),
+        _autoencoders.digit_autoencoder("digits_autoencoder", (24, 8, 24), batch_size=32),
     ]
 
 

@@ -83,7 +83,8 @@ def supervised_family(
 
     Example:
       >>> import jax
-      >>> from alphaopt_jax.tasks import networks, synthetic
+      >>> from alphaopt_jax.tasks import networks
+      >>> from alphaopt_jax.tasks.families import synthetic
       >>> source = synthetic.gaussian_mixture(features=3, classes=2)
       >>> network = networks.MLP((4,), 2)
       >>> family = supervised_family("mlp", network, source, cross_entropy, batch_size=8)

@@ -1,8 +1,8 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, each drawn by 20 people.
 
-Drawings are shrunk to 28x28 pixels of ink or paper and kept as bits. Whole alphabets are training,
-validation or test: the "background" alphabets are the first two, the "evaluation" alphabets the
-last, as their authors meant them.
+Drawings are downsampled to 28x28 binary pixels and stored as bits. Training, validation and test
+set share no alphabet: the "background" alphabets are split into training and validation, and the
+"evaluation" alphabets are the test set, as their authors intended.
 
 Source: Lake, Salakhutdinov & Tenenbaum 2015, *Human-level concept learning through probabilistic
 program induction*.
@@ -23,29 +23,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from alphaopt_jax.tasks import datasets
-from alphaopt_jax.tasks.omniglot.synthetic import draw_characters
+from alphaopt_jax.tasks.omniglot._synthetic import draw_characters
 
 SIZE = 28
-"""Height and width of a drawing, in pixels."""
+"""Height and width of a drawing in pixels."""
 DRAWERS = datasets.OMNIGLOT_DRAWERS
-"""People who drew each character."""
+"""Number of people who drew each character."""
 
 _LOGGER = logging.getLogger(__name__)
 _ORIGINAL_SIZE = 105
-# A pixel is ink where at least this share of it was; thin strokes stay whole.
+# A pixel is ink if at least this share of its area is; low enough to keep thin strokes connected.
 _INK_SHARE = 0.3
-# Every sixth of the background alphabets, in the order of their numbers, is for validation.
+# Every sixth background alphabet, in the order of their numbers, is for validation.
 _VALIDATION_STRIDE = 6
 _CACHE_NAME = "omniglot-28x28-v1.npz"
 _SPLITS = ("background", "evaluation")
 
 
 class Characters(NamedTuple):
-    """C characters; those of an alphabet stand together.
+    """Drawings of C characters, sorted by alphabet.
 
     Attributes:
-      bits: `uint8[C, 20, 98]`, a drawing's 784 pixels row by row, 8 in a byte; ink is 1.
-      alphabets: `int32[C]`, each character's alphabet.
+      bits: `uint8[C, 20, 98]`, the 784 pixels of each drawing row by row, 8 per byte; ink is 1.
+      alphabets: `int32[C]`, index of each character's alphabet.
     """
 
     bits: np.ndarray
@@ -53,18 +53,18 @@ class Characters(NamedTuple):
 
     @property
     def number(self) -> int:
-        """C."""
+        """C, the number of characters."""
         return len(self.alphabets)
 
 
 class Omniglot(NamedTuple):
-    """The data set in three parts that share no alphabet.
+    """Omniglot, split into three sets that share no alphabet.
 
     Attributes:
-      training: For meta-training.
-      validation: To choose by.
-      test: For meta-tests, and for nothing else.
-      source: Where the drawings came from, in words fit for a log line.
+      training: Characters for meta-training.
+      validation: Characters for selection.
+      test: Characters for meta-testing only.
+      source: Origin of the drawings, for log messages.
     """
 
     training: Characters
@@ -74,36 +74,35 @@ class Omniglot(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What `source` says without the place: "Omniglot", or "drawn by a program"."""
+        """`source` without the location: "Omniglot" or "drawn by a program"."""
         return self.source.partition(" (")[0]
 
 
 def load_omniglot(data_dir: str | os.PathLike[str] | None = None) -> Omniglot:
-    """Loads Omniglot, or draws characters like it where it cannot be had.
+    """Loads Omniglot; without it, falls back to synthetic characters.
 
-    Tried in this order: `data_dir`; what an earlier call has cached; the folder that the
-    environment variable `TFDS_DATA_DIR` names; TFDS's usual folder, and one beside this checkout;
-    TFDS's own download, when the network answers and TensorFlow (which TFDS needs to prepare files)
-    is installed; and last characters that a program draws, with one warning that says so. They
-    have as many alphabets, each with strokes of a style, and are drawn by 20 unsteady hands; but
-    nobody ever wrote them, and no figure measured on them is one of Omniglot.
+    Sources are tried in this order: `data_dir`; the cache of an earlier call; the folder in the
+    environment variable `TFDS_DATA_DIR`; TFDS's default folder, and one beside this checkout; a
+    download by TFDS, if the network responds and TensorFlow (which TFDS needs to prepare files) is
+    installed; and finally `synthetic_omniglot`, with a warning. Results on synthetic characters
+    are not comparable with results on Omniglot.
 
-    What was read through TFDS is cached under `$XDG_CACHE_HOME/alphaopt_jax`, `~/.cache` if that is
-    not set.
+    Drawings read through TFDS are cached under `$XDG_CACHE_HOME/alphaopt_jax`, by default
+    `~/.cache/alphaopt_jax`.
 
     Args:
-      data_dir: A folder in which TFDS has prepared `omniglot`. When given, nothing else is tried.
+      data_dir: A folder in which TFDS has prepared `omniglot`. If given, no other source is tried.
 
     Returns:
-      The characters, with `source` telling which of the above they are.
+      The characters; `source` names their origin.
 
     Raises:
-      FileNotFoundError: `data_dir` was given and holds no prepared Omniglot.
+      FileNotFoundError: `data_dir` is given and has no prepared Omniglot.
     """
     if data_dir is not None and not (pathlib.Path(data_dir) / "omniglot").is_dir():
         raise FileNotFoundError(
-            f"No prepared Omniglot under {os.fspath(data_dir)!r}. Expected a TFDS folder that holds"
-            " omniglot/3.0.0; leave `data_dir` out to look elsewhere."
+            f"No prepared Omniglot under {os.fspath(data_dir)!r}. Expected a TFDS folder with"
+            " omniglot/3.0.0; omit `data_dir` to search other folders."
         )
     return _load(None if data_dir is None else pathlib.Path(data_dir))
 
@@ -128,18 +127,18 @@ def _load(data_dir: pathlib.Path | None) -> Omniglot:
         return _divide(*parts, source="Omniglot (TFDS)")
     _LOGGER.warning(
         "Omniglot is not on this machine and cannot be downloaded (%s): using characters drawn by"
-        " a program instead. Set TFDS_DATA_DIR to use the real ones.",
+        " a program instead. Set TFDS_DATA_DIR to use Omniglot.",
         obstacle,
     )
-    return drawn()
+    return synthetic_omniglot()
 
 
 @functools.cache
-def drawn() -> Omniglot:
-    """Characters that a program draws, in as many alphabets as Omniglot's.
+def synthetic_omniglot() -> Omniglot:
+    """Returns synthetic characters: 50 alphabets, each character drawn by 20 simulated writers.
 
     Example:
-      >>> drawn().name
+      >>> synthetic_omniglot().name
       'drawn by a program'
     """
     parts = [
@@ -151,7 +150,7 @@ def drawn() -> Omniglot:
 
 
 def unpack(bits: chex.Array) -> chex.Array:
-    """Drawings as images.
+    """Unpacks drawings into images.
 
     Args:
       bits: `uint8[..., 98]`.
@@ -170,12 +169,13 @@ def unpack(bits: chex.Array) -> chex.Array:
 
 
 def _divide(background: Characters, evaluation: Characters, *, source: str) -> Omniglot:
-    """Sets every sixth background alphabet aside for validation."""
+    """Splits the background alphabets into training and validation."""
     numbers = np.unique(background.alphabets)
-    aside = numbers[_VALIDATION_STRIDE - 1 :: _VALIDATION_STRIDE]
-    is_aside = np.isin(background.alphabets, aside)
+    held_out = numbers[_VALIDATION_STRIDE - 1 :: _VALIDATION_STRIDE]
+    is_held_out = np.isin(background.alphabets, held_out)
     training, validation = (
-        Characters(*(array[chosen] for array in background)) for chosen in (~is_aside, is_aside)
+        Characters(*(array[chosen] for array in background))
+        for chosen in (~is_held_out, is_held_out)
     )
     return Omniglot(training, validation, evaluation, source)
 
@@ -191,7 +191,7 @@ def _read_tfds(folder: pathlib.Path | None, *, download: bool) -> tuple[Characte
 
 
 def _shrink(images: np.ndarray) -> np.ndarray:
-    """From `bool[..., 105, 105]` to `bool[..., 28, 28]`, by how much of a pixel was ink."""
+    """Downsamples `bool[..., 105, 105]` to `bool[..., 28, 28]` by the share of ink per pixel."""
     edges = np.linspace(0.0, _ORIGINAL_SIZE, SIZE + 1)
     before = np.arange(_ORIGINAL_SIZE)
     overlap = np.minimum(edges[1:, None], before + 1) - np.maximum(edges[:-1, None], before)
@@ -210,7 +210,7 @@ def _cache_folder() -> pathlib.Path:
 
 
 def _read_cache(path: pathlib.Path) -> tuple[Characters, Characters] | None:
-    """What the cache holds, or None where it holds nothing of use; then it is made anew."""
+    """Returns the cached characters, or None if the cache is missing or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             background, evaluation = (
@@ -219,14 +219,14 @@ def _read_cache(path: pathlib.Path) -> tuple[Characters, Characters] | None:
             )
     except FileNotFoundError:
         return None
-    except Exception as error:  # What NumPy raises depends on which byte is damaged.
-        _LOGGER.warning("%s is damaged and will be made anew: %s", path, error)
+    except Exception as error:  # NumPy's error depends on the damaged byte.
+        _LOGGER.warning("%s is damaged and will be written again: %s", path, error)
         return None
     return background, evaluation
 
 
 def _write_cache(path: pathlib.Path, parts: tuple[Characters, Characters]) -> None:
-    """Writes all of the file or none; a place that cannot be written to is no reason to stop."""
+    """Writes the cache atomically; failing to write it is only a warning."""
     arrays = {
         f"{split}_{name}": array
         for split, part in zip(_SPLITS, parts, strict=True)

@@ -1,15 +1,14 @@
-"""Episodes of Omniglot: to learn new characters from a few drawings of each.
+"""Few-shot episodes of Omniglot: learning new characters from a few drawings of each.
 
-An episode is a task: some characters, a *support* set of drawings to train a network on, and a
-*query* set of drawings by other people to try it on. Nothing of an episode is stored but which
-characters, turns and people it is of; images are taken from the packed drawings where they are
-needed, inside of jit.
+An episode is a task: a set of characters, a *support* set of drawings for training, and a *query*
+set of drawings by other people for evaluation. An episode stores only the indices of its
+characters, rotations and people; images are unpacked when needed, inside jit.
 
-Batch normalisation uses the statistics of the images that the network is trained on: a batch's in
-training, the whole support set's on queries. Queries never see each other ("no transduction").
+Batch normalization uses statistics of training images only: of the batch in training, of the whole
+support set on queries. Queries do not influence one another ("non-transductive").
 
-Sources: Vinyals et al. 2016, *Matching Networks for One Shot Learning* (few shots, and turns as
-classes of their own); Flennerhag et al. 2019, *Transferring Knowledge across Learning Processes*
+Sources: Vinyals et al. 2016, *Matching Networks for One Shot Learning* (few shots, and rotations
+as additional classes); Flennerhag et al. 2019, *Transferring Knowledge across Learning Processes*
 (many shots, one alphabet).
 """
 
@@ -33,17 +32,17 @@ from alphaopt_jax.tasks.task import Family, Task
 
 _BLOCKS = 4
 _EPSILON = 1e-5
-# Queries that a step of meta-training is rewarded by.
+# Number of queries in the reward of a meta-training step.
 _REWARD_QUERIES = 40
 
 
 class CharacterNet(nn.Module):
     """The network of the few-shot literature: four blocks, then a linear layer.
 
-    A block is a 3x3 convolution of stride 2, batch normalisation and ReLU.
+    A block is a 3x3 convolution of stride 2, batch normalization and ReLU.
 
     Attributes:
-      outputs: Classes.
+      outputs: Number of classes.
       width: Filters of each convolution; 64 in the literature.
 
     Example:
@@ -63,15 +62,15 @@ class CharacterNet(nn.Module):
 
         Args:
           images: `float32[N, 28, 28, 1]`.
-          num_reference: The first so many images give batch normalisation its statistics; by
-            default all of them do.
+          num_reference: Number of leading images from which batch normalization takes its
+            statistics; by default all N.
 
         Returns:
-          `float32[N, outputs]`.
+          Logits, `float32[N, outputs]`.
         """
         hidden = images
         for block in range(_BLOCKS):
-            # A bias would be taken off again.
+            # No bias: the normalization would cancel it.
             kernel = self.param(
                 f"convolution_{block}",
                 nn.initializers.he_normal(),
@@ -89,16 +88,17 @@ class CharacterNet(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """What an episode consists of.
+    """Composition of an episode.
 
     Attributes:
-      name: What to call it.
-      ways: Characters in an episode.
-      shots: Drawings of each to train on.
-      queries: Other drawings of each to try the network on.
-      of_one_alphabet: Whether all characters are of one alphabet, upright. Otherwise they are of
-        any, and a character turned by 90, 180 or 270 degrees is another.
-      batch_size: Images in a training batch, drawn with replacement; None for the whole support
+      name: Name for tables.
+      ways: Characters per episode.
+      shots: Training drawings per character.
+      queries: Query drawings per character.
+      of_one_alphabet: Whether all characters belong to one alphabet and are upright. Otherwise
+        they come from any alphabet, and a character rotated by 90, 180 or 270 degrees is a class
+        of its own.
+      batch_size: Images per training batch, drawn with replacement; None for the whole support
         set at every step.
     """
 
@@ -110,30 +110,31 @@ class Protocol:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what there are not enough drawings for."""
+        """Raises ValueError if a character has too few drawings."""
         if self.shots + self.queries > DRAWERS:
             raise ValueError(
-                f"{self.shots} shots and {self.queries} queries of a character need more than the"
-                f" {DRAWERS} drawings that there are of it."
+                f"{self.shots} shots and {self.queries} queries per character need more than the"
+                f" {DRAWERS} drawings that each character has."
             )
 
 
 MULTI_SHOT = Protocol("20-way, multi-shot", 20, 15, 5, of_one_alphabet=True, batch_size=20)
-"""20 characters of one alphabet, by 15 people to train on and 5 others."""
+"""20 characters of one alphabet, drawn by 15 people for training and by 5 others for queries."""
 
 
-def few_shot(ways: int, shots: int) -> Protocol:
-    """N characters of any alphabet, K drawings of each, and 15 to try the network on."""
+def few_shot_protocol(ways: int, shots: int) -> Protocol:
+    """Returns the N-way K-shot protocol: N characters of any alphabet, each with 15 queries."""
     return Protocol(f"{ways}-way {shots}-shot", ways, shots, 15)
 
 
 class Episode(NamedTuple):
-    """What the images of an episode are of.
+    """Indices of the characters and drawings of an episode with N characters.
 
     Attributes:
-      characters: `int32[N]`.
-      turns: By how many quarters each is turned, `int32[N]`; None where all are upright.
-      drawers: In which order to take people, `int32[N, 20]`; the first make the support set.
+      characters: Index of each character, `int32[N]`.
+      turns: Rotation of each character in quarter turns, `int32[N]`; None if all are upright.
+      drawers: Permutation of the people for each character, `int32[N, 20]`; the first of them make
+        the support set.
     """
 
     characters: chex.Array
@@ -145,11 +146,11 @@ class Episode(NamedTuple):
 class EpisodeTask(Task):
     """An episode as a task.
 
-    Its evaluation loss is that of the queries, and an agent's reward the decrease of that of some
-    of them: reinforcement needs no gradient of what is rewarded.
+    The evaluation loss is the loss of the queries. An agent's reward is the decrease of the loss
+    of a random sample of queries, which reinforcement learning needs no gradient of.
 
     Attributes:
-      accuracy: From parameters to the share of queries that are told right, `float32[]`.
+      accuracy: Maps parameters to the share of queries classified correctly, `float32[]`.
     """
 
     accuracy: Callable[[chex.ArrayTree], chex.Array] = dataclasses.field(kw_only=True)
@@ -161,31 +162,36 @@ def draw_episode(
     """Draws an episode; may be traced.
 
     Args:
-      characters: To draw from.
-      protocol: How many, and of what.
+      characters: Characters to draw from.
+      protocol: Composition of the episode.
       key: Consumed.
-      turned: Whether one alphabet may be turned as a whole, as if there were four times as many.
+      turned: Whether to rotate an episode of one alphabet as a whole by a random number of quarter
+        turns, which augments the data fourfold.
 
     Raises:
-      ValueError: There are not enough characters.
+      ValueError: There are too few characters.
 
     Example:
       >>> import jax
       >>> from alphaopt_jax.tasks import omniglot
-      >>> episode = draw_episode(omniglot.drawn().test, few_shot(5, 1), jax.random.key(0))
+      >>> characters = omniglot.synthetic_omniglot().test
+      >>> episode = draw_episode(characters, few_shot_protocol(5, 1), jax.random.key(0))
       >>> episode.characters.shape, episode.drawers.shape
       ((5,), (5, 20))
     """
     choose_key, alphabet_key, drawers_key = jax.random.split(key, 3)
     alphabets, counts = np.unique(characters.alphabets, return_counts=True)
     if protocol.ways > (counts.max() if protocol.of_one_alphabet else 4 * characters.number):
-        raise ValueError(f"No {protocol.ways} characters for an episode of {protocol.name!r}.")
+        raise ValueError(
+            f"Too few characters for an episode of {protocol.name!r}: it needs {protocol.ways}."
+        )
     if protocol.of_one_alphabet:
         large = jnp.asarray(alphabets[counts >= protocol.ways])
         alphabet = jax.random.choice(alphabet_key, large)
-        among = jnp.asarray(characters.alphabets) == alphabet
-        lots = jax.random.gumbel(choose_key, (characters.number,))
-        _, chosen = jax.lax.top_k(jnp.where(among, lots, -jnp.inf), protocol.ways)
+        is_member = jnp.asarray(characters.alphabets) == alphabet
+        # Gumbel noise and the top k draw without replacement.
+        noise = jax.random.gumbel(choose_key, (characters.number,))
+        _, chosen = jax.lax.top_k(jnp.where(is_member, noise, -jnp.inf), protocol.ways)
         turns = None
         if turned:
             turn = jax.random.randint(jax.random.fold_in(alphabet_key, 1), (), 0, 4)
@@ -201,16 +207,16 @@ def draw_episode(
 
 
 def look_up(characters: Characters, episode: Episode, first: int, last: int) -> Batch:
-    """The drawings of an episode by some of its people.
+    """Returns an episode's drawings by a range of its people.
 
     Args:
-      characters: That the episode was drawn from.
-      episode: The episode, of N characters.
-      first: The first of the people, in the episode's order.
-      last: One after the last of them.
+      characters: Characters that the episode was drawn from.
+      episode: Episode with N characters.
+      first: Index of the first of P people, in the episode's order.
+      last: Index after the last of them.
 
     Returns:
-      Images `float32[N * P, 28, 28, 1]`, character by character, and labels `int32[N * P]`.
+      Images `float32[N * P, 28, 28, 1]`, sorted by character, and labels `int32[N * P]`.
     """
     bits = jnp.asarray(characters.bits)[episode.characters[:, None], episode.drawers[:, first:last]]
     images = _turn(unpack(bits), None if episode.turns is None else episode.turns[:, None])
@@ -218,7 +224,7 @@ def look_up(characters: Characters, episode: Episode, first: int, last: int) -> 
     return Batch(images.reshape(-1, SIZE, SIZE, 1), labels)
 
 
-def episodes(
+def episode_family(
     characters: Characters,
     protocol: Protocol,
     *,
@@ -227,16 +233,15 @@ def episodes(
     rate_factors: chex.ArrayTree | None = None,
     turned: bool = False,
 ) -> Family:
-    """The family of a protocol's episodes.
+    """Returns the family of a protocol's episodes.
 
     Args:
-      characters: To draw from.
-      protocol: What an episode consists of.
+      characters: Characters to draw from.
+      protocol: Composition of the episodes.
       width: Filters of each of the network's convolutions.
-      initial_params: The network's, where it is to start from what was learned; by default they
-        are drawn anew in each episode.
+      initial_params: Initial parameters of the network; by default drawn anew in each episode.
       rate_factors: As in `Task`.
-      turned: As in `draw_episode`: there is more to learn from. For meta-training.
+      turned: As in `draw_episode`; augments the data for meta-training.
 
     Returns:
       A family whose tasks are `EpisodeTask`s.
@@ -244,7 +249,8 @@ def episodes(
     Example:
       >>> import jax
       >>> from alphaopt_jax.tasks import omniglot
-      >>> family = episodes(omniglot.drawn().training, few_shot(5, 1), width=8)
+      >>> characters = omniglot.synthetic_omniglot().training
+      >>> family = episode_family(characters, few_shot_protocol(5, 1), width=8)
       >>> task = family.draw(jax.random.key(0))
       >>> params = task.init(jax.random.key(1))
       >>> batch = task.batch(jax.random.key(2))
@@ -252,76 +258,100 @@ def episodes(
       ((5, 28, 28, 1), ())
     """
     network = CharacterNet(protocol.ways, width)
-    end = protocol.shots + protocol.queries
 
     def init(key: chex.PRNGKey) -> chex.ArrayTree:
         if initial_params is not None:
             return jax.tree.map(jnp.asarray, initial_params)
         return network.init(key, jnp.zeros((1, SIZE, SIZE, 1)))["params"]
 
+    def sample(key: chex.PRNGKey) -> Episode:
+        return draw_episode(characters, protocol, key, turned=turned)
+
     def task(episode: Episode) -> EpisodeTask:
-        def support() -> Batch:
-            return look_up(characters, episode, 0, protocol.shots)
-
-        def some(key: chex.PRNGKey, size: int, first: int, last: int) -> Batch:
-            """Drawings by people of this range, with replacement."""
-            way_key, person_key = jax.random.split(key)
-            way = jax.random.randint(way_key, (size,), 0, protocol.ways)
-            person = jax.random.randint(person_key, (size,), first, last)
-            drawers = episode.drawers[way, person]
-            bits = jnp.asarray(characters.bits)[episode.characters[way], drawers]
-            turns = None if episode.turns is None else episode.turns[way]
-            return Batch(_turn(unpack(bits), turns), way)
-
-        def batch(key: chex.PRNGKey) -> Batch:
-            if protocol.batch_size is None:
-                return support()
-            return some(key, protocol.batch_size, 0, protocol.shots)
-
-        def loss(params: chex.ArrayTree, batch: Batch) -> chex.Array:
-            return supervised.cross_entropy(
-                network.apply({"params": params}, batch.inputs), batch.targets
-            )
-
-        def tried_on(params: chex.ArrayTree, reference: chex.Array, queries: Batch) -> Batch:
-            """Logits and labels."""
-            images = jnp.concatenate([reference, queries.inputs])
-            logits = network.apply({"params": params}, images, len(reference))
-            return Batch(logits[len(reference) :], queries.targets)
-
-        def on_queries(params: chex.ArrayTree) -> Batch:
-            queries = look_up(characters, episode, protocol.shots, end)
-            return tried_on(params, support().inputs, queries)
-
-        def reward_loss(params: chex.ArrayTree, key: chex.PRNGKey) -> chex.Array:
-            batch_key, query_key = jax.random.split(key)
-            size = min(_REWARD_QUERIES, protocol.ways * protocol.queries)
-            queries = some(query_key, size, protocol.shots, end)
-            return supervised.cross_entropy(*tried_on(params, batch(batch_key).inputs, queries))
-
-        def accuracy(params: chex.ArrayTree) -> chex.Array:
-            logits, labels = on_queries(params)
-            return jnp.mean(jnp.argmax(logits, axis=-1) == labels)
-
+        functions = _EpisodeFunctions(network, characters, protocol, episode)
         return EpisodeTask(
             name=protocol.name,
             init=init,
-            batch=batch,
-            loss=loss,
-            evaluation_loss=lambda params: supervised.cross_entropy(*on_queries(params)),
-            reward_loss=reward_loss,
+            batch=functions.batch,
+            loss=functions.loss,
+            evaluation_loss=functions.evaluation_loss,
+            reward_loss=functions.reward_loss,
             rate_factors=rate_factors,
-            accuracy=accuracy,
+            accuracy=functions.accuracy,
         )
-
-    def sample(key: chex.PRNGKey) -> Episode:
-        return draw_episode(characters, protocol, key, turned=turned)
 
     return Family(protocol.name, sample, task)
 
 
+class _EpisodeFunctions(NamedTuple):
+    """Batches and losses of one episode."""
+
+    network: CharacterNet
+    characters: Characters
+    protocol: Protocol
+    episode: Episode
+
+    def batch(self, key: chex.PRNGKey) -> Batch:
+        """Returns a training batch. Consumes `key`."""
+        if self.protocol.batch_size is None:
+            return self._support()
+        return self._draw(key, self.protocol.batch_size, 0, self.protocol.shots)
+
+    def loss(self, params: chex.ArrayTree, batch: Batch) -> chex.Array:
+        """Returns the training loss, `float32[]`."""
+        return supervised.cross_entropy(
+            self.network.apply({"params": params}, batch.inputs), batch.targets
+        )
+
+    def evaluation_loss(self, params: chex.ArrayTree) -> chex.Array:
+        """Returns the loss of all queries, `float32[]`."""
+        return supervised.cross_entropy(*self._query_logits(params))
+
+    def reward_loss(self, params: chex.ArrayTree, key: chex.PRNGKey) -> chex.Array:
+        """Returns the loss of a sample of queries, `float32[]`. Consumes `key`."""
+        protocol = self.protocol
+        batch_key, query_key = jax.random.split(key)
+        size = min(_REWARD_QUERIES, protocol.ways * protocol.queries)
+        queries = self._draw(query_key, size, protocol.shots, self._end)
+        return supervised.cross_entropy(
+            *self._logits(params, self.batch(batch_key).inputs, queries)
+        )
+
+    def accuracy(self, params: chex.ArrayTree) -> chex.Array:
+        """Returns the share of queries classified correctly, `float32[]`."""
+        logits, labels = self._query_logits(params)
+        return jnp.mean(jnp.argmax(logits, axis=-1) == labels)
+
+    @property
+    def _end(self) -> int:
+        return self.protocol.shots + self.protocol.queries
+
+    def _support(self) -> Batch:
+        return look_up(self.characters, self.episode, 0, self.protocol.shots)
+
+    def _draw(self, key: chex.PRNGKey, size: int, first: int, last: int) -> Batch:
+        """Draws `size` drawings by a range of people, with replacement."""
+        way_key, person_key = jax.random.split(key)
+        way = jax.random.randint(way_key, (size,), 0, self.protocol.ways)
+        person = jax.random.randint(person_key, (size,), first, last)
+        drawers = self.episode.drawers[way, person]
+        bits = jnp.asarray(self.characters.bits)[self.episode.characters[way], drawers]
+        turns = None if self.episode.turns is None else self.episode.turns[way]
+        return Batch(_turn(unpack(bits), turns), way)
+
+    def _logits(self, params: chex.ArrayTree, reference: chex.Array, queries: Batch) -> Batch:
+        """Returns logits and labels of queries, normalized by the `reference` images."""
+        images = jnp.concatenate([reference, queries.inputs])
+        logits = self.network.apply({"params": params}, images, len(reference))
+        return Batch(logits[len(reference) :], queries.targets)
+
+    def _query_logits(self, params: chex.ArrayTree) -> Batch:
+        queries = look_up(self.characters, self.episode, self.protocol.shots, self._end)
+        return self._logits(params, self._support().inputs, queries)
+
+
 def _turn(images: chex.Array, turns: chex.Array | None) -> chex.Array:
-    """Turns `float32[..., 28, 28, 1]` by `int32[...]` quarters, counterclockwise."""
+    """Rotates `float32[..., 28, 28, 1]` by `int32[...]` quarter turns counterclockwise."""
     if turns is None:
         return images
 

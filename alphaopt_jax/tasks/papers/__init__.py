@@ -1,1 +1,1 @@
-"""The tasks of the papers whose optimizers are rebuilt here."""
+"""Tasks of the papers whose optimizers are the baselines."""

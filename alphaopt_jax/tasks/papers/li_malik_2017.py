@@ -15,7 +15,7 @@ import numpy as np
 
 from alphaopt_jax.tasks import datasets, networks
 from alphaopt_jax.tasks.families.supervised import Batch, cross_entropy
-from alphaopt_jax.tasks.suite import data as data_lib
+from alphaopt_jax.tasks.suite import _data
 from alphaopt_jax.tasks.task import Family, Task
 
 _OBJECTIVE_ROWS = 2048
@@ -106,9 +106,9 @@ def _num_classes(data: str) -> int:
 
 def _images(data: str) -> tuple[np.ndarray, np.ndarray]:
     known = {
-        "mnist": data_lib.mnist,
-        "digits": data_lib.digits,
-        "omniglot": data_lib.omniglot,
+        "mnist": _data.mnist,
+        "digits": _data.digits,
+        "omniglot": _data.omniglot,
     }
     if data in known:
         split = known[data]()

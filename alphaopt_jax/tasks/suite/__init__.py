@@ -1,1 +1,5 @@
-"""The test suite: tasks that no agent is trained on, for comparing optimizers."""
+"""The test suite: tasks for comparing optimizers, none of which an agent is trained on."""
+
+from alphaopt_jax.tasks.suite.catalog import LARGE, SUITE, SuiteTask, num_parameters
+
+__all__ = ["LARGE", "SUITE", "SuiteTask", "num_parameters"]

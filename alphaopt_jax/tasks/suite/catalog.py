@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from alphaopt_jax.tasks.suite import data, families, generated, networks
+from alphaopt_jax.tasks.suite import _data, _families, _generated, _networks
 from alphaopt_jax.tasks.task import Family, Task
 
 
@@ -74,24 +74,24 @@ def _pixel_cross_entropy(logits: chex.Array, pixels: chex.Array) -> chex.Array:
     return optax.sigmoid_binary_cross_entropy(logits, pixels)
 
 
-_MLP = networks.MLP
-_CHARACTERS = len(data.CHARACTERS)
+_MLP = _networks.MLP
+_CHARACTERS = len(_data.CHARACTERS)
 
 _SMALL = (
     SuiteTask(
-        families.supervised(
+        _families.supervised(
             "mnist_cnn",
-            families.given(data.mnist),
-            networks.ConvolutionalNetwork((6, 12), 10),
+            _families.given(_data.mnist),
+            _networks.ConvolutionalNetwork((6, 12), 10),
             batch_size=32,
             prepare=_scaled,
         ),
         "MNIST, CNN",
     ),
     SuiteTask(
-        families.supervised(
+        _families.supervised(
             "mnist_mlp",
-            families.given(data.mnist),
+            _families.given(_data.mnist),
             _MLP((20, 10), activation=nn.sigmoid),
             batch_size=128,
             prepare=_flat,
@@ -99,9 +99,9 @@ _SMALL = (
         "MNIST, 20 sigmoid units",
     ),
     SuiteTask(
-        families.supervised(
+        _families.supervised(
             "mnist_autoencoder",
-            families.given(data.mnist),
+            _families.given(_data.mnist),
             _MLP((48, 8, 48, 196), activation=jnp.tanh),
             _pixel_cross_entropy,
             batch_size=64,
@@ -111,123 +111,123 @@ _SMALL = (
         "MNIST 14x14, autoencoder",
     ),
     SuiteTask(
-        families.supervised(
+        _families.supervised(
             "omniglot",
-            families.given(data.omniglot),
-            networks.ConvolutionalNetwork((6, 12, 12), 20),
+            _families.given(_data.omniglot),
+            _networks.ConvolutionalNetwork((6, 12, 12), 20),
             batch_size=32,
             prepare=_scaled,
         ),
         "Omniglot, 20 characters, CNN",
     ),
     SuiteTask(
-        families.language(
-            "char_transformer", networks.CharacterTransformer(_CHARACTERS), batch_size=8
+        _families.language(
+            "char_transformer", _networks.CharacterTransformer(_CHARACTERS), batch_size=8
         ),
         "Text, transformer",
     ),
     SuiteTask(
-        families.language("char_gru", networks.CharacterGRU(_CHARACTERS), batch_size=8),
+        _families.language("char_gru", _networks.CharacterGRU(_CHARACTERS), batch_size=8),
         "Text, GRU",
     ),
     SuiteTask(
-        families.endless(
+        _families.endless(
             "ill_conditioned",
-            generated.sample_regression,
-            generated.regression_examples,
+            _generated.sample_regression,
+            _generated.regression_examples,
             _MLP((1,), kernel_init=nn.initializers.zeros),
-            families.squared_error,
+            _families.squared_error,
             batch_size=32,
         ),
         "Regression, condition 10⁴",
         cheap=True,
     ),
     SuiteTask(
-        families.supervised(
-            "breast_cancer", families.given(data.breast_cancer), _MLP((2,)), batch_size=32
+        _families.supervised(
+            "breast_cancer", _families.given(_data.breast_cancer), _MLP((2,)), batch_size=32
         ),
         "Breast cancer, logistic",
         cheap=True,
     ),
     SuiteTask(
-        families.endless(
+        _families.endless(
             "deep_narrow",
             lambda key: jax.random.normal(key, (32, 16)),
-            generated.cluster_examples,
+            _generated.cluster_examples,
             _MLP((16,) * 8 + (8,), activation=jnp.tanh),
-            families.cross_entropy,
+            _families.cross_entropy,
             batch_size=64,
         ),
         "Clusters, 8 tanh layers",
     ),
     SuiteTask(
-        families.supervised(
+        _families.supervised(
             "residual_digits",
-            families.given(data.digits),
-            networks.ResidualMLP(width=32, blocks=2, classes=10),
+            _families.given(_data.digits),
+            _networks.ResidualMLP(width=32, blocks=2, classes=10),
             batch_size=64,
         ),
         "Digits, residual with LayerNorm",
     ),
     SuiteTask(
-        families.supervised(
+        _families.supervised(
             "tiny_init",
-            families.given(data.digits),
+            _families.given(_data.digits),
             _MLP((32, 32, 10), kernel_init=_tiny),
             batch_size=64,
         ),
         "Digits, MLP started at 0.01x",
     ),
     SuiteTask(
-        families.endless(
+        _families.endless(
             "teacher_student",
-            generated.sample_teacher,
-            generated.teacher_examples,
+            _generated.sample_teacher,
+            _generated.teacher_examples,
             _MLP((64, 1)),
-            families.squared_error,
+            _families.squared_error,
             batch_size=64,
         ),
         "Teacher and student",
         cheap=True,
     ),
     SuiteTask(
-        families.supervised(
+        _families.supervised(
             "matrix_factorisation",
-            generated.sample_table,
-            networks.DeepLinear((40, 30), rank=8),
-            families.squared_error,
+            _generated.sample_table,
+            _networks.DeepLinear((40, 30), rank=8),
+            _families.squared_error,
             batch_size=64,
         ),
         "Matrix factorisation, deep linear",
         cheap=True,
     ),
     SuiteTask(
-        families.supervised(
+        _families.supervised(
             "coordinate_network",
-            families.given(data.photograph),
-            networks.CoordinateNetwork(),
-            families.squared_error,
+            _families.given(_data.photograph),
+            _networks.CoordinateNetwork(),
+            _families.squared_error,
             batch_size=128,
         ),
         "Photograph from coordinates",
     ),
     SuiteTask(
-        families.supervised("raw_wine", families.given(data.wine), _MLP((32, 3)), batch_size=32),
+        _families.supervised("raw_wine", _families.given(_data.wine), _MLP((32, 3)), batch_size=32),
         "Wine, inputs not scaled",
         cheap=True,
     ),
     SuiteTask(
-        families.supervised(
+        _families.supervised(
             "diabetes",
-            families.given(data.diabetes),
+            _families.given(_data.diabetes),
             _MLP((32, 32, 1)),
-            families.squared_error,
+            _families.squared_error,
             batch_size=32,
         ),
         "Diabetes, ReLU MLP",
         cheap=True,
     ),
-    SuiteTask(generated.poisson(), "Poisson's equation, physics-informed"),
+    SuiteTask(_generated.poisson(), "Poisson's equation, physics-informed"),
 )
 
 SUITE: Mapping[str, SuiteTask] = MappingProxyType({each.name: each for each in _SMALL})
@@ -238,9 +238,9 @@ LARGE: Mapping[str, SuiteTask] = MappingProxyType(
         each.name: each
         for each in (
             SuiteTask(
-                families.supervised(
+                _families.supervised(
                     "large_mnist",
-                    families.given(data.mnist),
+                    _families.given(_data.mnist),
                     _MLP((512, 512, 10)),
                     batch_size=64,
                     prepare=_flat,
@@ -248,9 +248,9 @@ LARGE: Mapping[str, SuiteTask] = MappingProxyType(
                 "MNIST, MLP 784-512-512-10",
             ),
             SuiteTask(
-                families.supervised(
+                _families.supervised(
                     "large_digits",
-                    families.given(data.digits),
+                    _families.given(_data.digits),
                     _MLP((768, 768, 10)),
                     batch_size=64,
                 ),

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from alphaopt_jax.tasks.suite import data as data_lib
+from alphaopt_jax.tasks.suite import _data
 from alphaopt_jax.tasks.task import Family, Task
 
 _CONTEXT = 24  # Characters that a text model reads before it predicts the last one.
@@ -44,7 +44,7 @@ def given(load: Callable[[], Any]) -> Callable[[chex.PRNGKey], Any]:
 
 def supervised(
     name: str,
-    sample: Callable[[chex.PRNGKey], data_lib.Split],
+    sample: Callable[[chex.PRNGKey], _data.Split],
     network: nn.Module,
     losses: Losses = cross_entropy,
     *,
@@ -57,7 +57,7 @@ def supervised(
     With `reconstruct` the inputs are the targets too.
     """
 
-    def task(data: data_lib.Split) -> Task:
+    def task(data: _data.Split) -> Task:
         def mean_loss(params: Any, inputs: chex.Array, targets: chex.Array) -> chex.Array:
             inputs = prepare(inputs)
             outputs: Any = network.apply({"params": params}, inputs)
@@ -104,7 +104,7 @@ def language(name: str, network: nn.Module, *, batch_size: int) -> Family:
             evaluation_loss=lambda params: loss(params, windows(held_out, every)),
         )
 
-    return Family(name, given(data_lib.text), task)
+    return Family(name, given(_data.text), task)
 
 
 def endless(

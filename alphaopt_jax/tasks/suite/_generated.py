@@ -10,7 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from alphaopt_jax.tasks.suite import data, networks
+from alphaopt_jax.tasks.suite import _data, _networks
 from alphaopt_jax.tasks.task import Family, Task
 
 
@@ -58,7 +58,7 @@ def cluster_examples(
     return means[clusters] + 0.6 * noise, clusters % 8
 
 
-_TEACHER = networks.MLP((32, 1), activation=jnp.tanh)
+_TEACHER = _networks.MLP((32, 1), activation=jnp.tanh)
 
 
 def sample_teacher(key: chex.PRNGKey) -> Any:
@@ -73,7 +73,7 @@ def teacher_examples(teacher: Any, key: chex.PRNGKey, count: int) -> tuple[Any, 
     return inputs, _TEACHER.apply({"params": teacher}, inputs)
 
 
-def sample_table(key: chex.PRNGKey) -> data.Split:
+def sample_table(key: chex.PRNGKey) -> _data.Split:
     """A noisy table of 40x30 and rank 4; three of five entries are to train on. Consumes `key`."""
     left_key, right_key, noise_key, order_key = jax.random.split(key, 4)
     table = jax.random.normal(left_key, (40, 4)) @ jax.random.normal(right_key, (30, 4)).T / 2.0
@@ -83,7 +83,7 @@ def sample_table(key: chex.PRNGKey) -> data.Split:
     order = jax.random.permutation(order_key, 1200)
     train, test = order[:720], order[720:]
     values = table.reshape(-1)
-    return data.Split(places[train], values[train], places[test], values[test])
+    return _data.Split(places[train], values[train], places[test], values[test])
 
 
 def poisson() -> Family:
@@ -91,7 +91,7 @@ def poisson() -> Family:
 
     The evaluation loss is the mean squared error of u itself.
     """
-    network = networks.MLP((32, 32, 1), activation=jnp.tanh)
+    network = _networks.MLP((32, 32, 1), activation=jnp.tanh)
     name = "physics_informed"
 
     def solution(waves: chex.Array, x: chex.Array) -> chex.Array:

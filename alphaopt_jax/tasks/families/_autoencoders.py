@@ -5,7 +5,7 @@ from __future__ import annotations
 from flax import linen as nn
 
 from alphaopt_jax.tasks import networks
-from alphaopt_jax.tasks.families import digits, supervised
+from alphaopt_jax.tasks.families import _digits, supervised
 from alphaopt_jax.tasks.families.supervised import supervised_family
 from alphaopt_jax.tasks.task import Family
 
@@ -17,7 +17,7 @@ def digit_autoencoder(name: str, hidden: tuple[int, ...], *, batch_size: int) ->
     return supervised_family(
         name,
         networks.MLP(hidden, _PIXELS, nn.tanh),
-        digits.digit_reconstruction(),
+        _digits.digit_reconstruction(),
         supervised.squared_error,
         batch_size=batch_size,
     )
