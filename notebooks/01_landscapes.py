@@ -179,9 +179,7 @@ with tempfile.TemporaryDirectory() as folder:
     plotting.learning_animation(
         path,
         landscape,
-        paths,
-        steps[0].tolist(),
-        steps_without_learning=never,
+        plotting.EpisodeHistory(paths, steps[0].tolist(), steps_without_learning=never),
         title="AlphaOpt learns by practice",
         frames_per_episode=4 if QUICK else 8,
     )

@@ -107,11 +107,13 @@ adam, _ = train(optax.adam(1e-3), STEPS)
 plotting.training_figure(
     {"AlphaOpt": ours[None], "Adam, 1e-3": adam[None]},
     {"AlphaOpt": ours[None, -20:].mean(axis=1), "Adam, 1e-3": adam[None, -20:].mean(axis=1)},
-    x=np.arange(STEPS),
-    x_label="step",
-    y_label="training loss",
-    final_label="mean of the last 20 steps",
-    title="A task not trained on",
+    np.arange(STEPS),
+    plotting.TrainingLabels(
+        title="A task not trained on",
+        x="step",
+        curves="training loss",
+        finals="mean of the last 20 steps",
+    ),
     window=1 if QUICK else 9,
 )
 

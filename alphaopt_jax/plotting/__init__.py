@@ -1,9 +1,8 @@
-"""Pictures: pure functions from arrays to matplotlib figures.
+"""Pure functions from arrays to matplotlib figures.
 
-Needs matplotlib, which the rest of the package does not: `pip install matplotlib`. Figures are made
-without `pyplot`, so that nothing global changes and no window opens; save one with
-`save_png(figure, path)` or `figure.savefig(path)`. Colours are those of Okabe and Ito,
-distinguishable by colour-blind people.
+Requires matplotlib: `pip install matplotlib`. Figures are created without `pyplot`, so no global
+state changes and no window opens; save one with `save_png(figure, path)` or
+`figure.savefig(path)`. Colors are the color-blind safe palette of Okabe and Ito.
 """
 
 from alphaopt_jax.plotting._style import save_png
@@ -12,7 +11,7 @@ from alphaopt_jax.plotting.agents import (
     policy_slices_figure,
     rates_figure,
 )
-from alphaopt_jax.plotting.animation import learning_animation
+from alphaopt_jax.plotting.animation import EpisodeHistory, learning_animation
 from alphaopt_jax.plotting.few_shot import accuracies_figure, characters_figure
 from alphaopt_jax.plotting.landscapes import (
     Trace,
@@ -21,10 +20,17 @@ from alphaopt_jax.plotting.landscapes import (
     overview_figure,
     policy_map_figure,
 )
-from alphaopt_jax.plotting.training import learning_figure, panels_figure, training_figure
+from alphaopt_jax.plotting.training import (
+    TrainingLabels,
+    learning_figure,
+    panels_figure,
+    training_figure,
+)
 
 __all__ = [
+    "EpisodeHistory",
     "Trace",
+    "TrainingLabels",
     "accuracies_figure",
     "characters_figure",
     "draw_terrain",

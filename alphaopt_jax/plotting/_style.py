@@ -1,4 +1,4 @@
-"""What all pictures share: fonts, colours, and how several seeds become one line."""
+"""Shared style of all figures: fonts, colors, and bands over several seeds."""
 
 from __future__ import annotations
 
@@ -64,30 +64,30 @@ _STYLE: Any = {
 }
 
 
-def styled(make: Callable[_P, _R]) -> Callable[_P, _R]:
-    """The same function, run under this module's style and leaving the global one as it was."""
+def styled(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Decorator that runs a function under this module's style, without changing the global one."""
 
-    @functools.wraps(make)
+    @functools.wraps(function)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         with matplotlib.rc_context(_STYLE):
-            return make(*args, **kwargs)
+            return function(*args, **kwargs)
 
     return wrapped
 
 
 def new_figure(size: tuple[float, float], title: str) -> Figure:
-    """An empty figure of `size` inches that lays itself out."""
+    """Returns an empty figure of `size` inches with constrained layout."""
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title)
     return figure
 
 
 def save_png(figure: Figure, path: str | Path) -> None:
-    """Saves a figure as a PNG of 256 colours, a third of the usual size.
+    """Saves a figure as a PNG with 256 colors, a third of the usual size.
 
     Args:
-      figure: What to save.
-      path: Where.
+      figure: Figure to save.
+      path: Path of the PNG.
     """
     image = rendered(figure)
     quantized = image.quantize(palette=palette(image), dither=Image.Dither.NONE)
@@ -95,17 +95,17 @@ def save_png(figure: Figure, path: str | Path) -> None:
 
 
 def rendered(figure: Figure) -> Image.Image:
-    """The figure as an RGB image."""
+    """Returns the figure as an RGB image."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy())
 
 
 def palette(image: Image.Image) -> Image.Image:
-    """The 256 colours that fit an image best, for `Image.quantize`.
+    """Returns the best palette of 256 colors for an image, for `Image.quantize`.
 
-    Colours are shared out by area, and a star has little. So the colours that mean something are
-    put beside the image first, and made exact afterwards; or white would be nearly white.
+    The quantizer weights colors by area and would lose the colors of small markers. The named
+    colors are therefore painted beside the image first, and set to their exact values afterwards.
     """
     colors = ["white", INK, STAR, *COLORS.values()]
     side = image.height // len(colors)
@@ -118,17 +118,17 @@ def palette(image: Image.Image) -> Image.Image:
     for color in colors:
         exact = np.array(ImageColor.getrgb(color))
         distance = np.square(entries - exact).sum(axis=1)
-        # Pillow looks colours up in boxes four values wide: no other entry may be that near.
+        # Pillow quantizes the lookup to steps of four, so no other entry may be that close.
         entries[(distance == distance.min()) | (distance < 150)] = exact
     result.putpalette(entries.ravel().tolist())
     return result
 
 
 def color_of(name: str, names: Mapping[str, Any]) -> str:
-    """The colour of an optimizer in a picture that shows all of `names`.
+    """Returns the color of an optimizer in a figure that shows all of `names`.
 
-    "AlphaOpt" and "Adam", or the first name that continues them ("Adam, tuned"), look the same in
-    every picture; all others get the next free colour.
+    The first name that begins with "AlphaOpt" or "Adam" (such as "Adam, tuned") has the same color
+    in every figure; other names get the next unused color.
     """
     colors = {}
     for family, color in COLORS.items():
@@ -141,7 +141,7 @@ def color_of(name: str, names: Mapping[str, Any]) -> str:
 
 
 def tidy_log_axis(axis: Axis) -> None:
-    """Labels a logarithmic axis in plain numbers if it spans less than about two decades."""
+    """Labels a logarithmic axis with plain numbers if it spans less than about two decades."""
     low, high = axis.get_view_interval()
     axis.set_minor_locator(NullLocator())
     if low > 0 and high < 80 * low:
@@ -161,6 +161,6 @@ def band(
     ls: str = "-",
     lw: float = 1.8,
 ) -> None:
-    """Draws the mean of `values`, `float[S, T]`, as a line, and the range over S as a shade."""
+    """Draws the mean over S of `values`, `float[S, T]`, as a line, and their range as a shade."""
     panel.fill_between(x, values.min(axis=0), values.max(axis=0), color=color, alpha=0.18, lw=0)
     panel.plot(x, values.mean(axis=0), color=color, lw=lw, ls=ls, label=label)

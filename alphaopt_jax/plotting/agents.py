@@ -1,4 +1,4 @@
-"""Pictures of an agent: how it was trained, which rates it chooses, and what it looks at."""
+"""Figures of an agent: its meta-training, its learning rates and its policy."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def meta_training_figure(
     x_label: str = "millions of training steps on all tasks together",
     title: str = "Meta-training",
 ) -> Figure:
-    """Validation scores against the amount of meta-training.
+    """Plots validation scores against the amount of meta-training.
 
     Args:
-      scores: From a method's name to its scores, `float[S, V]` for S seeds and V validations.
-      x: From a method's name to where they were measured, `float[V]`.
-      x_label: What `x` is.
-      title: What the picture shows.
+      scores: Scores by method, `float[S, V]` for S seeds and V validations; lower is better.
+      x: Positions of the validations by method, `float[V]`.
+      x_label: Label of the x axis.
+      title: Title of the figure.
 
     Returns:
-      The figure: means over the seeds; shades reach from the least to the most. Lower is better.
+      The figure: lines are means over the seeds, shaded areas are minimum to maximum.
     """
     figure = new_figure((6.6, 3.6), title)
     panel = figure.subplots()
@@ -45,15 +45,15 @@ def rates_figure(
     *,
     title: str = "Learning rates that the agent chooses",
 ) -> Figure:
-    """The learning rates of every layer over a training, and the loss.
+    """Plots the learning rates of every layer during training, and the loss.
 
     Args:
-      rates: From a layer's name to the mean of its parameters' rates, `float[T]`.
-      losses: `float[T]`, the training loss.
-      title: What the picture shows.
+      rates: Mean learning rate of the layer's parameters by layer, `float[T]`.
+      losses: Training losses, `float[T]`.
+      title: Title of the figure.
 
     Returns:
-      The figure; both axes of values are logarithmic.
+      The figure, with logarithmic y axes.
     """
     figure = new_figure((9.4, 3.6), title)
     left, right = figure.subplots(1, 2)
@@ -73,16 +73,16 @@ def policy_slices_figure(
     extent: float,
     title: str = "How two observations at a time change the rate",
 ) -> Figure:
-    """Maps of the agent's log rate over pairs of observations, all others at rest.
+    """Plots the agent's log learning rate over pairs of observations; all others are zero.
 
     Args:
-      slices: For each map the names of the observation to the right and of the one upwards, and
-        the log rates, `float[K, K]`, rows from bottom to top.
-      extent: Both observations go from minus this to this.
-      title: What the picture shows.
+      slices: For each map, the name of the observation on the x axis, the name of that on the y
+        axis, and the log rates, `float[K, K]`, rows from bottom to top.
+      extent: Range of both observations: from `-extent` to `extent`.
+      title: Title of the figure.
 
     Returns:
-      The figure, with one scale of colours for all maps: 0 is the default rate.
+      The figure, with one color scale for all maps; 0 is the default rate.
     """
     figure = new_figure((3.3 * len(slices) + 0.8, 3.6), title)
     panels = figure.subplots(1, len(slices), squeeze=False)[0]

@@ -1,9 +1,10 @@
-"""An animation of an agent that meets the same landscape again and again."""
+"""An animation of an agent that learns over repeated episodes on one landscape."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -15,32 +16,44 @@ from alphaopt_jax.plotting.landscapes import draw_terrain
 from alphaopt_jax.tasks.landscapes import Landscape
 
 
+class EpisodeHistory(NamedTuple):
+    """Repeated episodes of one agent on one landscape.
+
+    Attributes:
+      paths: For each episode, the points visited, `float32[T + 1, 2]`; T may differ.
+      steps: For each episode, the number of steps to the minimum.
+      steps_without_learning: Number of steps that the agent needs with `learn=False`.
+    """
+
+    paths: Sequence[np.ndarray]
+    steps: Sequence[float]
+    steps_without_learning: float
+
+
 @styled
 def learning_animation(
     path: str | Path,
     landscape: Landscape,
-    episodes: Sequence[np.ndarray],
-    steps: Sequence[float],
+    history: EpisodeHistory,
     *,
-    steps_without_learning: float,
     title: str,
     frames_per_episode: int = 8,
     milliseconds: int = 90,
 ) -> None:
-    """Writes a GIF of an agent that meets the same landscape again and again.
+    """Writes a GIF of an agent that learns over repeated episodes on one landscape.
 
-    Left the paths, this episode's bold and earlier ones faded; right the steps that each took.
+    On the left are the paths, the current one bold and earlier ones faded; on the right the number
+    of steps of each episode.
 
     Args:
-      path: Where to write.
-      landscape: What is minimised.
-      episodes: For each episode the points visited, `float32[T + 1, 2]`; T may differ.
-      steps: For each episode the steps needed.
-      steps_without_learning: What the same agent needs with learning switched off.
-      title: What the animation shows.
-      frames_per_episode: Pictures of each episode as its path grows.
-      milliseconds: How long each is shown.
+      path: Path of the GIF.
+      landscape: Landscape to minimize.
+      history: Paths and numbers of steps.
+      title: Title of the animation.
+      frames_per_episode: Frames per episode, in which its path grows.
+      milliseconds: Duration of a frame.
     """
+    paths, steps, steps_without_learning = history
     figure = Figure(figsize=(7.6, 3.9), layout="constrained", dpi=115)
     figure.suptitle(title)
     terrain, curve = figure.subplots(1, 2, width_ratios=(1.5, 1.0))
@@ -63,7 +76,7 @@ def learning_animation(
     curve.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     (dots,) = curve.plot([], [], "o-", color=color, ms=4.5, lw=1.2)
     frames = []
-    for number, points in enumerate(episodes, start=1):
+    for number, points in enumerate(paths, start=1):
         (line,) = terrain.plot([], [], color=color, lw=2.2, zorder=4)
         (head,) = terrain.plot([], [], "o", color=color, mec="white", ms=7, zorder=6)
         terrain.set_title(f"Episode {number}")
@@ -75,7 +88,7 @@ def learning_animation(
             frames.append(rendered(figure))
         head.remove()
         line.set(alpha=0.18, lw=1.0, zorder=3)
-    # One palette for all frames: no flicker, and pixels that stay equal cost the file nothing.
+    # One palette for all frames avoids flicker, and unchanged pixels take no space in the file.
     colors = palette(frames[-1])
     images = [frame.quantize(palette=colors, dither=Image.Dither.NONE) for frame in frames]
     durations = [milliseconds] * (len(images) - 1) + [3000]

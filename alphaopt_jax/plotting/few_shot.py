@@ -1,4 +1,4 @@
-"""Pictures of few-shot learning: what there is to learn, and how far optimizers come."""
+"""Figures of few-shot learning: the drawings of an episode, and accuracies of optimizers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from alphaopt_jax.plotting._style import COLORS, color_of, new_figure, styled
 
 @styled
 def characters_figure(drawings: np.ndarray, *, support: int, title: str) -> Figure:
-    """The drawings of an episode: a column for each character.
+    """Plots the drawings of an episode, a column for each character.
 
     Args:
-      drawings: `float[N, P, H, W]` of N characters by P people, ink 1 and paper 0.
-      support: The first so many people's drawings are trained on; a line parts them from the
+      drawings: Drawings of N characters by P people, `float[N, P, H, W]`, ink 1 and paper 0.
+      support: Number of people whose drawings are the support set; a line separates them from the
         queries.
-      title: What the picture shows.
+      title: Title of the figure.
 
     Returns:
       The figure.
@@ -57,17 +57,18 @@ def accuracies_figure(
     emphasized: str,
     columns: int = 3,
 ) -> Figure:
-    """A panel for each meta-test: accuracies of several optimizers along the steps of an episode.
+    """Plots accuracies of several optimizers over the steps of an episode, a panel per meta-test.
 
     Args:
-      panels: From a panel's title to accuracies by optimizer, `float[E, C]` of E episodes, shares.
-      steps: From a panel's title to the updates before each of C looks.
-      title: What the picture shows.
-      emphasized: Lines of names that begin so are thick.
-      columns: Panels in a row.
+      panels: Accuracies by panel title and optimizer, `float[E, C]` in [0, 1] for E episodes and C
+        measurements.
+      steps: Numbers of updates before the measurements, by panel title.
+      title: Title of the figure.
+      emphasized: Prefix of the names of optimizers with thick lines.
+      columns: Panels per row.
 
     Returns:
-      The figure: means as lines, shades for their 95 % intervals.
+      The figure: lines are means, shaded areas their 95 % confidence intervals.
 
     Example:
       >>> import numpy as np
@@ -80,7 +81,7 @@ def accuracies_figure(
     """
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    # Whose colour is asked for first has the first claim to AlphaOpt's.
+    # The first name that begins with "AlphaOpt" gets its color: emphasized names come first.
     names = dict.fromkeys(optimizer for each in panels.values() for optimizer in each)
     names = dict.fromkeys(sorted(names, key=lambda each: not each.startswith(emphasized)))
     figure = new_figure((4.2 * columns, 2.9 * rows + 0.3 + 0.22 * -(-len(names) // columns)), title)

@@ -1,4 +1,4 @@
-"""Pictures of landscapes: where optimizers went, and which rates an agent would choose where."""
+"""Figures of landscapes: the paths of optimizers, and the learning rates of an agent's policy."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import numpy as np
 from alphaopt_jax.plotting._style import INK, STAR, color_of, new_figure, styled, tidy_log_axis
 from alphaopt_jax.tasks.landscapes import Landscape
 
-_FLOOR = 1e-8  # Where a loss at the minimum is drawn on a log scale; float32 resolves no less.
+_FLOOR = 1e-8  # Smallest loss above the minimum on a log scale, about the precision of float32.
 _TERRAIN = LinearSegmentedColormap.from_list(
     "terrain", ["#5D7A8C", "#8FA7B3", "#BFCDD3", "#E2E8EA", "#F8F9F9"]
-)  # Deep is dark, and the high ground pale, so that the paths stand out almost everywhere.
+)  # From low (dark) to high (pale), so that the paths stand out almost everywhere.
 
 
 class Trace(NamedTuple):
-    """One run of an optimizer on a landscape; numpy or JAX arrays.
+    """One run of an optimizer on a landscape, as NumPy or JAX arrays.
 
     Attributes:
-      points: `float32[N, 2]`, the points visited, the start first.
-      losses: `float32[N]`, the value at each of them.
-      rates: `float32[T, 2]`, the learning rates chosen; None for optimizers that choose none.
-      rewards: `float32[T]`, what the agent was paid; None for optimizers that learn nothing.
+      points: Points visited, beginning with the start, `float32[N, 2]`.
+      losses: Loss at each point, `float32[N]`.
+      rates: Learning rates of the agent, `float32[T, 2]`; None for other optimizers.
+      rewards: Rewards of the agent, `float32[T]`; None for other optimizers.
     """
 
     points: np.ndarray
@@ -38,13 +38,13 @@ class Trace(NamedTuple):
 
 @styled
 def landscape_figure(landscape: Landscape, traces: Mapping[str, Trace], *, title: str) -> Figure:
-    """The paths over the landscape, and below them the loss, the rates chosen and the reward.
+    """Plots paths over the landscape, and below them losses, learning rates and rewards.
 
     Args:
-      landscape: What was minimised.
-      traces: From an optimizer's name, which may have more lines, to its run; the first that has
-        `rates`, and the first that has `rewards`, fill the panels of that name.
-      title: What the picture shows.
+      landscape: Landscape that was minimized.
+      traces: Runs by optimizer; a name may have several lines. The panels of learning rates and
+        rewards show the first run that has them.
+      title: Title of the figure.
 
     Returns:
       The figure.
@@ -61,14 +61,14 @@ def landscape_figure(landscape: Landscape, traces: Mapping[str, Trace], *, title
         _draw_path(terrain, trace.points, color, width).set_label(name)
         gap = np.maximum(np.asarray(trace.losses) - landscape.minimum, _FLOOR)
         loss.plot(np.arange(1, len(gap) + 1), gap, color=color, lw=width)
-    chosen = next((each for each in traces.values() if each.rates is not None), None)
-    if chosen is not None:
+    with_rates = next((each for each in traces.values() if each.rates is not None), None)
+    if with_rates is not None:
         for axis, (style, ink) in enumerate((("-", INK), ((0, (3, 1.2)), "#8C6D31"))):
-            logs = np.log(np.asarray(chosen.rates)[:, axis])
+            logs = np.log(np.asarray(with_rates.rates)[:, axis])
             _draw_noisy(rate, logs, ink, style, "xy"[axis], np.exp)
-    paid = next((each for each in traces.values() if each.rewards is not None), None)
-    if paid is not None:
-        rewards, color = np.asarray(paid.rewards), color_of(next(iter(traces)), traces)
+    with_rewards = next((each for each in traces.values() if each.rewards is not None), None)
+    if with_rewards is not None:
+        rewards, color = np.asarray(with_rewards.rewards), color_of(next(iter(traces)), traces)
         _draw_noisy(reward, rewards, color, "-", "", lambda values: values)
         _symmetric_log(reward, rewards)
     loss.set(yscale="log", title="Loss above the minimum")
@@ -95,7 +95,7 @@ def landscape_figure(landscape: Landscape, traces: Mapping[str, Trace], *, title
         labelspacing=1.1,
         handlelength=1.6,
     )
-    legend.set_in_layout(False)  # Or its width would spread the columns.
+    legend.set_in_layout(False)  # Otherwise its width would spread the columns.
     return figure
 
 
@@ -108,14 +108,14 @@ def overview_figure(
     title: str,
     columns: int = 5,
 ) -> Figure:
-    """A grid of landscapes with the paths taken, one small picture each.
+    """Plots paths over several landscapes, a small panel each.
 
     Args:
-      landscapes: What was minimised.
-      traces: For each landscape, runs by the optimizer's name; the same names everywhere.
-      captions: For each landscape, the line under its name.
-      title: What the picture shows.
-      columns: Pictures in a row.
+      landscapes: Landscapes that were minimized.
+      traces: For each landscape, runs by optimizer; all with the same names.
+      captions: For each landscape, a line below its panel.
+      title: Title of the figure.
+      columns: Panels per row.
 
     Returns:
       The figure.
@@ -142,16 +142,16 @@ def overview_figure(
 
 @styled
 def policy_map_figure(landscape: Landscape, rates: np.ndarray, *, title: str) -> Figure:
-    """Which learning rates the agent chooses where.
+    """Plots the learning rates of an agent's policy over a landscape.
 
     Args:
-      landscape: What is minimised.
-      rates: `float32[N, N, 2]`, the rates of the two parameters at the points of
-        `landscape.grid(N)`: `rates[j, i]` at `(x[i], y[j])`.
-      title: What the picture shows.
+      landscape: Landscape to minimize.
+      rates: Learning rates of the two parameters at the points of `landscape.grid(N)`,
+        `float32[N, N, 2]`, with `rates[j, i]` at `(x[i], y[j])`.
+      title: Title of the figure.
 
     Returns:
-      The figure: one heat map of log10 of the rate for each parameter.
+      The figure: a heat map of the log10 learning rate for each parameter.
     """
     figure = new_figure((9.6, 4.4), title)
     panels = figure.subplots(1, 2, sharey=True)
@@ -179,13 +179,13 @@ def policy_map_figure(landscape: Landscape, rates: np.ndarray, *, title: str) ->
 def draw_terrain(
     panel: Axes, landscape: Landscape, *, filled: bool = True, markers: float = 9.0
 ) -> None:
-    """Draws the contours at log-spaced levels, a dot at the start and a star at each minimum.
+    """Draws contours of a landscape, a dot at the start and a star at each minimum.
 
     Args:
-      panel: Where to draw; its limits become the landscape's bounds.
-      landscape: What to draw.
-      filled: Whether to colour the ground, or to draw faint contour lines alone.
-      markers: Size of dot and stars in points.
+      panel: Axes to draw on; their limits become the landscape's bounds.
+      landscape: Landscape to draw.
+      filled: Whether to fill the contours, or to draw only faint lines.
+      markers: Size of the markers in points.
     """
     x, y, values = landscape.grid()
     heights = np.maximum(values - landscape.minimum, _FLOOR)
@@ -204,7 +204,7 @@ def draw_terrain(
 
 
 def _levels(heights: np.ndarray) -> tuple[np.ndarray, Normalize]:
-    """Levels that spread over the picture: for a canyon logarithmic, for a bowl or a plain not."""
+    """Returns contour levels: logarithmic if most values are small, otherwise quadratic."""
     low, middle, high = np.quantile(heights, (0.002, 0.5, 1.0))
     if middle > 0.2 * high:
         return high * np.linspace(0.0, 1.0, 15) ** 2, PowerNorm(0.5, 0.0, high)
@@ -213,7 +213,7 @@ def _levels(heights: np.ndarray) -> tuple[np.ndarray, Normalize]:
 
 
 def _draw_path(panel: Axes, points: np.ndarray, color: str, width: float) -> Any:
-    # A diverging run's points would overflow the renderer: they are off the picture anyway.
+    # Points of a diverging run would overflow the renderer; they are outside the panel anyway.
     points = np.clip(np.asarray(points, float), -1e4, 1e4)
     (line,) = panel.plot(*points.T, color=color, lw=width, zorder=4, solid_joinstyle="round")
     end = points[np.isfinite(points).all(axis=1)][-1]
@@ -229,7 +229,7 @@ def _draw_noisy(
     label: str,
     transform: Callable[[np.ndarray], np.ndarray],
 ) -> None:
-    """Draws every value faintly and, boldly, the means over bins that are even on a log axis."""
+    """Draws faint values, and bold means over bins of equal width on a log axis."""
     steps = np.arange(1, len(values) + 1)
     panel.plot(steps, transform(values), color=color, lw=0.6, alpha=0.25)
     edges = np.unique(np.geomspace(1, len(values) + 1, 60).astype(int))
@@ -240,7 +240,7 @@ def _draw_noisy(
 
 
 def _symmetric_log(panel: Axes, values: np.ndarray) -> None:
-    """Rewards have both signs and span many powers of ten."""
+    """Sets a symmetric log axis: rewards have both signs and span many orders of magnitude."""
     size = np.abs(values[np.isfinite(values)])
     largest = size.max() if size.size and size.max() > 0 else 1.0
     panel.set_yscale("symlog", linthresh=1e-5 * largest)

@@ -1,8 +1,9 @@
-"""Pictures of learning: training curves of optimizers, and how an agent gets better."""
+"""Figures of training: losses of optimizers, and the progress of an agent that learns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -27,17 +28,17 @@ def learning_figure(
     title: str,
     columns: int = 4,
 ) -> Figure:
-    """How many steps an agent needs in each episode, against the same one that never learns.
+    """Plots the steps that an agent needs in each episode, with and without learning.
 
     Args:
-      steps: From a landscape's title to the steps needed with learning on and with learning off,
-        both `float[S, E]` for S seeds and E episodes; `limit` where the target was not reached.
-      limit: Steps in an episode.
-      title: What the picture shows.
-      columns: Panels in a row.
+      steps: Steps needed with `learn=True` and with `learn=False` by landscape, both `float[S, E]`
+        for S seeds and E episodes; `limit` if the target was not reached.
+      limit: Steps per episode.
+      title: Title of the figure.
+      columns: Panels per row.
 
     Returns:
-      The figure: mean over the seeds as a line, the range from least to most shaded.
+      The figure: lines are means over the seeds, shaded areas are minimum to maximum.
     """
     columns = min(columns, len(steps))
     rows = -(-len(steps) // columns)
@@ -63,44 +64,54 @@ def learning_figure(
     return figure
 
 
+class TrainingLabels(NamedTuple):
+    """Texts of a `training_figure`.
+
+    Attributes:
+      title: Title of the figure.
+      x: Label of the x axis of the curves.
+      curves: Title of the curves' panel.
+      finals: Title of the final values' panel.
+    """
+
+    title: str
+    x: str
+    curves: str
+    finals: str
+
+
 @styled
 def training_figure(
     curves: Mapping[str, np.ndarray],
     finals: Mapping[str, np.ndarray],
-    *,
     x: np.ndarray,
-    x_label: str,
-    y_label: str,
-    final_label: str,
-    title: str,
+    labels: TrainingLabels,
+    *,
     window: int = 1,
     log: bool = True,
 ) -> Figure:
-    """Curves of several optimizers, and beside them a dot for each final value, with intervals.
+    """Plots curves of several optimizers, and beside them their final values.
 
     Args:
-      curves: From an optimizer's name to its curves, `float[S, T]` for S seeds.
-      finals: From an optimizer's name to its final values, `float[S]`; listed in this order from
-        top to bottom.
-      x: `float[T]`, where the curves' values lie.
-      x_label: What `x` is.
-      y_label: What the curves are.
-      final_label: What the final values are.
-      title: What the picture shows.
-      window: Values averaged into one, centred, before drawing.
+      curves: Curves by optimizer, `float[S, T]` for S seeds.
+      finals: Final values by optimizer, `float[S]`, listed from top to bottom.
+      x: Positions of the curves' values, `float[T]`.
+      labels: Texts of the figure.
+      window: Width of the centered moving average of the curves.
       log: Whether the curves' axis is logarithmic.
 
     Returns:
-      The figure: means over the seeds; shades and bars reach from the least to the most.
+      The figure: lines and dots are means over the seeds, shaded areas and bars are minimum to
+      maximum.
     """
-    figure = new_figure((10.0, 0.3 * len(finals) + 2.6), title)
+    figure = new_figure((10.0, 0.3 * len(finals) + 2.6), labels.title)
     panel, dots = figure.subplots(1, 2, width_ratios=(1.6, 1.0))
     for name, values in curves.items():
         width = 2.2 if name.startswith("AlphaOpt") else 1.3
         smooth = np.stack([_smooth(np.asarray(each, float), window) for each in values])
         middle = x[(window - 1) // 2 :][: smooth.shape[1]]
         band(panel, middle, smooth, color_of(name, finals), name, lw=width)
-    panel.set(xlabel=x_label, title=y_label, yscale="log" if log else "linear")
+    panel.set(xlabel=labels.x, title=labels.curves, yscale="log" if log else "linear")
     for row, (name, values) in enumerate(finals.items()):
         values = np.asarray(values, float)
         color, mean = color_of(name, finals), values.mean()
@@ -109,14 +120,12 @@ def training_figure(
         dots.plot(mean, row, "o", color=color, ms=7.5)
         note = f"{mean:.4g}"
         dots.annotate(note, (mean, row), (0, 6), textcoords="offset points", ha="center", size=7.5)
-    dots.set(yticks=range(len(finals)), yticklabels=list(finals), title=final_label)
+    dots.set(yticks=range(len(finals)), yticklabels=list(finals), title=labels.finals)
     dots.set_ylim(len(finals) - 0.4, -0.7)
     dots.tick_params(axis="y", length=0)
     dots.grid(axis="y", visible=False)
     for tick, name in zip(dots.get_yticklabels(), finals, strict=True):
-        tick.set_color(
-            color_of(name, finals)
-        )  # So the names at the dots are the curves' legend too.
+        tick.set_color(color_of(name, finals))  # The tick labels are the curves' legend as well.
         tick.set_weight("bold" if name.startswith("AlphaOpt") else "normal")
     return figure
 
@@ -131,18 +140,18 @@ def panels_figure(
     every: int = 1,
     columns: int = 3,
 ) -> Figure:
-    """A panel for each problem: losses of several optimizers, on a logarithmic axis.
+    """Plots losses of several optimizers on a logarithmic axis, a panel per problem.
 
     Args:
-      problems: From a panel's title to losses by optimizer, `float[N, T]` of N runs.
-      title: What the picture shows.
-      emphasized: The optimizer whose line is thick.
-      trained: Steps that learned optimizers were trained for; a dotted line marks them.
-      every: Steps from one loss to the next.
-      columns: Panels in a row.
+      problems: Losses by panel title and optimizer, `float[N, T]` for N runs.
+      title: Title of the figure.
+      emphasized: Name of the optimizer with a thick line.
+      trained: Steps per episode in the training of learned optimizers, marked by a dotted line.
+      every: Steps between two losses.
+      columns: Panels per row.
 
     Returns:
-      The figure: means as lines, shades for their 95 % intervals.
+      The figure: lines are means, shaded areas their 95 % confidence intervals.
     """
     columns = min(columns, len(problems))
     rows = -(-len(problems) // columns)

@@ -43,7 +43,7 @@ class MLP(nn.Module):
         return nn.Dense(self.outputs, kernel_init=self.last_kernel_init)(hidden)
 
 
-class NormalisedMLP(nn.Module):
+class NormalizedMLP(nn.Module):
     """An MLP with a LayerNorm before every activation. Attributes as in `MLP`."""
 
     hidden: tuple[int, ...]

@@ -132,8 +132,10 @@ def _animate(outcomes: Sequence[Outcome], path: Path) -> None:
     plotting.learning_animation(
         path,
         shown.landscape,
-        shown.practice,
-        shown.steps_on[0].tolist(),
-        steps_without_learning=float(shown.steps_off[0, 0]),
+        plotting.EpisodeHistory(
+            shown.practice,
+            shown.steps_on[0].tolist(),
+            steps_without_learning=float(shown.steps_off[0, 0]),
+        ),
         title=f"AlphaOpt learns {shown.landscape.title} by practice",
     )

@@ -250,10 +250,12 @@ def draw(
         },
         finals={name: np.array([run.train_loss for run in each]) for name, each in chosen.items()},
         x=steps,
-        x_label="step",
-        y_label="minibatch loss",
-        final_label="final training loss",
-        title=f"{data}: Flax's CNN, only the optimizer replaced",
+        labels=plotting.TrainingLabels(
+            title=f"{data}: Flax's CNN, only the optimizer replaced",
+            x="step",
+            curves="minibatch loss",
+            finals="final training loss",
+        ),
         window=_SMOOTHING if shortest > 2 * _SMOOTHING else 1,  # Or a short curve would be a dot.
     )
     path.parent.mkdir(parents=True, exist_ok=True)

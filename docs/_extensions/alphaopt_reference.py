@@ -41,7 +41,7 @@ def public_modules() -> list[str]:
     """Dotted names of the public modules, the package itself first."""
     found = pkgutil.walk_packages(alphaopt_jax.__path__, f"{PACKAGE}.")
     names = [PACKAGE, *(module.name for module in found)]
-    return [name for name in names if not any(part[0] == "_" for part in name.split("."))]
+    return [name for name in names if _is_public(name)]
 
 
 def public_names(module: ModuleType) -> Iterator[tuple[str, set[str]]]:
@@ -54,7 +54,7 @@ def public_names(module: ModuleType) -> Iterator[tuple[str, set[str]]]:
         home = getattr(thing, "__module__", None)
         origin = f"{home}.{getattr(thing, '__qualname__', name)}"
         if hasattr(module, "__all__"):
-            yield name, {here + name, origin}
+            yield name, {here + name, origin, f"{_home(module, name)}.{name}"}
         elif home == module.__name__ or _assigns(module, name):
             yield name, {here + name}
 
@@ -99,13 +99,14 @@ def page(module_name: str) -> str:
             lines += _alias(module_name, name, Path(str(module.__file__)))
         else:
             lines += _directive(module_name, name, kind)
-    exported = getattr(module, "__all__", ())
-    if module_name == PACKAGE:  # What users call it by is documented where they look for it.
-        for name in exported:
+    for name in getattr(module, "__all__", ()):
+        home = _home(module, name)
+        # Names that users import from here, and names of private modules, are documented here.
+        if module_name == PACKAGE or not (_is_public(home) or _in_package(getattr(module, name))):
             kind = "class" if inspect.isclass(getattr(module, name)) else "function"
             lines += _directive(module_name, name, kind)
-    else:
-        elsewhere += [_place(getattr(module, name)) for name in exported]
+        else:
+            elsewhere.append(f"{PACKAGE if _in_package(getattr(module, name)) else home}.{name}")
     lines += [f"* :py:obj:`{place}`" for place in elsewhere]
     return "\n".join([*lines, "```", ""])
 
@@ -129,9 +130,19 @@ def _alias(module_name: str, name: str, path: Path) -> list[str]:
     raise LookupError(f"{path} does not assign {name}.")
 
 
-def _place(thing: Any) -> str:
-    """Where something that a subpackage exports is documented."""
-    return f"{PACKAGE if _in_package(thing) else thing.__module__}.{thing.__name__}"
+def _home(module: ModuleType, name: str) -> str:
+    """The dotted name of the module that defines what a subpackage exports."""
+    home = getattr(getattr(module, name), "__module__", None) or ""
+    if home.startswith(PACKAGE):
+        return home
+    # A constant does not name its module.
+    below = [each for each in public_modules() if each.startswith(f"{module.__name__}.")]
+    homes = (each for each in below if _assigns(importlib.import_module(each), name))
+    return next(homes, module.__name__)
+
+
+def _is_public(module_name: str) -> bool:
+    return not any(part.startswith("_") for part in module_name.split("."))
 
 
 def _in_package(thing: Any) -> bool:

@@ -72,11 +72,8 @@ def test_curves_show_the_mean_over_seeds():
     training = plotting.training_figure(
         {"Adam": np.array([[1.0, 3.0, 5.0], [3.0, 5.0, 7.0]])},
         {"Adam": np.array([0.5, 0.7]), "SGD": np.array([0.1, 0.2])},
-        x=np.arange(3),
-        x_label="step",
-        y_label="loss",
-        final_label="accuracy",
-        title="",
+        np.arange(3),
+        plotting.TrainingLabels(title="", x="step", curves="loss", finals="accuracy"),
         window=2,
     )
 
@@ -126,9 +123,7 @@ def test_animation_has_the_frames_asked_for(tmp_path):
     plotting.learning_animation(
         tmp_path / "film.gif",
         LANDSCAPES["bowl"],
-        episodes,
-        [40, 20, 10],
-        steps_without_learning=60,
+        plotting.EpisodeHistory(episodes, [40, 20, 10], steps_without_learning=60),
         title="",
         frames_per_episode=3,
     )

@@ -247,8 +247,8 @@ def test_scaled_loss_multiplies_both_losses():
     np.testing.assert_allclose(task.evaluation_loss(params), 3.0 * 18.0)
 
 
-def test_reparametrised_starts_at_the_same_function_in_other_units():
-    family = augmentation.reparametrised(_bowls())
+def test_reparametrized_starts_at_the_same_function_in_other_units():
+    family = augmentation.reparametrized(_bowls())
     task = family.task(augmentation.Augmented(jnp.zeros(()), jnp.array([4.0, 0.5])))
     params = task.init(jax.random.key(0))
     gradient = jax.grad(task.loss)(params, ())
@@ -290,7 +290,7 @@ def test_noise_level_is_relative_to_the_gradient_of_the_log_loss():
     ("augment", "unchanged", "bound"),
     [
         (augmentation.scaled_loss, 1.0, np.exp(4.0)),
-        (augmentation.reparametrised, 1.0, np.exp(1.5)),
+        (augmentation.reparametrized, 1.0, np.exp(1.5)),
         (augmentation.noisy_gradients, 0.0, 2.0 / 9.0),
     ],
 )

@@ -1,6 +1,6 @@
 """Families of small tasks for meta-training and validation."""
 
-from alphaopt_jax.tasks.families.augmentation import noisy_gradients, reparametrised, scaled_loss
+from alphaopt_jax.tasks.families.augmentation import noisy_gradients, reparametrized, scaled_loss
 from alphaopt_jax.tasks.families.distribution import (
     plain_training_families,
     training_families,
@@ -13,7 +13,7 @@ __all__ = [
     "Source",
     "noisy_gradients",
     "plain_training_families",
-    "reparametrised",
+    "reparametrized",
     "scaled_loss",
     "supervised_family",
     "training_families",

@@ -70,7 +70,7 @@ def scaled_loss(family: Family, *, probability: float = 0.5) -> Family:
     return Family(family.name, sample, task)
 
 
-def reparametrised(family: Family, *, probability: float = 0.5) -> Family:
+def reparametrized(family: Family, *, probability: float = 0.5) -> Family:
     """Returns `family` with every parameter leaf in other units.
 
     What the optimizer sees, times a factor between exp(-1.5) and exp(1.5) for each leaf, are the

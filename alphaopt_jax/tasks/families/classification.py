@@ -30,7 +30,7 @@ def training_mlps() -> list[Family]:
         classifier("digits_relu", mlp((32,), 10), digits, batch_size=64),
         classifier("digits_tanh", mlp((24, 24), 10, nn.tanh), digits, batch_size=32),
         classifier(
-            "digits_layer_norm", networks.NormalisedMLP((24, 24), 10), digits, batch_size=16
+            "digits_layer_norm", networks.NormalizedMLP((24, 24), 10), digits, batch_size=16
         ),
         supervised_family(
             "digits_one_hot",

@@ -60,7 +60,7 @@ def _augmented(family: Family) -> Family:
     # costs as much as the gradient of a small net: a few families have it for all.
     if family.name in _NOISY:
         family = augmentation.noisy_gradients(family)
-    return augmentation.scaled_loss(augmentation.reparametrised(family))
+    return augmentation.scaled_loss(augmentation.reparametrized(family))
 
 
 def _by_name(families: Iterable[Family]) -> dict[str, Family]:
