@@ -12,6 +12,7 @@ MODULES = tuple(
     for name in (
         "_agent.action",
         "_optimizer.checks",
+        "baselines._inner_loop",
         "baselines.maml",
         "baselines.l2l._network",
         "tasks.rollouts",

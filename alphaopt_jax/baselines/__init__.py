@@ -1,1 +1,1 @@
-"""The other learned optimizers of the field, as optax transformations and with their training."""
+"""Learned optimizers and initializations from the literature, with their training."""

@@ -37,7 +37,7 @@ def coordinatewise_lstm() -> optax.GradientTransformation:
     Every parameter has the carries of an LSTM of its own, 80 numbers.
     """
     config = LSTMConfig()
-    return config.make(config.init(jax.random.key(0)))
+    return config.transformation(config.init(jax.random.key(0)))
 
 
 CONTENDERS: dict[str, Contender] = {

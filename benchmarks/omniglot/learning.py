@@ -22,6 +22,7 @@ from alphaopt_jax.tasks.omniglot.characters import Omniglot
 from alphaopt_jax.tasks.omniglot.episodes import episode_family, few_shot_protocol
 
 _LEARNED, _KIND = "learned.safetensors", "omniglot-rival"
+_OPTIMIZER_PARAMS = "made_of"  # Key in stored files.
 SINGLE_RATE = 0.1
 """Of the gradient descent that rivals learn through; where they learn rates, it is the first."""
 
@@ -91,26 +92,26 @@ class Rival:
 
     Attributes:
       name: What tables call it.
-      direction: As in `InitializationConfig`.
-      make: From what the optimizer is made of to the optimizer that it learns through.
-      made_of: From initial parameters to what that is made of at first.
+      algorithm: As in `InitializationConfig`.
+      optimizer_fn: From the inner optimizer's parameters to the inner optimizer.
+      init: From initial parameters of the network to those of the inner optimizer.
       learns_rates: Whether it is tested with the rates that it learned, and not with tuned ones.
     """
 
     name: str
-    direction: maml.Direction
-    make: rollouts.OptimizerFactory = lambda made_of: optax.sgd(SINGLE_RATE)
-    made_of: Callable[[chex.ArrayTree], chex.ArrayTree] = lambda params: {}
+    algorithm: maml.Algorithm
+    optimizer_fn: rollouts.OptimizerFactory = lambda params: optax.sgd(SINGLE_RATE)
+    init: Callable[[chex.ArrayTree], chex.ArrayTree] = lambda params: {}
     learns_rates: bool = False
 
 
 RIVALS = (
-    Rival("Reptile", "end"),
-    Rival("first-order MAML", "first_order"),
-    Rival("MAML", "second_order"),
+    Rival("Reptile", "reptile"),
+    Rival("first-order MAML", "fomaml"),
+    Rival("MAML", "maml"),
     Rival(
         "Meta-SGD",
-        "second_order",
+        "maml",
         maml.scale_by_rates,
         lambda params: jax.tree.map(lambda leaf: jnp.full_like(leaf, SINGLE_RATE), params),
         learns_rates=True,
@@ -127,10 +128,10 @@ def learn_rival(
     """
     ours = plan.ours
     # Reptile's moves are shares of a way, those of the others Adam's steps.
-    rate = 0.5 if rival.direction == "end" else ours.initialization_rate
+    rate = 0.5 if rival.algorithm == "reptile" else ours.initialization_rate
     config = dataclasses.replace(
         training.initialization_config(ours),
-        direction=rival.direction,
+        algorithm=rival.algorithm,
         episodes=plan.episodes,
         learning_rate=rate,
     )
@@ -140,16 +141,17 @@ def learn_rival(
     if ended is not None:
         return ended
     result = maml.train_initialization(
-        episode_family(data.training, ours.protocol, width=ours.width, turned=True),
-        episode_family(data.validation, ours.protocol, width=ours.width),
-        rival.make,
-        rival.made_of,
+        maml.Families(
+            episode_family(data.training, ours.protocol, width=ours.width, turned=True),
+            episode_family(data.validation, ours.protocol, width=ours.width),
+        ),
+        maml.InnerOptimizer(f"{rival.name}, {ours.protocol.name}", rival.optimizer_fn, rival.init),
         config,
-        label=f"{rival.name}, {ours.protocol.name}",
         folder=place,
     )
     place.mkdir(parents=True, exist_ok=True)
-    params_lib.write_params(place / _LEARNED, result.learned._asdict(), kind=_KIND, metadata={})
+    trees = {"params": result.learned.params, _OPTIMIZER_PARAMS: result.learned.optimizer_params}
+    params_lib.write_params(place / _LEARNED, trees, kind=_KIND, metadata={})
     run_folder.write_result(
         place, identity, {"accuracy": result.accuracy, "history": result.history}
     )
@@ -163,7 +165,7 @@ def _read_rival(place: Path, identity: Mapping[str, Any]) -> maml.Initialization
     trees, _ = params_lib.read_params(
         place / _LEARNED, kind=_KIND, what="what a rival learned", written_by=__name__
     )
-    learned = maml.Learned(trees["params"], trees.get("made_of", {}))
+    learned = maml.Learned(trees["params"], trees.get(_OPTIMIZER_PARAMS, {}))
     return maml.InitializationResult(learned, **described)
 
 

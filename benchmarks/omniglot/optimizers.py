@@ -113,7 +113,7 @@ def contenders(
         histories[rival.name] = result.history
         params = result.learned.params
         if rival.learns_rates:
-            rates = result.learned.made_of
+            rates = result.learned.optimizer_params
             found.append(Contender(rival.name, "its rates", maml.scale_by_rates, [rates], params))
         else:
             found += [Contender(rival.name, *each, params) for each in tuned]

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from alphaopt_jax.baselines import bptt
+from alphaopt_jax.baselines import _bptt_trainer
+from alphaopt_jax.baselines.bptt import BackpropagationConfig, TrainableOptimizer
 from alphaopt_jax.tasks import rollouts
 from alphaopt_jax.tasks.task import Family
 from benchmarks.rl_vs_rnn import networks
@@ -190,13 +191,14 @@ class BackpropagationLearner:
     def __init__(
         self,
         network: networks.LearnedOptimizer,
-        config: bptt.BackpropagationConfig,
+        config: BackpropagationConfig,
     ):
         """Keeps its arguments."""
         self.network = network
         self.config = config
-        make = functools.partial(network.optimizer, num_steps=config.horizon)
-        self._training = bptt.Backpropagation([], make, network.init, config)
+        optimizer_fn = functools.partial(network.optimizer, num_steps=config.horizon)
+        optimizer = TrainableOptimizer(network.name, optimizer_fn, network.init)
+        self._trainer = _bptt_trainer.Trainer(optimizer, config)
 
     @property
     def tasks_of_a_round(self) -> int:
@@ -208,17 +210,17 @@ class BackpropagationLearner:
         """Steps made on all tasks together."""
         return self.config.horizon * self.config.tasks
 
-    def begin(self, key: chex.PRNGKey) -> bptt.Training:
+    def begin(self, key: chex.PRNGKey) -> _bptt_trainer.TrainingState:
         """The start. Consumes `key`."""
-        return self._training.begin(key)
+        return self._trainer.init(key)
 
-    def params(self, learned: bptt.Training) -> chex.ArrayTree:
+    def params(self, learned: _bptt_trainer.TrainingState) -> chex.ArrayTree:
         """Parameters of the network."""
         return learned.params
 
     def round(
-        self, goal: Goal, learned: bptt.Training, instances: Any, keys: chex.PRNGKey
-    ) -> bptt.Training:
+        self, goal: Goal, learned: _bptt_trainer.TrainingState, instances: Any, keys: chex.PRNGKey
+    ) -> _bptt_trainer.TrainingState:
         """Plays one episode and learns after each of its unrolls.
 
         Args:
@@ -227,5 +229,5 @@ class BackpropagationLearner:
           instances: Of `tasks` tasks.
           keys: `key[tasks]`, consumed.
         """
-        learned, _ = self._training.episode(goal.family, learned, instances, keys)
+        learned, _ = self._trainer.episode(goal.family, learned, instances, keys)
         return learned

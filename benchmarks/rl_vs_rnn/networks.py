@@ -94,7 +94,7 @@ class PublishedLSTM:
     ) -> optax.GradientTransformationExtraArgs:
         """The LSTM with these parameters; it does not ask how many steps are planned."""
         del num_steps
-        return optax.with_extra_args_support(self.config.make(params))
+        return optax.with_extra_args_support(self.config.transformation(params))
 
 
 class Layout(NamedTuple):

@@ -16,7 +16,7 @@ import optax
 
 from alphaopt_jax._agent import network as network_lib
 from alphaopt_jax._learning import explorers, ppo, reward
-from alphaopt_jax.baselines import bptt
+from alphaopt_jax.baselines import _training
 from benchmarks.rl_vs_rnn import networks
 from benchmarks.rl_vs_rnn.learners import Goal
 
@@ -93,7 +93,7 @@ class PPO:
         """Keeps its arguments."""
         self.network = network
         self.config = config
-        self._optimizer = bptt.skip_not_finite(
+        self._optimizer = _training.skip_nonfinite(
             optax.chain(
                 optax.clip_by_global_norm(0.5), optax.adam(config.learning_rate, b1=0.9, eps=1e-5)
             )

@@ -1,4 +1,4 @@
-"""The LSTM optimizer: what it sees, how it is trained, and that it is an optax transformation."""
+"""The LSTM optimizer: its features, its training, and its behavior as an optax transformation."""
 
 import dataclasses
 import functools
@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from alphaopt_jax.baselines import bptt
-from alphaopt_jax.baselines.bptt import BackpropagationConfig
+from alphaopt_jax.baselines import _bptt_trainer, bptt
+from alphaopt_jax.baselines.bptt import BackpropagationConfig, TrainableOptimizer
 from alphaopt_jax.baselines.l2l import (
     LSTMConfig,
     LSTMOptimizer,
@@ -52,23 +52,23 @@ def _run(tx, params, steps, loss=_bowl):
     return params, state
 
 
-# What it sees and does.
+# Features and updates.
 
 
-def test_log_and_sign_are_those_of_the_paper():
-    seen = _network.log_sign(jnp.array([np.e, -np.exp(-5.0), 1e-6, 0.0]), 10.0)
+def test_log_sign_features_match_the_paper():
+    features = _network.log_sign(jnp.array([np.e, -np.exp(-5.0), 1e-6, 0.0]), 10.0)
 
     expected = [[0.1, 1.0], [-0.5, -1.0], [-1.0, np.exp(10.0) * 1e-6], [-1.0, 0.0]]
-    np.testing.assert_allclose(seen, expected, rtol=1e-5)
+    np.testing.assert_allclose(features, expected, rtol=1e-5)
 
 
-def test_a_derivative_goes_through_gradients_of_zero():
+def test_log_sign_is_differentiable_at_zero():
     slope = jax.grad(lambda g: jnp.sum(_network.log_sign(g, 10.0)))(jnp.zeros(2))
 
     np.testing.assert_allclose(slope, np.exp(10.0), rtol=1e-5)
 
 
-def test_coordinates_may_change_places():
+def test_updates_are_equivariant_to_permutations():
     params = jax.random.normal(jax.random.key(0), (30,))
     slopes, order = jnp.geomspace(0.1, 10.0, 30), jax.random.permutation(jax.random.key(1), 30)
     tx = l2l(_lstm())
@@ -79,7 +79,7 @@ def test_coordinates_may_change_places():
     np.testing.assert_allclose(permuted, found[order], rtol=1e-5)
 
 
-def test_leaves_are_moved_as_if_they_were_one():
+def test_updates_do_not_depend_on_the_tree():
     start = {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.float32(6.0)}
 
     found, _ = _run(l2l(_lstm()), start, 3)
@@ -88,7 +88,7 @@ def test_leaves_are_moved_as_if_they_were_one():
     np.testing.assert_allclose(jnp.append(found["a"], found["b"]), flat, rtol=1e-5)
 
 
-def test_convolutions_have_an_lstm_of_their_own():
+def test_convolutions_can_have_their_own_lstm():
     both = _lstm(grouping="conv_and_dense")
     start = {"conv": jnp.zeros((2, 2, 1, 1)), "dense": jnp.zeros((2, 2))}
 
@@ -99,7 +99,7 @@ def test_convolutions_have_an_lstm_of_their_own():
         np.testing.assert_allclose(found[group], alone, rtol=1e-5)
 
 
-def test_updates_have_the_gradients_dtype_and_the_state_is_float32():
+def test_updates_have_the_dtype_of_gradients_and_the_state_is_float32():
     params = {"a": jnp.ones(3, jnp.bfloat16), "b": jnp.ones((), jnp.float16)}
     tx = l2l(_lstm())
 
@@ -111,7 +111,7 @@ def test_updates_have_the_gradients_dtype_and_the_state_is_float32():
     assert jax.tree.map(jnp.shape, cells) == {"a": (3, 3), "b": (3,)}
 
 
-def test_it_stands_in_a_chain_and_under_multi_steps():
+def test_composes_with_chain_and_multi_steps():
     params = {"a": jnp.ones(3)}
     chained = optax.chain(optax.clip_by_global_norm(1.0), l2l(_lstm()))
     found, _ = _run(optax.MultiSteps(chained, 2), params, 4)
@@ -126,7 +126,7 @@ def test_it_stands_in_a_chain_and_under_multi_steps():
 # Files.
 
 
-def test_round_trip(tmp_path):
+def test_saved_optimizer_is_loaded(tmp_path):
     saved = _lstm(grouping="conv_and_dense", log_sign_exponent=0.0, output_scale=0.5)
 
     save_lstm(tmp_path / "a.safetensors", saved)
@@ -136,14 +136,14 @@ def test_round_trip(tmp_path):
     assert dataclasses.replace(loaded, params=saved.params) == saved
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
+def test_invalid_arguments_raise(tmp_path):
     with pytest.raises(ValueError, match=r"'conv_and_dense' has the groups .*'all'"):
         LSTMOptimizer(_lstm().params, "conv_and_dense")
-    with pytest.raises(ValueError, match="no grouping 'none'"):
+    with pytest.raises(ValueError, match="Unknown grouping 'none'"):
         LSTMOptimizer(_lstm().params, "none")
     with pytest.raises(FileNotFoundError, match="No LSTM optimizer 'none'"):
         load_lstm("none")
-    with pytest.raises(ValueError, match="Unrolls of 30"):
+    with pytest.raises(ValueError, match="unroll=30 does not divide horizon=100"):
         BackpropagationConfig(unroll=30)
 
 
@@ -165,7 +165,7 @@ def _quadratic_task():
     )
 
 
-def test_gradients_through_time_are_those_of_finite_differences():
+def test_meta_gradient_matches_finite_differences():
     task, keys = _quadratic_task(), jax.random.split(jax.random.key(1), 7)
     start = _lstm(log_sign_exponent=0.0)
     flat, unravel = jax.flatten_util.ravel_pytree(start.params)
@@ -174,7 +174,7 @@ def test_gradients_through_time_are_those_of_finite_differences():
     @jax.jit
     def objective(flat):
         learned = dataclasses.replace(start, params=unravel(flat))
-        return bptt.unroll(l2l(learned), task, begin, keys, second_derivatives=True)[0]
+        return _bptt_trainer.unroll(l2l(learned), task, begin, keys, second_derivatives=True)[0]
 
     direction = jax.random.normal(jax.random.key(2), flat.shape)
     found = jax.grad(objective)(flat) @ direction
@@ -183,7 +183,7 @@ def test_gradients_through_time_are_those_of_finite_differences():
     np.testing.assert_allclose(found, (ends[0] - ends[1]) / 2e-3, rtol=2e-2)
 
 
-def test_without_second_derivatives_gradients_count_as_given():
+def test_without_second_derivatives_gradients_are_constants():
     task, keys = _quadratic_task(), jax.random.split(jax.random.key(1), 3)
     start = _lstm(log_sign_exponent=0.0)
     params = task.init(keys[0])
@@ -191,7 +191,7 @@ def test_without_second_derivatives_gradients_count_as_given():
 
     def objective(learned, second):
         learned = dataclasses.replace(start, params=learned)
-        return bptt.unroll(l2l(learned), task, begin, keys, second_derivatives=second)[0]
+        return _bptt_trainer.unroll(l2l(learned), task, begin, keys, second_derivatives=second)[0]
 
     def of_given_gradients(learned, gradients):
         tx = l2l(dataclasses.replace(start, params=learned))
@@ -226,23 +226,24 @@ def _short(**constants):
     return LSTMConfig(widths=(6,), log_sign_exponent=0.0, training=training)
 
 
-def test_the_next_unroll_begins_where_the_last_one_ended():
+def test_each_unroll_starts_from_the_end_of_the_last_one():
     family = l2l_tasks.quadratics(3)
     instances, keys = rollouts.draw(family, jax.random.split(jax.random.key(1), 2))
     found = []
     for unroll in (4, 12):
-        # At a learning rate of zero, how an episode is cut is of no account.
+        # At a learning rate of zero, losses do not depend on the unroll length.
         config = _short(horizon=12, unroll=unroll, learning_rates=(0.0,))
-        run = bptt.Backpropagation([family], config.make, config.init, config.training)
-        _, losses = jax.jit(functools.partial(run.episode, family))(
-            run.begin(jax.random.key(0)), instances, keys
+        lstm = TrainableOptimizer("LSTM", config.transformation, config.init)
+        trainer = _bptt_trainer.Trainer(lstm, config.training)
+        _, losses = jax.jit(functools.partial(trainer.episode, family))(
+            trainer.init(jax.random.key(0)), instances, keys
         )
         found.append(losses)
 
     np.testing.assert_allclose(*found, rtol=1e-4)
 
 
-def test_it_learns_to_optimize_quadratics():
+def test_training_improves_the_optimizer_on_quadratics():
     config = _short(
         horizon=20, unroll=10, tasks=16, learning_rates=(1e-2,), episodes=60, validate_every=60
     )
@@ -252,7 +253,7 @@ def test_it_learns_to_optimize_quadratics():
     assert after < 0.5 * before
 
 
-def test_nothing_is_learned_from_an_unroll_that_falls_apart():
+def test_unrolls_that_diverge_are_skipped():
     config = BackpropagationConfig(
         horizon=20, unroll=10, episodes=2, validate_every=1, learning_rates=(1e-2,)
     )
@@ -261,20 +262,21 @@ def test_nothing_is_learned_from_an_unroll_that_falls_apart():
         del key
         return jnp.full((), 1e20)
 
-    result = bptt.train([l2l_tasks.quadratics()], optax.sgd, init, config, label="SGD", show=False)
+    sgd = TrainableOptimizer("SGD", optax.sgd, init)
+    result = bptt.train([l2l_tasks.quadratics()], sgd, config, show=False)
 
     assert [entry["skipped"] for entry in result.history] == [0, 2, 4]
     assert result.params == np.float32(1e20)
 
 
-def test_the_learning_rate_is_the_one_with_the_best_score():
+def test_learning_rate_with_the_best_score_is_selected():
     config = _short(learning_rates=(1e-8, 1e-2), episodes=40)
     result = train_lstm(l2l_tasks.quadratics(4), config, show=False)
 
     assert result.learning_rate == 1e-2
 
 
-def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch):
+def test_resumed_training_gives_the_same_bits(tmp_path, monkeypatch):
     config = _short(learning_rates=(1e-2,), episodes=4, validate_every=2)
     family = l2l_tasks.quadratics(3)
     whole = train_lstm(family, config, show=False, seed=3)
@@ -301,10 +303,10 @@ def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch):
     )
 
 
-# What it is trained on.
+# Training tasks.
 
 
-def test_quadratics_begin_at_about_one():
+def test_initial_loss_of_quadratics_is_about_one():
     family = l2l_tasks.quadratics()
     instances, keys = rollouts.draw(family, jax.random.split(jax.random.key(0), 400))
 
@@ -317,7 +319,7 @@ def test_quadratics_begin_at_about_one():
     np.testing.assert_allclose(losses.mean(), 1.0, atol=0.1)
 
 
-def test_a_classifier_of_mnist_begins_at_chance():
+def test_initial_loss_of_mnist_classifiers_is_chance():
     task = l2l_tasks.mnist_mlp().draw(jax.random.key(0))
     params = task.init(jax.random.key(1))
 

@@ -1,4 +1,4 @@
-"""Learned initial parameters: the four directions, and what they come to."""
+"""Learned initial parameters: meta-gradients of the four algorithms, and their training."""
 
 import jax
 import jax.numpy as jnp
@@ -7,18 +7,19 @@ import optax
 import pytest
 
 from alphaopt_jax._storage import run_folder
-from alphaopt_jax.baselines import maml
-from alphaopt_jax.baselines.maml import InitializationConfig, Learned
+from alphaopt_jax.baselines import _inner_loop, maml
+from alphaopt_jax.baselines.maml import Families, InitializationConfig, InnerOptimizer, Learned
 from alphaopt_jax.tasks.omniglot.episodes import EpisodeTask
 from alphaopt_jax.tasks.task import Family
 
 pytestmark = pytest.mark.slow
 
 _CURVATURES = jnp.array([1.0, 4.0])
+_SGD = InnerOptimizer("SGD", lambda _: optax.sgd(0.1))
 
 
 def _bowls(spread=0.3):
-    """Bowls whose minima lie about (2, -1); queries know the minimum, a batch nearly."""
+    """Quadratics with minima around (2, -1); batches add noise to the minimum, queries do not."""
 
     def task(minimum):
         def loss(params, batch):
@@ -42,30 +43,24 @@ def _bowls(spread=0.3):
     return Family("bowls", sample, task)
 
 
-def _gradient(direction, rates, steps=3):
+def _gradient(algorithm, rates, steps=3):
     task = _bowls().task(jnp.array([2.0, -1.0]))
     learned = Learned(jnp.array([0.5, 0.5]), rates)
     keys = jax.random.split(jax.random.key(0), steps)
 
-    def make(rates):
-        return maml.scale_by_rates(rates)
-
-    return (
-        task,
-        learned,
-        make,
-        keys,
-        maml.outer_gradient(task, make, learned, keys, direction),
-    )
+    gradient = _inner_loop.meta_gradient(task, maml.scale_by_rates, learned, keys, algorithm)
+    return task, learned, keys, gradient
 
 
-def test_second_order_is_the_gradient_of_what_comes_after_training():
-    task, learned, make, keys, gradient = _gradient("second_order", jnp.array([0.1, 0.05]))
+def test_maml_gradient_matches_finite_differences():
+    task, learned, keys, gradient = _gradient("maml", jnp.array([0.1, 0.05]))
 
     def after(learned):
-        return float(task.evaluation_loss(maml.adapt(task, make, learned, keys)))
+        return float(
+            task.evaluation_loss(_inner_loop.adapt(task, maml.scale_by_rates, learned, keys))
+        )
 
-    for field in ("params", "made_of"):
+    for field in ("params", "optimizer_params"):
         for index in range(2):
             nudge = jnp.zeros(2).at[index].set(1e-2)
             up, down = (
@@ -77,43 +72,41 @@ def test_second_order_is_the_gradient_of_what_comes_after_training():
             )
 
 
-def test_first_order_is_the_gradient_at_the_end():
-    task, learned, make, keys, gradient = _gradient("first_order", jnp.array([0.1, 0.05]))
+def test_first_order_maml_gradient_is_that_at_the_trained_parameters():
+    task, learned, keys, gradient = _gradient("fomaml", jnp.array([0.1, 0.05]))
 
-    end = maml.adapt(task, make, learned, keys)
+    end = _inner_loop.adapt(task, maml.scale_by_rates, learned, keys)
     np.testing.assert_allclose(gradient.params, jax.grad(task.evaluation_loss)(end), rtol=1e-5)
-    np.testing.assert_array_equal(gradient.made_of, 0.0)
+    np.testing.assert_array_equal(gradient.optimizer_params, 0.0)
 
 
-def test_reptile_goes_to_the_end():
-    task, learned, make, keys, gradient = _gradient("end", jnp.array([0.1, 0.05]))
+def test_reptile_moves_to_the_trained_parameters():
+    task, learned, keys, gradient = _gradient("reptile", jnp.array([0.1, 0.05]))
 
-    end = maml.adapt(task, make, learned, keys)
+    end = _inner_loop.adapt(task, maml.scale_by_rates, learned, keys)
     np.testing.assert_allclose(learned.params - gradient.params, end, rtol=1e-6)
 
 
-def test_training_of_an_episode_is_gradient_descent():
-    task, learned, make, keys, _ = _gradient("end", jnp.array([0.1, 0.05]))
+def test_adaptation_is_gradient_descent():
+    task, learned, keys, _ = _gradient("reptile", jnp.array([0.1, 0.05]))
 
-    end = maml.adapt(task, make, learned, keys)
+    end = _inner_loop.adapt(task, maml.scale_by_rates, learned, keys)
 
     params = learned.params
     for key in keys:
-        params = params - learned.made_of * jax.grad(task.loss)(params, task.batch(key))
+        params = params - learned.optimizer_params * jax.grad(task.loss)(params, task.batch(key))
     np.testing.assert_allclose(end, params, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("direction", "learning_rate"), [("end", 0.3), ("first_order", 0.1), ("second_order", 0.1)]
+    ("algorithm", "learning_rate"), [("reptile", 0.3), ("fomaml", 0.1), ("maml", 0.1)]
 )
-def test_all_come_to_where_minima_lie(direction, learning_rate):
+def test_initial_parameters_converge_to_the_mean_minimum(algorithm, learning_rate):
     config = InitializationConfig(
-        direction, 2, episodes=400, learning_rate=learning_rate, validate_every=200
+        algorithm, 2, episodes=400, learning_rate=learning_rate, validate_every=200
     )
 
-    result = maml.train_initialization(
-        _bowls(), _bowls(), lambda _: optax.sgd(0.1), lambda _: {}, config, label="x", show=False
-    )
+    result = maml.train_initialization(Families(_bowls(), _bowls()), _SGD, config, show=False)
 
     np.testing.assert_allclose(result.learned.params, [2.0, -1.0], atol=0.15)
     assert [line["round"] for line in result.history] == [0, 200, 400]
@@ -121,26 +114,23 @@ def test_all_come_to_where_minima_lie(direction, learning_rate):
     assert result.accuracy > result.history[0]["accuracy"] + 0.3
 
 
-def test_meta_sgd_finds_a_rate_for_each_parameter():
-    """One step from the middle reaches the minimum if the rate is one over the curvature."""
-    config = InitializationConfig(
-        "second_order", 1, episodes=2000, learning_rate=0.03, validate_every=500
-    )
+def test_meta_sgd_learns_a_rate_for_each_parameter():
+    """One step reaches the minimum if the rate is the inverse curvature."""
+    config = InitializationConfig("maml", 1, episodes=2000, learning_rate=0.03, validate_every=500)
 
     result = maml.train_initialization(
-        _bowls(spread=1.0),
-        _bowls(spread=1.0),
-        maml.scale_by_rates,
-        lambda params: jnp.full_like(params, 0.1),
+        Families(_bowls(spread=1.0), _bowls(spread=1.0)),
+        InnerOptimizer(
+            "Meta-SGD", maml.scale_by_rates, init=lambda params: jnp.full_like(params, 0.1)
+        ),
         config,
-        label="Meta-SGD",
         show=False,
     )
 
-    np.testing.assert_allclose(result.learned.made_of, 1.0 / _CURVATURES, rtol=0.1)
+    np.testing.assert_allclose(result.learned.optimizer_params, 1.0 / _CURVATURES, rtol=0.1)
 
 
-def test_one_rate_serves_a_whole_tree():
+def test_one_rate_applies_to_a_whole_tree():
     tx = maml.scale_by_rates(jnp.asarray(0.5))
     grads = {"a": jnp.ones(2), "b": jnp.ones((2, 2))}
 
@@ -150,14 +140,12 @@ def test_one_rate_serves_a_whole_tree():
 
 
 def _run(folder=None):
-    config = InitializationConfig("first_order", 2, episodes=16, validate_every=8)
-    return maml.train_initialization(
-        _bowls(), _bowls(), lambda _: optax.sgd(0.1), lambda _: {}, config,
-        label="x", folder=folder, show=False,
-    )  # fmt: skip
+    config = InitializationConfig("fomaml", 2, episodes=16, validate_every=8)
+    families = Families(_bowls(), _bowls())
+    return maml.train_initialization(families, _SGD, config, folder=folder, show=False)
 
 
-def test_interrupted_learning_ends_with_the_same(tmp_path, monkeypatch):
+def test_resumed_training_gives_the_same_parameters(tmp_path, monkeypatch):
     save = run_folder.Store.save
 
     def interrupted(self, number, state):
@@ -177,7 +165,7 @@ def test_interrupted_learning_ends_with_the_same(tmp_path, monkeypatch):
     np.testing.assert_array_equal(resumed.learned.params, whole.learned.params)
 
 
-def test_what_is_finished_is_not_validated_again(tmp_path, monkeypatch):
+def test_finished_training_is_not_validated_again(tmp_path, monkeypatch):
     whole = _run(tmp_path)
     monkeypatch.setattr(maml, "_validate", None)
 
@@ -187,16 +175,18 @@ def test_what_is_finished_is_not_validated_again(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.learned.params, whole.learned.params)
 
 
-def test_moves_that_do_not_fill_the_time_are_refused():
-    with pytest.raises(ValueError, match="Moves of 3 episodes do not fill the 10"):
-        InitializationConfig("end", 5, episodes_at_once=3, validate_every=10)
+def test_validations_must_fall_between_updates():
+    with pytest.raises(
+        ValueError, match="validate_every=10 is not a multiple of meta_batch_size=3"
+    ):
+        InitializationConfig("reptile", 5, meta_batch_size=3, validate_every=10)
 
 
-def test_side_by_side_episodes_come_to_the_same_as_in_turn(monkeypatch):
-    in_turn = _run()
+def test_vectorized_episodes_give_the_same_result(monkeypatch):
+    sequential = _run()
     monkeypatch.setattr(jax, "default_backend", lambda: "an accelerator")
 
-    side_by_side = _run()
+    vectorized = _run()
 
-    np.testing.assert_allclose(side_by_side.learned.params, in_turn.learned.params, rtol=1e-5)
-    assert side_by_side.accuracy == in_turn.accuracy
+    np.testing.assert_allclose(vectorized.learned.params, sequential.learned.params, rtol=1e-5)
+    assert vectorized.accuracy == sequential.accuracy

@@ -147,7 +147,7 @@ def test_measures_policies_of_2017(tmp_path, monkeypatch):
     li_malik.save_2017(tmp_path / "policy.safetensors", policy)
     config = LSTMConfig(widths=(3,))
     monkeypatch.setattr(
-        coordinatewise, "l2l", lambda path: config.make(config.init(jax.random.key(0)))
+        coordinatewise, "l2l", lambda path: config.transformation(config.init(jax.random.key(0)))
     )
 
     curves, constants = coordinatewise.measure(

@@ -12,7 +12,8 @@ import pytest
 import alphaopt_jax as alphaopt
 from alphaopt_jax import cli
 from alphaopt_jax._optimizer import state as state_lib
-from alphaopt_jax.baselines.maml import InitializationResult, Learned, outer_gradient
+from alphaopt_jax.baselines._inner_loop import meta_gradient
+from alphaopt_jax.baselines.maml import InitializationResult, Learned
 from alphaopt_jax.meta import MetaConfig
 from alphaopt_jax.meta.few_shot import recipes, training
 from alphaopt_jax.meta.few_shot.initialization import (
@@ -100,9 +101,9 @@ def test_initial_parameters_may_learn_through_descent_first(data, monkeypatch):
     """What learns is a stand-in: what it is told is looked at."""
     seen, accuracies = [], iter((0.1, 0.4, 0.3, 0.2))
 
-    def learn(family, validation, make, made_of, config, **more):
+    def learn(families, optimizer, config, **more):
         params = {"w": np.full(2, float(len(seen)))}
-        tx = make({})
+        tx = optimizer.optimizer_fn({})
         updates, _ = tx.update({"w": np.ones(2)}, tx.init(params), params, value=1.0)
         seen.append((more["seed"], float(updates["w"][0])))
         return InitializationResult(Learned(params, {}), 0.5, [])
@@ -110,7 +111,7 @@ def test_initial_parameters_may_learn_through_descent_first(data, monkeypatch):
     def meta_train(*args, method, **more):
         return types.SimpleNamespace(last_agent=method.agent, history=[{"env_steps": 8.0}])
 
-    monkeypatch.setattr(training.initializations, "train_initialization", learn)
+    monkeypatch.setattr(training.maml, "train_initialization", learn)
     monkeypatch.setattr(training, "ppo", lambda config, agent: types.SimpleNamespace(agent=agent))
     monkeypatch.setattr(training, "meta_train", meta_train)
     monkeypatch.setattr(training, "validation_accuracy", lambda *args: next(accuracies))
@@ -147,7 +148,7 @@ def test_initial_parameters_learn_at_rates_that_count_as_constants(family):
     keys = jax.random.split(jax.random.key(2), _STEPS)
 
     def gradient(optimizer):
-        return outer_gradient(task, lambda _: optimizer, learned, keys, "second_order").params
+        return meta_gradient(task, lambda _: optimizer, learned, keys, "maml").params
 
     def at_its_rates():
         """Gradient descent at the rates that the agent chooses on its way from here."""
@@ -178,10 +179,11 @@ def test_factors_of_rates_are_learned_where_training_is_differentiated(data, mon
     """What learns is a stand-in: it makes every factor half as large again, and is looked at."""
     begun, judged = [], []
 
-    def learn(family, validation, make, made_of, config, **more):
+    def learn(families, optimizer, config, **more):
         params = {"w": np.ones(2, np.float32)}
-        start = made_of(params)
-        updates, _ = make(start).update({"w": jnp.ones(2)}, make(start).init(params), params)
+        start = optimizer.init(params)
+        tx = optimizer.optimizer_fn(start)
+        updates, _ = tx.update({"w": jnp.ones(2)}, tx.init(params), params)
         begun.append((np.asarray(start["w"]), np.asarray(updates["w"])))
         return InitializationResult(
             Learned(params, {"w": np.array([1.5, 0.5], np.float32) * start["w"]}), 0.5, []
@@ -200,14 +202,14 @@ def test_factors_of_rates_are_learned_where_training_is_differentiated(data, mon
         judged.append(np.asarray(moved["w"]))
         return 0.5
 
-    monkeypatch.setattr(training.initializations, "train_initialization", learn)
+    monkeypatch.setattr(training.maml, "train_initialization", learn)
     monkeypatch.setattr(training, "ppo", lambda config, agent: types.SimpleNamespace(agent=agent))
     monkeypatch.setattr(training, "meta_train", meta_train)
     monkeypatch.setattr(training, "validation_accuracy", validation_accuracy)
     optimizer = dataclasses.replace(_CONFIG.meta.optimizer, direction="gradient")
     config = dataclasses.replace(
         _CONFIG,
-        initialization="second_order",
+        initialization="maml",
         descent=0.25,
         meta=dataclasses.replace(_CONFIG.meta, optimizer=optimizer),
     )

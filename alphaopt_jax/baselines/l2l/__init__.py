@@ -1,4 +1,4 @@
-"""The LSTM that learned to learn by gradient descent (Andrychowicz et al. 2016)."""
+"""The LSTM optimizer of *Learning to learn by gradient descent* (Andrychowicz et al. 2016)."""
 
 from alphaopt_jax.baselines.l2l._optimizer import (
     LSTMOptimizer,

@@ -1,4 +1,4 @@
-"""The coordinatewise LSTM and what it sees of a gradient.
+"""The coordinatewise LSTM and its input features.
 
 Source: Andrychowicz et al. 2016, *Learning to learn by gradient descent by gradient descent*,
 section 2.1 and appendix A.
@@ -16,14 +16,14 @@ from jaxtyping import Array, Float, Key
 import numpy as np
 
 Carry = tuple[tuple[Float[Array, "*shape _width"], Float[Array, "*shape _width"]], ...]
-"""A cell and a hidden state, `float32[..., H]`, for each layer."""
+"""Cell and hidden state of each layer, `float32[..., H]`."""
 
 
 class CoordinatewiseLSTM(nn.Module):
-    """A few LSTM layers and a linear output, applied to every coordinate alike.
+    """LSTM layers and a linear output, applied to every coordinate with shared parameters.
 
     Attributes:
-      widths: H of each layer.
+      widths: Hidden units H of each layer.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -41,33 +41,32 @@ class CoordinatewiseLSTM(nn.Module):
     def __call__(
         self, carry: Carry, features: Float[Array, "*shape features"]
     ) -> tuple[Carry, Float[Array, "*shape"]]:
-        """From a carry and features `float32[..., F]` to the next carry and `float32[...]`."""
-        following = []
+        """Maps a carry and features `float32[..., F]` to the next carry and `float32[...]`."""
+        next_carry = []
         for index, (width, state) in enumerate(zip(self.widths, carry, strict=True)):
             state, features = nn.OptimizedLSTMCell(width, name=f"layer_{index}")(state, features)
-            following.append(state)
-        return tuple(following), nn.Dense(1, name="output")(features)[..., 0]
+            next_carry.append(state)
+        return tuple(next_carry), nn.Dense(1, name="output")(features)[..., 0]
 
     def zero_carry(self, shape: Sequence[int]) -> Carry:
-        """The first carry of coordinates of `shape`."""
+        """Returns the initial carry for coordinates of the given shape."""
         return tuple(
             (jnp.zeros((*shape, width)), jnp.zeros((*shape, width))) for width in self.widths
         )
 
 
 def widths_of(params: chex.ArrayTree) -> tuple[int, ...]:
-    """The `widths` that a network's parameters belong to."""
+    """Returns `CoordinatewiseLSTM.widths` of a network with the given parameters."""
     layers = sorted(name for name in params if name.startswith("layer_"))
     return tuple(params[name]["hi"]["kernel"].shape[0] for name in layers)
 
 
 def log_sign(gradient: Float[Array, "*shape"], exponent: float) -> Float[Array, "*shape 2"]:
-    """The logarithm and the sign of a gradient, so that all sizes are seen (appendix A).
+    """Encodes a gradient by its logarithm and sign, for gradients of any magnitude (appendix A).
 
     Args:
       gradient: `float32[...]`.
-      exponent: p; what is smaller than exp(-p) is told by its value, times exp(p), in place of its
-        sign.
+      exponent: p. Below the magnitude exp(-p), the gradient times exp(p) replaces its sign.
 
     Returns:
       `float32[..., 2]`.
@@ -78,7 +77,7 @@ def log_sign(gradient: Float[Array, "*shape"], exponent: float) -> Float[Array, 
     """
     size = jnp.abs(gradient)
     large = size >= np.exp(-exponent)
-    # The logarithm is taken of 1 where it is not used, or the derivative at 0 would be NaN.
+    # log(1) where the logarithm is unused: the derivative of log(0) would be NaN.
     log = jnp.log(jnp.where(large, size, 1.0)) / exponent
     return jnp.stack(
         [
@@ -90,7 +89,7 @@ def log_sign(gradient: Float[Array, "*shape"], exponent: float) -> Float[Array, 
 
 
 def init_params(key: Key[Array, ""], widths: Sequence[int], num_features: int) -> chex.ArrayTree:
-    """Fresh parameters, a nested dict of float32 arrays. Consumes `key`."""
+    """Returns fresh parameters, a nested dict of float32 arrays. Consumes `key`."""
     network = CoordinatewiseLSTM(tuple(widths))
     features = jnp.zeros((1, num_features), jnp.float32)
     variables = jax.jit(network.init)(key, network.zero_carry((1,)), features)

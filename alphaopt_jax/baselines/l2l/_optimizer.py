@@ -1,4 +1,4 @@
-"""The LSTM optimizer: its learned parameters on disk, and as an optax transformation."""
+"""The LSTM optimizer as an optax transformation, and its parameters on disk."""
 
 from __future__ import annotations
 
@@ -13,33 +13,36 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from alphaopt_jax._storage import params as params_lib
+from alphaopt_jax.baselines._file_format import FileFormat
 from alphaopt_jax.baselines.l2l import _network
-from alphaopt_jax.pretrained import _files
 
-_KIND = "l2l-lstm"
-_OTHERWISE = " `alphaopt train-baseline l2l-mnist FOLDER` trains one."
+_FORMAT = FileFormat(
+    "l2l-lstm", "an LSTM optimizer", "alphaopt_jax.baselines.l2l.save_lstm", "l2l-mnist"
+)
 
 GROUPINGS: Mapping[str, Callable[[tuple[int, ...]], str]] = {
     "all": lambda shape: "all",
     "conv_and_dense": lambda shape: "conv" if len(shape) > 2 else "dense",
 }
-"""From a parameter's shape to the group whose LSTM moves it, by the grouping's name."""
+"""By name of the grouping, a function from the shape of a parameter leaf to its group."""
 GROUPS = {"all": ("all",), "conv_and_dense": ("conv", "dense")}
+"""Groups of each grouping."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LSTMOptimizer:
-    """Learned parameters, and the constants that they were learned with.
+    """A trained LSTM optimizer.
 
     Attributes:
-      params: By group: parameters of a `network.CoordinatewiseLSTM`.
-      grouping: One of `GROUPINGS`: which parameters share an LSTM.
-      log_sign_exponent: p of `network.log_sign`; 0 passes the gradient as it is.
-      output_scale: What the LSTM's output is multiplied by.
+      params: Parameters of the LSTM of each group, by group.
+      grouping: "all" for one LSTM, or "conv_and_dense" for one LSTM for leaves of more than two
+        axes and one for all others.
+      log_sign_exponent: p of the log-sign encoding of gradients (appendix A of the paper); 0
+        passes gradients unchanged.
+      output_scale: Factor of the LSTM's output.
 
     Raises:
-      ValueError: The parameters do not fit the grouping.
+      ValueError: `grouping` is unknown, or `params` does not match it.
     """
 
     params: Mapping[str, chex.ArrayTree]
@@ -48,23 +51,25 @@ class LSTMOptimizer:
     output_scale: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuses what does not fit, where it is made."""
+        """Checks the parameters against the grouping."""
         if self.grouping not in GROUPINGS:
-            raise ValueError(f"There is no grouping {self.grouping!r}: {sorted(GROUPINGS)}.")
+            raise ValueError(
+                f"Unknown grouping {self.grouping!r}; expected one of {sorted(GROUPINGS)}."
+            )
         if set(self.params) != set(GROUPS[self.grouping]):
             raise ValueError(
-                f"The grouping {self.grouping!r} has the groups {GROUPS[self.grouping]}, but there"
-                f" are parameters for {tuple(self.params)}."
+                f"The grouping {self.grouping!r} has the groups {GROUPS[self.grouping]}, but params"
+                f" has {tuple(self.params)}."
             )
         if len({_network.widths_of(params) for params in self.params.values()}) > 1:
-            raise ValueError("The LSTMs of all groups must have layers of the same widths.")
+            raise ValueError("The LSTMs of all groups must have the same widths.")
 
 
 class LSTMState(NamedTuple):
-    """What the LSTM remembers.
+    """State of `l2l`.
 
     Attributes:
-      carries: For each layer a cell and a hidden state: trees like the parameters, each leaf
+      carries: Cell and hidden state of each layer: trees like the parameters, with leaves
         `float32[*shape, H]`.
     """
 
@@ -72,23 +77,20 @@ class LSTMState(NamedTuple):
 
 
 def l2l(optimizer: str | os.PathLike[str] | LSTMOptimizer) -> optax.GradientTransformation:
-    """The optimizer that learned to learn by gradient descent.
-
-    There is nothing to set: the LSTM's output is the step.
+    """The LSTM optimizer. Its update is the LSTM's output, so it has no learning rate.
 
     Args:
-      optimizer: A path, the name of a shipped one, or learned parameters.
+      optimizer: A path, the name of a pretrained LSTM, or an `LSTMOptimizer`.
 
     Returns:
-      An optax transformation; `LSTMState` is its state.
+      An optax transformation with state `LSTMState`.
 
     References:
       Andrychowicz et al. 2016, *Learning to learn by gradient descent by gradient descent*.
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> params = {"all": _network.init_params(jax.random.key(0), (20, 20), num_features=2)}
-      >>> tx = l2l(LSTMOptimizer(params))
+      >>> tx = l2l("l2l-mnist")
       >>> state = tx.init(jnp.ones(3))
       >>> updates, state = tx.update(jnp.ones(3), state)
       >>> updates.shape
@@ -123,18 +125,18 @@ def _update(
     del params
     grads, structure = jax.tree.flatten(updates)
     carries = [tuple(jax.tree.leaves(tree) for tree in layer) for layer in state.carries]
-    steps, following = [], []
+    steps, next_carries = [], []
     for index, grad in enumerate(grads):
         group = GROUPINGS[learned.grouping](grad.shape)
         carry = tuple((cells[index], hiddens[index]) for cells, hiddens in carries)
-        seen = _features(learned, grad.astype(jnp.float32))
-        moved: Any = networks[group].apply({"params": learned.params[group]}, carry, seen)
-        carry, output = moved
+        features = _features(learned, grad.astype(jnp.float32))
+        result: Any = networks[group].apply({"params": learned.params[group]}, carry, features)
+        next_carry, output = result
         steps.append((learned.output_scale * output).astype(grad.dtype))
-        following.append(carry)
+        next_carries.append(next_carry)
 
-    def tree(layer: int, which: int) -> chex.ArrayTree:
-        return jax.tree.unflatten(structure, [carry[layer][which] for carry in following])
+    def tree(layer: int, index: int) -> chex.ArrayTree:
+        return jax.tree.unflatten(structure, [carry[layer][index] for carry in next_carries])
 
     layers = range(len(state.carries))
     new_state = LSTMState(tuple((tree(layer, 0), tree(layer, 1)) for layer in layers))
@@ -148,50 +150,42 @@ def _features(learned: LSTMOptimizer, grad: chex.Array) -> chex.Array:
 
 
 def num_features(log_sign_exponent: float) -> int:
-    """How many numbers the LSTM sees of a gradient."""
+    """Returns the number of input features per coordinate."""
     return 2 if log_sign_exponent else 1
 
 
 def save_lstm(path: str | os.PathLike[str], optimizer: LSTMOptimizer) -> None:
-    """Writes learned parameters and their constants to a safetensors file.
+    """Writes an LSTM optimizer to a safetensors file.
 
     Args:
       path: The file to write.
-      optimizer: What was learned.
+      optimizer: The optimizer.
     """
     metadata = {
         "grouping": optimizer.grouping,
         "log_sign_exponent": repr(float(optimizer.log_sign_exponent)),
         "output_scale": repr(float(optimizer.output_scale)),
     }
-    params_lib.write_params(path, optimizer.params, kind=_KIND, metadata=metadata)
+    _FORMAT.save(path, optimizer.params, metadata)
 
 
 def load_lstm(name_or_path: str | os.PathLike[str]) -> LSTMOptimizer:
-    """Reads what `save_lstm` wrote, or a shipped optimizer by its name.
+    """Reads a file written by `save_lstm`, or a pretrained LSTM.
 
     Args:
-      name_or_path: A path, or the name of a shipped optimizer.
+      name_or_path: A path, or the name of a pretrained LSTM.
 
     Raises:
-      FileNotFoundError: There is no such file and no such shipped optimizer.
+      FileNotFoundError: There is no such file and no such pretrained LSTM.
       ValueError: The file holds something else.
     """
-    path = _files.find_file(
-        name_or_path, _files.BASELINES, what="LSTM optimizer", otherwise=_OTHERWISE
-    )
-    params, metadata = params_lib.read_params(
-        path,
-        kind=_KIND,
-        what="an LSTM optimizer",
-        written_by="alphaopt_jax.baselines.l2l.save_lstm",
-    )
-    try:
+
+    def build(params: dict[str, chex.ArrayTree], metadata: dict[str, str]) -> LSTMOptimizer:
         return LSTMOptimizer(
             params,
             grouping=metadata["grouping"],
             log_sign_exponent=float(metadata["log_sign_exponent"]),
             output_scale=float(metadata["output_scale"]),
         )
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)!r} holds no usable LSTM. {error}") from error
+
+    return _FORMAT.load(name_or_path, build)

@@ -1,4 +1,4 @@
-"""How the LSTM optimizer learns: by backpropagation through time."""
+"""Training of the LSTM optimizer by backpropagation through time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from alphaopt_jax.tasks.task import Family
 
 @dataclasses.dataclass(frozen=True)
 class LSTMConfig:
-    """Constants of the LSTM and of its training.
+    """Hyperparameters of the LSTM optimizer and of its training.
 
     Attributes:
-      widths: H of each layer.
-      grouping: One of `optimizer.GROUPINGS`: which parameters share an LSTM.
-      log_sign_exponent: p of `network.log_sign`; 0 shows the gradient as it is.
-      output_scale: What the LSTM's output is multiplied by.
-      training: Constants of the training.
+      widths: Hidden units of each layer.
+      grouping: "all", or "conv_and_dense" for one LSTM per kind of layer, as in `LSTMOptimizer`.
+      log_sign_exponent: p of the gradient's log-sign encoding; 0 passes gradients unchanged.
+      output_scale: Factor of the LSTM's output.
+      training: Hyperparameters of the training.
     """
 
     widths: tuple[int, ...] = (20, 20)
@@ -36,7 +36,7 @@ class LSTMConfig:
     )
 
     def init(self, key: chex.PRNGKey) -> chex.ArrayTree:
-        """Fresh parameters, by group. Consumes `key`."""
+        """Returns fresh parameters, by group. Consumes `key`."""
         groups = _optimizer.GROUPS[self.grouping]
         features = _optimizer.num_features(self.log_sign_exponent)
         return {
@@ -44,25 +44,25 @@ class LSTMConfig:
             for group, group_key in zip(groups, jax.random.split(key, len(groups)), strict=True)
         }
 
-    def learned(self, params: chex.ArrayTree) -> _optimizer.LSTMOptimizer:
-        """The optimizer with these parameters."""
+    def lstm_optimizer(self, params: chex.ArrayTree) -> _optimizer.LSTMOptimizer:
+        """Returns the optimizer with the given parameters."""
         return _optimizer.LSTMOptimizer(
             params, self.grouping, self.log_sign_exponent, self.output_scale
         )
 
-    def make(self, params: chex.ArrayTree) -> optax.GradientTransformation:
-        """The same as an optax transformation."""
-        return _optimizer.l2l(self.learned(params))
+    def transformation(self, params: chex.ArrayTree) -> optax.GradientTransformation:
+        """Returns the optimizer with the given parameters, as an optax transformation."""
+        return _optimizer.l2l(self.lstm_optimizer(params))
 
 
 class LSTMResult(NamedTuple):
-    """What comes out of `train_lstm`.
+    """Result of `train_lstm`.
 
     Attributes:
-      optimizer: The LSTM with the best validation.
-      score: Mean log of the losses along its validation episodes.
-      learning_rate: Of the LSTM's own Adam, as chosen.
-      history: A line for each validation, as in `backpropagation.BackpropagationResult`.
+      optimizer: The LSTM with the best validation score.
+      score: Mean logarithm of its losses along the validation episodes.
+      learning_rate: The selected learning rate of the meta-optimizer.
+      history: One entry per validation, as in `BackpropagationResult`.
     """
 
     optimizer: _optimizer.LSTMOptimizer
@@ -79,23 +79,23 @@ def train_lstm(
     folder: str | os.PathLike[str] | None = None,
     show: bool = True,
 ) -> LSTMResult:
-    """Trains an LSTM optimizer over tasks of one family.
+    """Trains an LSTM optimizer on tasks of one family.
 
     Args:
-      family: What to train on.
-      config: The constants.
-      seed: Decides everything that is drawn.
-      folder: Where to keep checkpoints; a training that was interrupted goes on from the last.
-      show: Whether to show progress.
+      family: Family of the training tasks.
+      config: Hyperparameters; `LSTMConfig()` if None.
+      seed: Random seed of the whole training.
+      folder: Folder for checkpoints; an interrupted training continues from the latest one.
+      show: True to show progress.
 
     Returns:
-      The LSTM and its history.
+      The LSTM, and the history.
 
     Raises:
       ValueError: `folder` holds another training.
 
     Example:
-      >>> from alphaopt_jax.baselines.backpropagation import BackpropagationConfig
+      >>> from alphaopt_jax.baselines.bptt import BackpropagationConfig
       >>> from alphaopt_jax.tasks.papers import l2l
       >>> short = BackpropagationConfig(
       ...     horizon=10, unroll=5, episodes=2, validate_every=1, learning_rates=(1e-2,)
@@ -105,16 +105,8 @@ def train_lstm(
       3
     """
     config = LSTMConfig() if config is None else config
-    result = bptt.train(
-        [family],
-        config.make,
-        config.init,
-        config.training,
-        label="LSTM",
-        seed=seed,
-        folder=folder,
-        show=show,
-    )
+    trainable = bptt.TrainableOptimizer("LSTM", config.transformation, config.init)
+    result = bptt.train([family], trainable, config.training, seed=seed, folder=folder, show=show)
     return LSTMResult(
-        config.learned(result.params), result.score, result.learning_rate, result.history
+        config.lstm_optimizer(result.params), result.score, result.learning_rate, result.history
     )

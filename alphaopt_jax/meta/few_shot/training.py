@@ -12,7 +12,7 @@ The agent goes on from a shipped one, as one would who has a task of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import dataclasses
 import os
 import pathlib
@@ -25,7 +25,7 @@ import optax
 from alphaopt_jax._agent import agent as agent_lib
 from alphaopt_jax._optimizer import inspection, transform
 from alphaopt_jax._storage import run_folder
-from alphaopt_jax.baselines import maml
+from alphaopt_jax.baselines import _inner_loop, maml
 from alphaopt_jax.baselines.maml import scale_by_factors
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.meta.few_shot.initialization import (
@@ -76,7 +76,7 @@ class FewShotConfig:
     num_steps: int
     width: int = 64
     turns: int = 2
-    initialization: maml.Direction = "first_order"
+    initialization: maml.Algorithm = "fomaml"
     initialization_episodes: int = 1000
     initialization_at_once: int = 4
     initialization_steps: int = 10
@@ -90,7 +90,7 @@ class FewShotConfig:
     def __post_init__(self) -> None:
         """Refuses what does not fit, where it is made."""
         along = self.meta.optimizer.direction
-        if self.initialization == "second_order" and self.turns and along != "gradient":
+        if self.initialization == "maml" and self.turns and along != "gradient":
             raise ValueError(
                 "Initial parameters of second order need an agent whose rates multiply the"
                 f" gradient, but `meta.optimizer.direction` is {along!r}."
@@ -211,15 +211,12 @@ def train_few_shot(
 
     def learn_initialization(part: str, turn: int, optimizer: optax.GradientTransformation) -> None:
         nonlocal start, episodes_done, steps_done
-        make, made_of = _with_factors(optimizer, start.rate_factors, config)
+        name = f"initial parameters, {part} {turn + 1}"
         learning = initialization_config(config)
         learned = maml.train_initialization(
-            family(data.training, turned=True),
-            family(data.validation),
-            make,
-            made_of,
+            maml.Families(family(data.training, turned=True), family(data.validation)),
+            _with_factors(optimizer, start.rate_factors, config, name),
             learning,
-            label=f"initial parameters, {part} {turn + 1}",
             seed=seed + turn + (part == "initialization"),
             folder=place(part, turn),
             show=show,
@@ -308,31 +305,32 @@ def _first_agent(config: FewShotConfig) -> agent_lib.Agent:
 def _through(agent: agent_lib.Agent, config: FewShotConfig) -> optax.GradientTransformation:
     """What trains while initial parameters are learned in a turn."""
     tx = frozen(agent, config.num_steps)
-    return with_given_rates(tx) if config.initialization == "second_order" else tx
+    return with_given_rates(tx) if config.initialization == "maml" else tx
 
 
 def _with_factors(
     optimizer: optax.GradientTransformation,
     rate_factors: chex.ArrayTree | None,
     config: FewShotConfig,
-) -> tuple[rollouts.OptimizerFactory, Callable[[chex.ArrayTree], chex.ArrayTree]]:
-    """As `train_initialization` takes it: the optimizer of factors, and those to go on from."""
-    if config.initialization != "second_order":
-        return lambda _: optimizer, lambda params: {}
+    name: str,
+) -> maml.InnerOptimizer:
+    """The optimizer with factors of its updates to learn, and the factors to start from."""
+    if config.initialization != "maml":
+        return maml.InnerOptimizer(name, lambda _: optimizer)
 
-    def make(factors: chex.ArrayTree) -> optax.GradientTransformation:
+    def optimizer_fn(factors: chex.ArrayTree) -> optax.GradientTransformation:
         return optax.chain(optimizer, scale_by_factors(optax.tree.scale(1.0 / _UNIT, factors)))
 
-    def made_of(params: chex.ArrayTree) -> chex.ArrayTree:
+    def init(params: chex.ArrayTree) -> chex.ArrayTree:
         ones = optax.tree.ones_like(params)
         return optax.tree.scale(_UNIT, ones if rate_factors is None else rate_factors)
 
-    return make, made_of
+    return maml.InnerOptimizer(name, optimizer_fn, init)
 
 
 def _initialization(learned: maml.Learned) -> Initialization:
     """What was learned, at its own size."""
-    factors = optax.tree.scale(1.0 / _UNIT, learned.made_of)
+    factors = optax.tree.scale(1.0 / _UNIT, learned.optimizer_params)
     return Initialization(learned.params, factors if jax.tree.leaves(factors) else None)
 
 
@@ -341,15 +339,15 @@ def initialization_config(config: FewShotConfig) -> maml.InitializationConfig:
 
     Example:
       >>> from alphaopt_jax.meta import few_shot_recipes
-      >>> initialization_config(few_shot_recipes.CONFIGS["omniglot-learned"]).direction
-      'second_order'
+      >>> initialization_config(few_shot_recipes.CONFIGS["omniglot-learned"]).algorithm
+      'maml'
     """
     at_once, number = config.initialization_at_once, config.initialization_episodes
     return maml.InitializationConfig(
         config.initialization,
         min(config.initialization_steps, config.num_steps),
         episodes=number,
-        episodes_at_once=at_once,
+        meta_batch_size=at_once,
         learning_rate=config.initialization_rate,
         validate_every=max(number // (10 * at_once), 1) * at_once,
         validation_episodes=config.validation_episodes,
@@ -396,7 +394,7 @@ def validation_accuracy(
       config: Says how many episodes, and of how many steps.
     """
     keys = jax.random.split(jax.random.key(_VALIDATION_KEY), config.validation_episodes)
-    judge = maml.make_judge(family, lambda _: optimizer, config.num_steps)
+    evaluate = _inner_loop.make_evaluate(family, lambda _: optimizer, config.num_steps)
     nothing = maml.Learned(None, {})
-    accuracy, _ = jax.jit(judge)(nothing, *rollouts.draw(family, keys))
+    accuracy, _ = jax.jit(evaluate)(nothing, *rollouts.draw(family, keys))
     return float(accuracy)
