@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from alphaopt_jax._agent import network as network_lib
 from alphaopt_jax._agent import observation
+from alphaopt_jax._storage import digests
 from alphaopt_jax._storage import params as params_lib
 from alphaopt_jax.config import Direction
 from alphaopt_jax.pretrained import _files
@@ -95,6 +96,28 @@ class Agent:
             if "leaf" in self.params["actor"]
             else 0,
         )
+
+
+def digest(agent: Agent) -> str:
+    """Digest of an agent: equal for equal parameters and constants, whatever their names in code.
+
+    Args:
+      agent: The agent.
+
+    Returns:
+      16 hexadecimal characters.
+
+    Example:
+      >>> digest(load_agent("base")) == digest(load_agent("base"))
+      True
+    """
+    constants = (
+        agent.contract,
+        agent.max_log_rate,
+        agent.anytime_steps,
+        agent.direction or "adam",
+    )
+    return digests.digest((dict(agent.params), constants))
 
 
 def save_agent(path: str | os.PathLike[str], agent: Agent) -> None:

@@ -10,7 +10,6 @@ are short-sighted about how high rates should be (Wu et al. 2018).
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, NamedTuple
 
 import chex
@@ -152,17 +151,11 @@ def ppo(config: MetaConfig, start: agent_lib.Agent | None = None) -> method.Meth
         return learned._replace(agent=agent, averaged_agent=jax.tree.map(jnp.array, agent))
 
     return method.Method(
-        name="ppo" if start is None else f"ppo from {_digest(start)}",
+        name="ppo" if start is None else f"ppo from {agent_lib.digest(start)}",
         init=begin,
         init_family=lambda: Scales(*(jnp.zeros((), jnp.float32) for _ in Scales._fields)),
         make_round=lambda family: make_round(family, config),
     )
-
-
-def _digest(agent: agent_lib.Agent) -> str:
-    """Tells an agent from others."""
-    leaves = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(dict(agent.params)))
-    return hashlib.sha256(b"".join(leaves)).hexdigest()[:8]
 
 
 def make_round(family: Family, config: MetaConfig) -> method.Round:

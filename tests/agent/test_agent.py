@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 
 import alphaopt_jax as alphaopt
+from alphaopt_jax._agent import agent as agent_lib
 
 
 def _agent(seed: int = 0) -> alphaopt.Agent:
@@ -27,6 +28,35 @@ def test_round_trip(tmp_path):
 
     jax.tree.map(np.testing.assert_array_equal, dict(agent.params), dict(loaded.params))
     assert dataclasses.replace(loaded, params=agent.params) == agent
+
+
+def test_digest_is_that_of_a_saved_and_loaded_agent(tmp_path):
+    alphaopt.save_agent(tmp_path / "a.safetensors", _agent())
+
+    found = agent_lib.digest(alphaopt.load_agent(tmp_path / "a.safetensors"))
+
+    assert found == agent_lib.digest(_agent())
+    assert len(found) == 16
+
+
+def test_digest_tells_parameters_and_constants_apart():
+    agent = _agent()
+    params = jax.tree.map(np.array, dict(agent.params))
+    params["actor"]["hidden"]["kernel"][0, 0] += 1e-6
+    agents = [
+        agent,
+        _agent(seed=1),
+        dataclasses.replace(agent, params=params),
+        dataclasses.replace(agent, max_log_rate=3.0),
+        dataclasses.replace(agent, anytime_steps=30.0),
+        dataclasses.replace(agent, direction="gradient"),
+    ]
+
+    assert len({agent_lib.digest(each) for each in agents}) == len(agents)
+
+
+def test_digest_of_the_pretrained_agent_is_as_stored_runs_have_it():
+    assert agent_lib.digest(alphaopt.load_agent("base")) == "c732ee954066c953"
 
 
 def test_a_path_can_be_given_to_alphaopt_and_is_frozen(tmp_path):
