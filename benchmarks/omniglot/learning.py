@@ -50,7 +50,7 @@ class Plan:
         return max(self.ours.num_steps // 10, 5)
 
     @property
-    def episode_family(self) -> int:
+    def episodes(self) -> int:
         """That initial parameters learn from, in all."""
         return self.ours.total_episodes
 
