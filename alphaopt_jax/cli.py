@@ -245,7 +245,7 @@ def _meta_train(command: MetaTrain) -> None:
     config = meta.MetaConfig(max_horizon=command.max_horizon)
     members = config.groups * config.copies
     if not command.one_device:
-        devices.split_processor(members)
+        devices.split_cpu(members)
     families = distribution.training_families()
     unknown = sorted(set(command.families) - families.keys())
     if unknown:
@@ -267,8 +267,10 @@ def _meta_train(command: MetaTrain) -> None:
         config=config,
         method=method,
         seed=command.seed,
-        folder=command.folder,
-        mesh=None if command.one_device else devices.all_devices_mesh(members),
+        options=meta.RunOptions(
+            folder=command.folder,
+            mesh=None if command.one_device else devices.all_devices_mesh(members),
+        ),
     )
     if jax.process_index() == 0:
         # Soft wraps: a path that is cut by a line break cannot be copied.

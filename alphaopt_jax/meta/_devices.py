@@ -1,7 +1,7 @@
-"""How a population is spread over devices: its members along a mesh, everything else everywhere.
+"""Sharding of meta-training: a population's members along a mesh, all other arrays replicated.
 
-Nothing but the placement of arrays changes with the number of devices or processes; the compiler
-puts in the communication (each round ends in one sum of gradients over the members).
+Only the placement of arrays depends on the number of devices or processes. The compiler inserts the
+communication, which is mostly sums of gradients over the members.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ import numpy as np
 from alphaopt_jax.meta import _population as population
 from alphaopt_jax.meta import method
 
-QUICK_TO_COMPILE = {
+FAST_COMPILE_OPTIONS = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
-"""For what runs rarely, such as drawing tasks, which else takes several times longer to compile."""
-
+"""Compiler options for functions that run rarely, such as sampling tasks: several times faster to
+compile."""
 
 _MAPS = pathlib.Path("/proc/self/maps")
 _MAPS_LIMIT = pathlib.Path("/proc/sys/vm/max_map_count")
 
 
 def check_memory_maps() -> None:
-    """Refuses to go on where Linux is about to.
+    """Raises an error before the process runs out of memory maps.
 
-    On CPU every compiled program takes some 1,500 to 2,500 memory maps, of which a process may have
-    65,530 by default; beyond them the compiler fails, and the process with it.
+    On CPU every compiled program takes 1,500 to 2,500 memory maps. Linux allows a process 65,530 of
+    them by default; beyond that the compiler crashes the process.
 
     Raises:
-      MemoryError: Nineteen of twenty are taken; says what to do.
+      MemoryError: 95 % of the memory maps are in use; the message says what to do.
     """
     if not _MAPS.exists() or not _MAPS_LIMIT.exists():
         return
-    taken, limit = _MAPS.read_text().count("\n"), int(_MAPS_LIMIT.read_text())
-    if taken > 0.95 * limit:
+    used, limit = _MAPS.read_text().count("\n"), int(_MAPS_LIMIT.read_text())
+    if used > 0.95 * limit:
         raise MemoryError(
-            f"The compiled rounds of the families so far take {taken} memory maps, of which Linux"
-            f" allows this process {limit}. Run the same again to go on from the last checkpoint"
-            " with what is compiled already, which takes fewer; else allow more with"
+            f"The compiled rounds use {used} memory maps; Linux allows this process {limit}. Start"
+            " the run again: it resumes from the last checkpoint, and programs from the compilation"
+            " cache use fewer maps. Otherwise raise the limit with"
             " `sudo sysctl -w vm.max_map_count=262144`, or train on fewer families."
         )
 
@@ -55,60 +55,70 @@ def single_device_mesh() -> jax.sharding.Mesh:
     return jax.sharding.Mesh(np.array(jax.local_devices()[:1]), ("population",))
 
 
-def all_devices_mesh(members: int | None = None) -> jax.sharding.Mesh:
+def all_devices_mesh(population_size: int | None = None) -> jax.sharding.Mesh:
     """Returns a mesh of all devices of all processes.
 
     Args:
-      members: If given, only as many devices of a single process as share them equally.
+      population_size: If given, and there is one process, the mesh has the largest number of
+        devices that divides it.
+
+    Example:
+      >>> all_devices_mesh(population_size=1).size
+      1
     """
     found = jax.devices()
-    if members is not None and jax.process_count() == 1:
-        found = found[: _largest_divisor(members, len(found))]
+    if population_size is not None and jax.process_count() == 1:
+        found = found[: _largest_divisor(population_size, len(found))]
     return jax.sharding.Mesh(np.array(found), ("population",))
 
 
-def split_processor(members: int) -> None:
-    """Has JAX show the CPU as about as many devices as it has cores, to share members among them.
+def split_cpu(population_size: int) -> None:
+    """Makes JAX present the CPU as several devices, about one per core.
 
-    Tasks are so small that one device's threads have nothing to share. It comes too late, and does
-    nothing, where JAX has looked at its devices already.
+    The tasks are too small for the threads of one device. Once JAX has initialized its devices this
+    has no effect.
+
+    Args:
+      population_size: The number of devices divides it.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
-        jax.config.update("jax_num_cpu_devices", _largest_divisor(members, cores or 1))
+        jax.config.update("jax_num_cpu_devices", _largest_divisor(population_size, cores or 1))
     except RuntimeError:
         return
 
 
-def _largest_divisor(number: int, most: int) -> int:
-    return max(each for each in range(1, most + 1) if number % each == 0)
+def _largest_divisor(number: int, limit: int) -> int:
+    return max(divisor for divisor in range(1, limit + 1) if number % divisor == 0)
 
 
 def replicate(tree: chex.ArrayTree, mesh: jax.sharding.Mesh) -> chex.ArrayTree:
-    """Puts a copy of every array on every device."""
-    return jax.jit(lambda tree: tree, out_shardings=_everywhere(mesh))(jax.device_get(tree))
+    """Copies every array to every device."""
+    return jax.jit(lambda tree: tree, out_shardings=_replicated(mesh))(jax.device_get(tree))
 
 
 def shard_start(
     start: Callable[[chex.PRNGKey], population.Population], mesh: jax.sharding.Mesh
 ) -> Callable[[chex.PRNGKey], population.Population]:
-    """Jits a function that begins episodes so that the members come out spread over the mesh."""
-    return jax.jit(start, out_shardings=_of_population(mesh), compiler_options=QUICK_TO_COMPILE)
+    """Jits a function that starts episodes; its members are sharded over the mesh."""
+    return jax.jit(
+        start, out_shardings=_population_sharding(mesh), compiler_options=FAST_COMPILE_OPTIONS
+    )
 
 
 def shard_round(round_function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
-    """Jits a round of meta-training so that its members stay spread over the mesh."""
-    everywhere = _everywhere(mesh)
-    state = method.FamilyState(_of_population(mesh), everywhere)
-    return jax.jit(round_function, out_shardings=(everywhere, state, everywhere))
+    """Jits a round of meta-training; its members stay sharded over the mesh."""
+    replicated = _replicated(mesh)
+    state = method.FamilyState(_population_sharding(mesh), replicated)
+    return jax.jit(round_function, out_shardings=(replicated, state, replicated))
 
 
-def _everywhere(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+def _replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 
-def _of_population(mesh: jax.sharding.Mesh) -> Any:
+def _population_sharding(mesh: jax.sharding.Mesh) -> Any:
     members = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(mesh.axis_names[0]))
-    everywhere = _everywhere(mesh)
-    placed: Any = (members, *(everywhere for _ in population.Population._fields[1:]))
-    return population.Population(*placed)
+    replicated = _replicated(mesh)
+    shardings: Any = (members, *(replicated for _ in population.Population._fields[1:]))
+    return population.Population(*shardings)

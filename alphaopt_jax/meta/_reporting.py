@@ -1,4 +1,4 @@
-"""How a run of meta-training tells what it is doing: a display, and TensorBoard if installed."""
+"""Progress of meta-training: a display, and TensorBoard logs if tensorboardX is installed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from alphaopt_jax._storage import progress
 
 
 class Reporter(progress.Progress):
-    """A progress display that knows of rounds and validations, and tells TensorBoard too."""
+    """A progress display of rounds and validation scores, which also writes TensorBoard logs."""
 
     def __init__(self, num_rounds: int, folder: pathlib.Path | None, *, show: bool):
         """Prepares the display.
 
         Args:
-          num_rounds: Rounds in all.
-          folder: Where TensorBoard's files go; None writes none.
-          show: Whether to show anything.
+          num_rounds: Total number of rounds.
+          folder: Folder of the TensorBoard logs; None writes none.
+          show: Whether to show the display.
         """
         super().__init__("meta-training", num_rounds, show=show)
         self._writer = _tensorboard_writer(folder) if jax.process_index() == 0 else None

@@ -1,18 +1,18 @@
-"""Evolution strategies over the same agent, tasks and environment: what PPO is compared with.
+"""Meta-training by evolution strategies, with the agent, tasks and environment of PPO.
 
-OpenAI-ES (Salimans et al. 2017) holds each perturbation of the agent for a whole episode and
-learns when it ends. Persistent ES (Vicol et al. 2021) draws a new one for every rollout, learns
-after each, and weighs it with the sum of all perturbations since the episode began, which makes the
-estimate unbiased although it does not wait for the end. Both come from evosax.
+OpenAI-ES (Salimans et al. 2017) keeps each perturbation of the agent for a whole episode and learns
+at its end. Persistent ES (Vicol et al. 2021) draws a new perturbation for every rollout and learns
+after each; it weights a rollout's fitness by the sum of all perturbations since the episode began,
+so the gradient estimate is unbiased. Both implementations come from evosax.
 
-The members of a population are pairs that differ in the sign of their perturbation alone, and the
-fitness is the growth of the log loss: the very quantity that PPO's rewards add up to.
+A population consists of antithetic pairs, whose perturbations differ only in sign. The fitness is
+the increase of the log loss, the negative sum of PPO's rewards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import dataclasses
+import functools
 from typing import Any, Literal, NamedTuple
 
 import chex
@@ -31,17 +31,17 @@ from alphaopt_jax.tasks.task import Family
 
 Strategy = Literal["openai_es", "persistent_es"]
 
-_WORST = 10.0  # Growth of the log loss of a task that broke down.
+_MAX_FITNESS = 10.0  # Increase of the log loss that replaces values that are not finite.
 
 
-class Learned(NamedTuple):
-    """What evolution trains.
+class LearnerState(NamedTuple):
+    """State of the evolution strategy that all families share.
 
     Attributes:
-      mean: `float32[P]`, the actor's parameters, flat.
+      mean: `float32[P]`, flat parameters of the actor.
       averaged_agent: Parameters of the agent, averaged over the last rounds.
       optimizer: State of Adam.
-      rounds: `int32[]`, rounds learned from.
+      rounds: `int32[]`, number of updates.
     """
 
     mean: chex.Array
@@ -51,13 +51,14 @@ class Learned(NamedTuple):
 
 
 class Perturbed(NamedTuple):
-    """What is remembered of a family's episodes.
+    """Perturbations of one family's episodes.
 
     Attributes:
-      strategy: evosax's state; what all families share is put into it when it is used.
-      mean: `float32[P]`, where the perturbations were drawn around.
-      actors: `float32[B, P]`, the perturbed actors, in evosax's order.
-      fitness: `float32[B]`, growth of the log loss since the episodes began.
+      strategy: State of evosax; its mean and optimizer state are replaced by those of
+        `LearnerState` before each use.
+      mean: `float32[P]`, mean of the perturbed actors when they were sampled.
+      actors: `float32[B, P]`, perturbed actors, in evosax's order.
+      fitness: `float32[B]`, increase of the log loss since the episodes began.
     """
 
     strategy: Any
@@ -66,80 +67,132 @@ class Perturbed(NamedTuple):
     fitness: chex.Array
 
 
-def evolution(config: MetaConfig, strategy: Strategy, deviation: float = 0.02) -> method.Method:
+def evolution(
+    config: MetaConfig, strategy: Strategy, perturbation_std: float = 0.02
+) -> method.Method:
     """Returns meta-training by an evolution strategy.
 
     Args:
-      config: The constants. The population is `groups * copies` members, as with PPO, but in
-        groups of two; exploration and all of PPO's own constants are without effect.
-      strategy: Which one.
-      deviation: Standard deviation of the perturbations of the actor's parameters.
+      config: Constants of meta-training. The population has `groups * copies` members, as with PPO,
+        but in groups of two; exploration and PPO's constants are ignored.
+      strategy: Evolution strategy: OpenAI-ES or persistent ES.
+      perturbation_std: Standard deviation of the perturbations of the actor's parameters.
 
     Raises:
       ModuleNotFoundError: evosax is not installed.
     """
-    size = config.groups * config.copies
-    config = dataclasses.replace(
-        config, groups=size // 2, copies=2, exploration=0.0, leaf_exploration=0.0
+    evolution_strategy = _Evolution(config, strategy, perturbation_std)
+    return method.Method(
+        strategy,
+        evolution_strategy.init,
+        evolution_strategy.init_family,
+        lambda family: functools.partial(evolution_strategy.round, family),
     )
-    network = ppo.make_network(config)
-    optimizer = optax.inject_hyperparams(_clipped_adam)(learning_rate=config.learning_rate)
-    shapes = jax.eval_shape(lambda: network_lib.init_params(jax.random.key(0), network)["actor"])
-    flat, unravel = flatten_util.ravel_pytree(
-        jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    )
-    algorithm = _algorithm(strategy, size, flat, optimizer, deviation)
-    # evosax puts one half of the pairs before the other; members of a pair are neighbours here.
-    order = np.arange(size).reshape(2, -1).T.ravel()
 
-    def init(key: chex.PRNGKey) -> Learned:
-        agent = network_lib.init_params(key, network)
+
+class _Evolution:
+    """The functions of a `Method`."""
+
+    def __init__(self, config: MetaConfig, strategy: Strategy, perturbation_std: float):
+        self._size = size = config.groups * config.copies
+        self._config = dataclasses.replace(
+            config, groups=size // 2, copies=2, exploration=0.0, leaf_exploration=0.0
+        )
+        self._strategy = strategy
+        self._network = network = ppo.make_network(self._config)
+        self._optimizer = optax.inject_hyperparams(_clipped_adam)(
+            learning_rate=config.learning_rate
+        )
+        shapes = jax.eval_shape(
+            lambda: network_lib.init_params(jax.random.key(0), network)["actor"]
+        )
+        self._flat, self._unravel = flatten_util.ravel_pytree(
+            jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        )
+        self._algorithm = _algorithm(strategy, size, self._flat, self._optimizer, perturbation_std)
+
+    def init(self, key: chex.PRNGKey) -> LearnerState:
+        """Returns an untrained agent. Consumes `key`."""
+        agent = network_lib.init_params(key, self._network)
         mean, _ = flatten_util.ravel_pytree(agent["actor"])
-        return Learned(mean, agent, optimizer.init(mean), jnp.zeros((), jnp.int32))
+        return LearnerState(mean, agent, self._optimizer.init(mean), jnp.zeros((), jnp.int32))
 
-    def init_family() -> Perturbed:
+    def init_family(self) -> Perturbed:
+        """Returns a family's perturbations before its first round."""
+        algorithm, flat = self._algorithm, self._flat
         state = algorithm.init(jax.random.key(0), flat, algorithm.default_params)
         return Perturbed(
             jax.tree.map(jnp.array, state),
             mean=jnp.zeros_like(flat),
-            actors=jnp.zeros((size, flat.size), jnp.float32),
-            fitness=jnp.zeros((size,), jnp.float32),
+            actors=jnp.zeros((self._size, flat.size), jnp.float32),
+            fitness=jnp.zeros((self._size,), jnp.float32),
         )
 
-    def make_round(family: Family) -> method.Round:
-        def one_round(
-            learned: Learned,
-            state: method.FamilyState,
-            key: chex.PRNGKey,
-            learning_rate: chex.Numeric,
-        ) -> tuple[Learned, method.FamilyState, dict[str, chex.Array]]:
-            ask_key, rollout_key, tell_key = jax.random.split(key, 3)
-            begins = jnp.all(state.population.members.step == 0)
-            hyperparams = {"learning_rate": jnp.asarray(learning_rate, jnp.float32)}
-            learned = learned._replace(
-                optimizer=learned.optimizer._replace(hyperparams=hyperparams)
-            )
-            kept = _ask(algorithm, ask_key, learned, state.kept, begins, strategy)
-            agents = jax.vmap(lambda actor: {**learned.averaged_agent, "actor": unravel(actor)})(
-                kept.actors[order]
-            )
-            before = _log_loss(state.population, config)
-            episodes, rollout = population.run_rollout(
-                family, network, agents, state.population, rollout_key, config, one_agent=False
-            )
-            growth = jnp.zeros((size,)).at[order].set(_log_loss(episodes, config) - before)
-            kept = kept._replace(fitness=jnp.where(begins, 0.0, kept.fitness) + growth)
-            fitness = kept.fitness if strategy == "openai_es" else growth
-            told, kept = _tell(algorithm, tell_key, learned, kept, fitness, rollout.ended, unravel)
-            # OpenAI-ES waits for the end of the episode.
-            learns = rollout.ended | (strategy == "persistent_es")
-            learned = jax.tree.map(lambda new, old: jnp.where(learns, new, old), told, learned)
-            metrics = population.metrics(episodes, rollout) | {"fitness": fitness.mean()}
-            return learned, method.FamilyState(episodes, kept), metrics
+    def round(
+        self,
+        family: Family,
+        learner: LearnerState,
+        state: method.FamilyState,
+        key: chex.PRNGKey,
+        learning_rate: chex.Numeric,
+    ) -> tuple[LearnerState, method.FamilyState, dict[str, chex.Array]]:
+        """Runs one round of a family; the other arguments are those of `method.Round`."""
+        config, persistent = self._config, self._strategy == "persistent_es"
+        ask_key, rollout_key, tell_key = jax.random.split(key, 3)
+        begins = jnp.all(state.population.members.step == 0)
+        hyperparams = {"learning_rate": jnp.asarray(learning_rate, jnp.float32)}
+        learner = learner._replace(optimizer=learner.optimizer._replace(hyperparams=hyperparams))
+        perturbed = self._perturb(ask_key, learner, state.method_state)
+        if not persistent:  # OpenAI-ES keeps the perturbations of a whole episode.
+            perturbed = _where(begins, perturbed, state.method_state)
+        # evosax puts the pairs' negative halves after all positive ones; here pairs are adjacent.
+        order = np.arange(self._size).reshape(2, -1).T.ravel()
+        agents = jax.vmap(lambda actor: {**learner.averaged_agent, "actor": self._unravel(actor)})(
+            perturbed.actors[order]
+        )
+        before = _log_loss(state.population, config)
+        episodes, rollout = population.run_rollout(
+            family, self._network, agents, state.population, rollout_key, config, one_agent=False
+        )
+        increase = jnp.zeros((self._size,)).at[order].set(_log_loss(episodes, config) - before)
+        total = jnp.where(begins, 0.0, perturbed.fitness) + increase
+        fitness = increase if persistent else total
+        updated, strategy_state = self._update(
+            tell_key, learner, perturbed._replace(fitness=fitness), rollout.ended
+        )
+        # OpenAI-ES waits for the end of the episode.
+        learner = _where(rollout.ended | persistent, updated, learner)
+        perturbed = perturbed._replace(strategy=strategy_state, fitness=total)
+        metrics = population.metrics(episodes, rollout) | {"fitness": fitness.mean()}
+        return learner, method.FamilyState(episodes, perturbed), metrics
 
-        return one_round
+    def _perturb(self, key: chex.PRNGKey, learner: LearnerState, perturbed: Perturbed) -> Perturbed:
+        """Samples perturbed actors around the current mean. Consumes `key`."""
+        state = perturbed.strategy.replace(mean=learner.mean, opt_state=learner.optimizer)
+        actors, state = self._algorithm.ask(key, state, self._algorithm.default_params)
+        return Perturbed(state, learner.mean, actors, perturbed.fitness)
 
-    return method.Method(strategy, init, init_family, make_round)
+    def _update(
+        self, key: chex.PRNGKey, learner: LearnerState, perturbed: Perturbed, ended: chex.Array
+    ) -> tuple[LearnerState, Any]:
+        """Returns the learner and evosax's state after one step. Consumes `key`.
+
+        Other families have moved the mean since the actors were sampled, so the step is computed at
+        the mean of that time and added to the present one.
+        """
+        params = self._algorithm.default_params
+        if hasattr(params, "T"):  # Persistent ES resets its sums of perturbations as episodes end.
+            params = params.replace(T=jnp.where(ended, 0, jnp.iinfo(jnp.int32).max), K=0)
+        state = perturbed.strategy.replace(mean=perturbed.mean, opt_state=learner.optimizer)
+        fitness = jnp.nan_to_num(
+            perturbed.fitness, nan=_MAX_FITNESS, posinf=_MAX_FITNESS, neginf=-_MAX_FITNESS
+        )
+        state, _ = self._algorithm.tell(key, perturbed.actors, fitness, state, params)
+        mean = learner.mean + (state.mean - perturbed.mean)
+        averaged = dict(learner.averaged_agent)
+        weight = method.average_weight(learner.rounds)
+        averaged["actor"] = optax.incremental_update(self._unravel(mean), averaged["actor"], weight)
+        return LearnerState(mean, averaged, state.opt_state, learner.rounds + 1), state
 
 
 def _clipped_adam(learning_rate: chex.Numeric) -> optax.GradientTransformation:
@@ -151,9 +204,9 @@ def _algorithm(
     size: int,
     flat: chex.Array,
     optimizer: optax.GradientTransformation,
-    deviation: float,
+    perturbation_std: float,
 ) -> Any:
-    from evosax import algorithms  # An extra, for those who compare.
+    from evosax import algorithms  # An optional dependency.
 
     kinds = {"openai_es": algorithms.Open_ES, "persistent_es": algorithms.PersistentES}
     if strategy not in kinds:
@@ -162,53 +215,15 @@ def _algorithm(
         population_size=size,
         solution=flat,
         optimizer=optimizer,
-        std_schedule=optax.constant_schedule(deviation),
+        std_schedule=optax.constant_schedule(perturbation_std),
     )
 
 
-def _ask(
-    algorithm: Any,
-    key: chex.PRNGKey,
-    learned: Learned,
-    kept: Perturbed,
-    begins: chex.Array,
-    strategy: Strategy,
-) -> Perturbed:
-    """Draws perturbed actors: for every rollout, or only where episodes begin."""
-    state = kept.strategy.replace(mean=learned.mean, opt_state=learned.optimizer)
-    actors, state = algorithm.ask(key, state, algorithm.default_params)
-    drawn = Perturbed(state, learned.mean, actors, kept.fitness)
-    if strategy == "persistent_es":
-        return drawn
-    return jax.tree.map(lambda new, old: jnp.where(begins, new, old), drawn, kept)
-
-
-def _tell(
-    algorithm: Any,
-    key: chex.PRNGKey,
-    learned: Learned,
-    kept: Perturbed,
-    fitness: chex.Array,
-    ended: chex.Array,
-    unravel: Callable[[chex.Array], chex.ArrayTree],
-) -> tuple[Learned, Perturbed]:
-    """Lets the strategy learn; its step is made from where the mean is by now."""
-    params = algorithm.default_params
-    if hasattr(params, "T"):  # Persistent ES forgets its perturbations where episodes end.
-        params = params.replace(T=jnp.where(ended, 0, jnp.iinfo(jnp.int32).max), K=0)
-    state = kept.strategy.replace(mean=kept.mean, opt_state=learned.optimizer)
-    fitness = jnp.nan_to_num(fitness, nan=_WORST, posinf=_WORST, neginf=-_WORST)
-    state, _ = algorithm.tell(key, kept.actors, fitness, state, params)
-    mean = learned.mean + (state.mean - kept.mean)
-    actor = unravel(mean)
-    averaged = dict(learned.averaged_agent)
-    weight = method.average_weight(learned.rounds)
-    averaged["actor"] = optax.incremental_update(actor, averaged["actor"], weight)
-    told = Learned(mean, averaged, state.opt_state, learned.rounds + 1)
-    return told, kept._replace(strategy=state)
+def _where(condition: chex.Array, tree: chex.ArrayTree, other: chex.ArrayTree) -> Any:
+    return jax.tree.map(lambda left, right: jnp.where(condition, left, right), tree, other)
 
 
 def _log_loss(episodes: population.Population, config: MetaConfig) -> chex.Array:
-    """Log of every member's loss, `float32[B]`, with the floor that PPO's rewards have too."""
+    """Log of each member's loss, `float32[B]`, with the same floor as in PPO's rewards."""
     members = episodes.members
     return jnp.log(environment.floored(members.judged_loss, members.first_loss, config))

@@ -1,6 +1,6 @@
-"""What a way of meta-training is: how it begins, and one round of it.
+"""Interface of meta-training methods: the state before the first round, and one round.
 
-`ppo.py` and `evolution.py` each make one; `training.py` runs any.
+`ppo.py` and `evolution.py` implement it; `training.py` runs any method.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from alphaopt_jax.tasks.task import Family
 
 
 def average_weight(rounds: Int[Array, ""]) -> Float[Array, ""]:
-    """Weight of a round's agent in the average that is validated.
+    """Returns the weight of the latest agent in the moving average that is validated.
 
-    About the last hundred rounds count, and a fifth of them all while there are fewer.
+    The average covers about the last hundred rounds, or the last fifth of all rounds if that is
+    fewer.
 
     Args:
       rounds: `int32[]`, rounds before this one.
@@ -27,42 +28,42 @@ def average_weight(rounds: Int[Array, ""]) -> Float[Array, ""]:
     return jnp.maximum(0.01, 1.0 / (1.0 + 0.2 * rounds.astype(jnp.float32)))
 
 
-class Learned(Protocol):
-    """What a method trains: a NamedTuple of arrays that holds at least this."""
+class LearnerState(Protocol):
+    """State of a method: a NamedTuple of arrays with at least this field."""
 
     @property
     def averaged_agent(self) -> chex.ArrayTree:
-        """Parameters of the agent, averaged over the last rounds: what is validated and kept."""
+        """Parameters of the agent, averaged over the last rounds; these are validated and saved."""
 
 
 class FamilyState(NamedTuple):
-    """What is kept for each family between rounds.
+    """State of one family between rounds.
 
     Attributes:
-      population: Its episodes under way.
-      kept: Whatever the method remembers of the family, a pytree of arrays.
+      population: Running episodes.
+      method_state: The method's own state for the family, a pytree of arrays.
     """
 
     population: population.Population
-    kept: Any
+    method_state: Any
 
 
 Round = Callable[
     [Any, FamilyState, Key[Array, ""], chex.Numeric],
     tuple[Any, FamilyState, dict[str, Shaped[Array, ""]]],
 ]
-"""From what was learned, a family's state, a key (consumed) and the learning rate of the agent's
-own optimizer to the first two anew, and metrics."""
+"""Maps the learner state, a family's state, a key (consumed) and the learning rate of the agent's
+own optimizer to the next learner state, the family's next state, and metrics."""
 
 
 class Method(NamedTuple):
-    """A way of meta-training.
+    """A method of meta-training.
 
     Attributes:
-      name: Its name in tables and folders.
-      init: From a key to what it trains.
-      init_family: What it remembers of a family before the first round.
-      make_round: From a family to one round: a rollout of its population, and learning from it.
+      name: Name in tables and run folders.
+      init: Maps a key (consumed) to the learner state before the first round.
+      init_family: Returns a family's `method_state` before its first round.
+      make_round: Maps a family to its round: a rollout of its population, and learning from it.
     """
 
     name: str

@@ -178,7 +178,7 @@ def make_round(family: Family, config: MetaConfig) -> method.Round:
         episodes, rollout = population.run_rollout(
             family, network, learned.agent, state.population, rollout_key, config
         )
-        batch, scales = _prepare(learned, rollout, counts, network, state.kept, config)
+        batch, scales = _prepare(learned, rollout, counts, network, state.method_state, config)
         learned, losses = _learn(learned, batch, counts, network, learn_key, learning_rate, config)
         metrics = losses | population.metrics(episodes, rollout)
         metrics |= {"log_rate": batch.means.mean(), "reward_scale": scales.reward}

@@ -23,9 +23,8 @@ import numpy as np
 import tyro
 
 from alphaopt_jax import plotting
-from alphaopt_jax.meta import MetaConfig, Schedule, meta_train
+from alphaopt_jax.meta import MetaConfig, Method, RunOptions, Schedule, meta_train
 from alphaopt_jax.meta.evolution import evolution
-from alphaopt_jax.meta.method import Method
 from alphaopt_jax.meta.ppo import ppo
 from alphaopt_jax.tasks.families import distribution
 from benchmarks.common import intervals, results
@@ -130,7 +129,7 @@ def _by_evolution(setting: Setting, *, strategy: Any, rollouts: int) -> tuple[Me
         rollout_length=_CONFIG.rollout_length // rollouts,
         rollouts_per_episode=rollouts,
     )
-    return config, evolution(config, strategy, deviation=setting.exploration)
+    return config, evolution(config, strategy, perturbation_std=setting.exploration)
 
 
 def _grid(rates: Sequence[float], explorations: Sequence[float]) -> tuple[Setting, ...]:
@@ -193,7 +192,7 @@ def train(contender: Contender, setting: Setting, seed: int, episodes: int, fold
         config=config,
         method=method,
         seed=seed,
-        folder=folder / name,
+        options=RunOptions(folder=folder / name),
     )
     columns = {
         column: np.array([entry[column] for entry in result.history])

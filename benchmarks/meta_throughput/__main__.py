@@ -183,7 +183,7 @@ def _claims(rows: Sequence[dict[str, Any]]) -> list[results.Claim]:
 
 def main(arguments: Arguments) -> int:
     """Runs everything, prints the table, writes the files."""
-    devices.split_processor(MetaConfig().groups * MetaConfig().copies)
+    devices.split_cpu(MetaConfig().groups * MetaConfig().copies)
     every = distribution.training_families()
     unknown = set(arguments.families) - set(every)
     if unknown:

@@ -20,7 +20,7 @@ import pytest
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax._storage import lock, run_folder
-from alphaopt_jax.meta import meta_train
+from alphaopt_jax.meta import RunOptions, meta_train
 from tests.meta.small_tasks import CONFIG, bowls
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and locks")
@@ -36,7 +36,7 @@ _TRAIN = f"""
 import sys
 sys.path.insert(0, {_ROOT!r})
 import alphaopt_jax
-from alphaopt_jax.meta import Schedule, meta_train
+from alphaopt_jax.meta import RunOptions, Schedule, meta_train
 from tests.meta.small_tasks import CONFIG, bowls
 folder, rounds = sys.argv[1], int(sys.argv[2])
 schedule = Schedule(
@@ -52,9 +52,11 @@ result = meta_train(
     validation={{"held out": bowls("held out", noise=0.3)}},
     schedule=schedule,
     config=CONFIG,
-    folder=folder,
-    show_progress=False,
-    callback=lambda number, metrics: print(number, flush=True),
+    options=RunOptions(
+        folder=folder,
+        show_progress=False,
+        callback=lambda number, metrics: print(number, flush=True),
+    ),
 )
 alphaopt_jax.save_agent(folder + "/last.safetensors", result.last_agent)
 """
@@ -223,7 +225,7 @@ def test_a_second_process_in_a_folder_is_rejected_while_the_first_lives(start, t
     assert child is not None, first.errors
     message = rf"is in use by process {first.process.pid} on .*choose another folder"
     with pytest.raises(ValueError, match=message):
-        meta_train({"bowls": bowls()}, config=CONFIG, folder=tmp_path, show_progress=False)
+        meta_train({"bowls": bowls()}, config=CONFIG, options=RunOptions(folder=tmp_path))
 
     # The lock is released when the process dies, though its fork lives on.
     first.process.kill()

@@ -15,9 +15,9 @@ import pytest
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax._agent import network
-from alphaopt_jax.meta import MetaConfig, Schedule, evolution, meta_train, ppo
+from alphaopt_jax.meta import MetaConfig, RunOptions, Schedule, evolution, meta_train, ppo
 from alphaopt_jax.meta import _devices as devices
-from alphaopt_jax.meta.validation import Validation
+from alphaopt_jax.meta._validation import Validation
 from tests.meta.small_tasks import CONFIG, bowls
 
 pytestmark = pytest.mark.slow
@@ -33,8 +33,9 @@ _FAMILIES = {"bowls": bowls(), "noisy": bowls("noisy", noise=1.0)}
 _VALIDATION = {"held out": bowls("held out", noise=0.3)}
 
 
-def _train(**keywords):
-    keywords = {"schedule": _SCHEDULE, "config": CONFIG, "show_progress": False} | keywords
+def _train(folder=None, mesh=None, callback=None, **keywords):
+    options = RunOptions(folder, mesh, show_progress=False, callback=callback)
+    keywords = {"schedule": _SCHEDULE, "config": CONFIG, "options": options} | keywords
     return meta_train(_FAMILIES, validation=_VALIDATION, **keywords)
 
 
@@ -55,10 +56,10 @@ def test_the_history_tells_the_scores_and_the_best_agent_is_kept(uninterrupted):
     history = uninterrupted.history
     assert [entry["round"] for entry in history] == [0, 4, 8, 12]
     assert uninterrupted.score == pytest.approx(min(entry["score"] for entry in history))
-    judge = Validation(_VALIDATION, (20,), 2, CONFIG)
-    scores = judge(uninterrupted.agent.params)
-    assert list(scores) == ["held out/20", "held out/20 untold"]
-    assert scores["held out/20"] != scores["held out/20 untold"]
+    validation = Validation(_VALIDATION, (20,), 2, CONFIG)
+    scores = validation(uninterrupted.agent.params)
+    assert list(scores) == ["held out/20", "held out/20, no horizon"]
+    assert scores["held out/20"] != scores["held out/20, no horizon"]
     assert np.mean(list(scores.values())) == pytest.approx(uninterrupted.score, rel=1e-5)
 
 
@@ -125,7 +126,10 @@ def test_sharded_over_eight_devices_the_numbers_are_the_same(uninterrupted):
     ("config", "message"),
     [
         (MetaConfig(copies=3), "`copies` must be even"),
-        (MetaConfig(groups=1, copies=2, minibatches=4), "cannot be cut into 4 equal minibatches"),
+        (
+            MetaConfig(groups=1, copies=2, minibatches=4),
+            "divided into 4 equal minibatches",
+        ),
     ],
 )
 def test_impossible_populations_are_refused(config, message):
@@ -185,7 +189,7 @@ def test_evolution_improves_too(strategy):
     schedule = Schedule(
         num_rounds=150, validate_every=150, validation_horizons=(20, 60), validation_tasks=8
     )
-    method = evolution.evolution(CONFIG, strategy, deviation=0.05)
+    method = evolution.evolution(CONFIG, strategy, perturbation_std=0.05)
     result = _train(schedule=schedule, method=method)
 
     assert result.history[-1]["score"] < result.history[0]["score"] - 0.1

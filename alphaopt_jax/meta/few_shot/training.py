@@ -34,7 +34,7 @@ from alphaopt_jax.meta.few_shot.initialization import (
     save_initialization,
 )
 from alphaopt_jax.meta.ppo import ppo
-from alphaopt_jax.meta.training import Schedule, meta_train
+from alphaopt_jax.meta.training import RunOptions, Schedule, meta_train
 from alphaopt_jax.tasks import rollouts
 from alphaopt_jax.tasks.omniglot.characters import Omniglot
 from alphaopt_jax.tasks.omniglot.episodes import Protocol, episode_family
@@ -245,8 +245,7 @@ def train_few_shot(
             config=meta_config,
             method=ppo(meta_config, agent),
             seed=seed + turn,
-            folder=place("agent", turn),
-            show_progress=show,
+            options=RunOptions(folder=place("agent", turn), show_progress=show),
         )
         agent = trained.last_agent
         members = meta_config.groups * meta_config.copies

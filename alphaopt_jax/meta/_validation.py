@@ -1,4 +1,4 @@
-"""How good an agent is: frozen, on tasks that it was not trained on."""
+"""Validation: scores of a frozen agent on held-out tasks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from alphaopt_jax.meta import ppo
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family
 
-_FINAL_BATCHES = 16
-_FLOOR = 1e-6  # Of the initial loss: less than this is as good as nothing.
-_WORST = float(np.log(100.0))
+_LOSS_BATCHES = 16
+_LOSS_FLOOR = 1e-6  # Relative to the initial loss; bounds the log ratio from below.
+_MAX_LOG_RATIO = float(np.log(100.0))  # Log ratio of a diverged task.
 
 
 def make_final_loss(
@@ -28,37 +28,37 @@ def make_final_loss(
     """Returns a function that optimizes tasks of a family with a frozen agent.
 
     Args:
-      family: The family.
-      config: The constants.
+      family: Family of the tasks.
+      config: Constants of meta-training.
 
     Returns:
-      A jitted function from the agent's parameters, instances and keys, both with a leading axis
-      `[N]`, the number of steps, and whether the agent is told it, to the training losses before
-      and after, each a mean over 16 batches, `float32[N]`. It compiles once for all numbers of
+      A jitted function of the agent's parameters, N task instances, `key[N]`, the number of steps,
+      and whether the agent is given that number. It returns the training losses before and after
+      optimization, means over 16 batches, both `float32[N]`. It compiles once for all numbers of
       steps.
     """
     network = ppo.make_network(config)
     model = environment.layout(family, config)
-    silent = environment.Noise(jnp.zeros(len(model.sizes)), jnp.zeros(0))
+    no_noise = environment.Noise(jnp.zeros(len(model.sizes)), jnp.zeros(0))
 
     def one_task(
         agent: chex.ArrayTree,
         instance: Any,
         key: chex.PRNGKey,
         num_steps: chex.Array,
-        is_told: chex.Array,
+        horizon_known: chex.Array,
     ) -> tuple[chex.Array, chex.Array]:
         run_key, final_key = jax.random.split(key)
         task = family.task(instance)
         horizon = num_steps.astype(jnp.float32)
-        start = environment.reset(family, instance, run_key, jnp.where(is_told, horizon, 0.0))
+        start = environment.reset(family, instance, run_key, jnp.where(horizon_known, horizon, 0.0))
         end, _ = environment.run_interval(
             family,
             network,
             agent,
             start,
             None,
-            silent,
+            no_noise,
             num_steps,
             jnp.zeros((), jnp.int32),
             jnp.zeros((), jnp.int32),
@@ -68,7 +68,7 @@ def make_final_loss(
 
         def loss(flat: chex.Array) -> chex.Array:
             params = environment.unflatten(task, flat)
-            keys = jax.random.split(final_key, _FINAL_BATCHES)
+            keys = jax.random.split(final_key, _LOSS_BATCHES)
             return jnp.mean(jax.lax.map(lambda key: task.loss(params, task.batch(key)), keys))
 
         return loss(start.params), loss(end.params)
@@ -77,7 +77,7 @@ def make_final_loss(
 
 
 class Validation:
-    """Frozen runs over families and horizons that are not trained on."""
+    """Scores of a frozen agent on fixed tasks of held-out families."""
 
     def __init__(
         self,
@@ -87,14 +87,14 @@ class Validation:
         config: MetaConfig,
         seed: int = 0,
     ):
-        """Prepares the runs; everything compiles at the first call.
+        """Prepares the validation; its programs compile at the first call.
 
         Args:
-          families: What to validate on.
-          horizons: Lengths of the episodes.
-          num_tasks: Tasks drawn of each family.
-          config: The constants of meta-training.
-          seed: Of the tasks, which are the same at every call.
+          families: Families by name.
+          horizons: Numbers of steps.
+          num_tasks: Tasks per family.
+          config: Constants of meta-training.
+          seed: Seed of the tasks, which are the same at every call.
         """
         sample_key, run_key = jax.random.split(jax.random.key(seed))
         self._sample_keys = jax.random.split(sample_key, num_tasks)
@@ -102,34 +102,40 @@ class Validation:
         self._families = dict(families)
         self._instances: dict[str, Any] = {}
         self._horizons = tuple(horizons)
-        # Who is always told in training is not asked to do without here.
-        self._told = (True, False) if config.unknown_horizon else (True,)
+        # Agents that always know the horizon in training are not scored without it.
+        self._horizon_known = (True, False) if config.unknown_horizon else (True,)
         self._runs = {name: make_final_loss(family, config) for name, family in families.items()}
 
     def __call__(self, agent: chex.ArrayTree) -> dict[str, float]:
-        """Mean log of the final loss over the initial one, by family and number of steps.
+        """Scores an agent; lower is better.
 
-        "conv/200" is of 200 steps of which the agent is told, "conv/200 untold" of as many of which
-        it is not, as every agent is judged that was trained like this too.
-        A task that diverged counts as one whose loss grew to a hundred times what it was.
+        Args:
+          agent: Parameters of the agent.
+
+        Returns:
+          Mean log ratio of final to initial loss for each family and number of steps. "conv/200" is
+          with the number of steps given to the agent, "conv/200, no horizon" without; the latter is
+          left out if the agent always knows the horizon in training. The ratio is at most 100,
+          which is also the ratio of diverged tasks.
         """
-        agent = jax.device_get(agent)  # Every process validates by itself, on its own device.
+        agent = jax.device_get(agent)  # Every process validates separately, on its own device.
         scores = {}
         for name, run in self._runs.items():
             if name not in self._instances:
                 sample = jax.vmap(self._families[name].sample)
-                draw = jax.jit(sample, compiler_options=devices.QUICK_TO_COMPILE)
+                draw = jax.jit(sample, compiler_options=devices.FAST_COMPILE_OPTIONS)
                 self._instances[name] = draw(self._sample_keys)
             instances = self._instances[name]
-            for horizon, is_told in itertools.product(self._horizons, self._told):
+            for horizon, horizon_known in itertools.product(self._horizons, self._horizon_known):
                 initial, final = jax.device_get(
-                    run(agent, instances, self._run_keys, int(horizon), is_told)
+                    run(agent, instances, self._run_keys, int(horizon), horizon_known)
                 )
-                final = np.maximum(final, 0.0)  # Below zero is rounding.
-                ratio = np.log((final + _FLOOR * initial) / (initial * (1.0 + _FLOOR)))
-                ratio = np.minimum(np.nan_to_num(ratio, nan=_WORST), _WORST)
-                scores[f"{name}/{horizon}{'' if is_told else ' untold'}"] = float(np.mean(ratio))
+                final = np.maximum(final, 0.0)  # Rounding can make it negative.
+                ratio = np.log((final + _LOSS_FLOOR * initial) / (initial * (1.0 + _LOSS_FLOOR)))
+                ratio = np.minimum(np.nan_to_num(ratio, nan=_MAX_LOG_RATIO), _MAX_LOG_RATIO)
+                label = f"{name}/{horizon}{'' if horizon_known else ', no horizon'}"
+                scores[label] = float(np.mean(ratio))
             if jax.config.jax_compilation_cache_dir is not None:
-                # Compiled programs take memory maps, which run out; this one comes back from there.
+                # Compiled programs use up memory maps; this one can be read from the cache again.
                 run.clear_cache()
         return scores
