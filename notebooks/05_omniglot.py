@@ -44,9 +44,8 @@ import optax
 import alphaopt_jax as alphaopt
 from alphaopt_jax import plotting
 from alphaopt_jax._optimizer import state as state_lib
-from alphaopt_jax.meta.few_shot import recipes, training
-from alphaopt_jax.meta.few_shot.initialization import Initialization, load_initialization
-from alphaopt_jax.meta.few_shot.testing import meta_test
+from alphaopt_jax.meta import few_shot
+from alphaopt_jax.meta.few_shot import recipes
 from alphaopt_jax.tasks import rollouts
 from alphaopt_jax.tasks.omniglot import characters as characters_lib
 from alphaopt_jax.tasks.omniglot import episodes
@@ -87,51 +86,47 @@ plotting.characters_figure(
 number = 2 if QUICK else 20
 learned = alphaopt.load_agent(recipes.LEARNED)
 alone = alphaopt.load_agent(recipes.RANDOM)
-initialization = load_initialization(recipes.LEARNED)
+initialization = few_shot.load_initialization(recipes.LEARNED)
 
 
-def measure(characters, make, made_of, start, learned=None):
-    """Accuracies along the training of some episodes, `[episodes, looks]`."""
-    return meta_test(
-        episodes.episode_family(characters, protocol, width=width),
-        make,
-        made_of,
-        key=jax.random.key(1),
-        num_episodes=number,
-        num_steps=num_steps,
-        every=num_steps // 10,
-        initial_params=start,
-        learned=learned,
-    )
+plan = few_shot.MetaTestPlan(number, num_steps, evaluate_every=num_steps // 10)
 
 
-def measure_adam(start):
-    """Adam's, with the rate that is best on validation alphabets."""
+def measure(characters, learner):
+    """Learning curves on some episodes of the characters."""
+    family = episodes.episode_family(characters, protocol, width=width)
+    return few_shot.meta_test(family, learner, plan, jax.random.key(1))
+
+
+def measure_adam(params):
+    """Learning curves of Adam, with the best learning rate on validation alphabets."""
     rates = (1e-2,) if QUICK else (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-    ends = [
-        measure(data.validation, optax.adam, rate, start).accuracies[:, -1].mean() for rate in rates
+    learners = [few_shot.Learner(optax.adam, rate, params) for rate in rates]
+    accuracies = [
+        measure(data.validation, learner).accuracies[:, -1].mean() for learner in learners
     ]
-    best = rates[int(np.argmax(ends))]
-    return f"Adam, {best:g}", measure(data.test, optax.adam, best, start)
+    best = int(np.argmax(accuracies))
+    return f"Adam, {rates[best]:g}", measure(data.test, learners[best])
 
 
 def measure_agent(agent, start):
-    """A frozen agent's."""
+    """Learning curves of a frozen agent."""
 
-    def make(params):
+    def optimizer_fn(params):
         frozen = dataclasses.replace(agent, params=params)
-        return training.frozen(frozen, num_steps, start.rate_factors)
+        return few_shot.frozen_optimizer(frozen, num_steps, start.rate_factors)
 
-    def agent_in(state):
+    def agent_params(state):
         return state_lib.find(state).agent
 
-    return measure(data.test, make, dict(agent.params), start.params, agent_in)
+    learner = few_shot.Learner(optimizer_fn, dict(agent.params), start.params, agent_params)
+    return measure(data.test, learner)
 
 
 found, steps = {}, {}
 for title, agent, start in (
     ("learned start", learned, initialization),
-    ("fresh networks", alone, Initialization()),
+    ("fresh networks", alone, few_shot.Initialization()),
 ):
     label, adam = measure_adam(start.params)
     curves = measure_agent(agent, start)
@@ -158,7 +153,7 @@ plotting.accuracies_figure(
 # %%
 family = episodes.episode_family(data.test, protocol, width=width)
 task = family.draw(jax.random.key(2))
-optimizer = training.frozen(learned, num_steps, initialization.rate_factors)
+optimizer = few_shot.frozen_optimizer(learned, num_steps, initialization.rate_factors)
 step = rollouts.training_step(task, optimizer)
 
 

@@ -15,8 +15,7 @@ import optax
 from alphaopt_jax._storage import params as params_lib
 from alphaopt_jax._storage import run_folder
 from alphaopt_jax.baselines import maml
-from alphaopt_jax.meta.few_shot import recipes, training
-from alphaopt_jax.meta.few_shot.training import FewShotConfig
+from alphaopt_jax.meta.few_shot import FewShotConfig, FewShotResult, recipes, train_few_shot
 from alphaopt_jax.tasks import rollouts
 from alphaopt_jax.tasks.omniglot.characters import Omniglot
 from alphaopt_jax.tasks.omniglot.episodes import episode_family, few_shot_protocol
@@ -63,7 +62,7 @@ def _few_shot_plan(ways: int, shots: int, *, moves: int, at_once: int) -> Plan:
         num_steps=10,
         width=64,
         initialization_episodes=moves // 2 * at_once,
-        initialization_at_once=at_once,
+        initialization_batch_size=at_once,
         initialization_steps=5,
     )
     return Plan(ours, ours.without_initialization())
@@ -128,9 +127,9 @@ def learn_rival(
     """
     ours = plan.ours
     # Reptile's moves are shares of a way, those of the others Adam's steps.
-    rate = 0.5 if rival.algorithm == "reptile" else ours.initialization_rate
+    rate = 0.5 if rival.algorithm == "reptile" else ours.initialization_learning_rate
     config = dataclasses.replace(
-        training.initialization_config(ours),
+        ours.initialization_config,
         algorithm=rival.algorithm,
         episodes=plan.episodes,
         learning_rate=rate,
@@ -169,14 +168,12 @@ def _read_rival(place: Path, identity: Mapping[str, Any]) -> maml.Initialization
     return maml.InitializationResult(learned, **described)
 
 
-def learn_agent(
-    plan: Plan, data: Omniglot, folder: Path, *, initialization: bool
-) -> training.FewShotResult:
+def learn_agent(plan: Plan, data: Omniglot, folder: Path, *, initialization: bool) -> FewShotResult:
     """Meta-trains AlphaOpt, with or without initial parameters, or reads what was trained."""
     config = plan.ours if initialization else plan.alone
     kind = "learned" if initialization else "random"
     place = folder / f"{_slug(plan.ours.protocol.name)}-alphaopt-{kind}"
-    return training.train_few_shot(data, config, folder=place)
+    return train_few_shot(data, config, folder=place)
 
 
 def _slug(name: str) -> str:

@@ -18,8 +18,7 @@ from alphaopt_jax._optimizer import state as state_lib
 from alphaopt_jax._storage import atomic
 from alphaopt_jax.baselines import maml
 from alphaopt_jax.config import adaptive_config
-from alphaopt_jax.meta.few_shot import training
-from alphaopt_jax.meta.few_shot.testing import Curves, meta_test
+from alphaopt_jax.meta.few_shot import Curves, Learner, MetaTestPlan, frozen_optimizer, meta_test
 from alphaopt_jax.tasks import rollouts
 from alphaopt_jax.tasks.omniglot.characters import Omniglot
 from alphaopt_jax.tasks.omniglot.episodes import episode_family
@@ -38,7 +37,7 @@ _MAKERS: Mapping[str, rollouts.OptimizerFactory] = {
     ADAM: lambda rate: optax.adam(rate),
 }
 _TUNING_KEY, TEST_KEY = 900, 1000
-_AT_ONCE = 20
+_EPISODES_PER_CALL = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,18 +153,15 @@ def test(
         contender: Contender, made_of: Any, family: Family, key: int, number: int, steps: int
     ) -> Curves:
         longer = contender.make_longer if steps > plan.ours.num_steps else None
-        return meta_test(
-            family,
+        learner = Learner(
             longer or contender.make,
             made_of,
-            key=jax.random.key(key),
-            num_episodes=number,
-            num_steps=steps,
-            every=plan.looks * (steps // plan.ours.num_steps),
-            initial_params=contender.initial_params,
-            learned=_agent_in if contender.is_agent else None,
-            at_once=min(number, _AT_ONCE),
+            contender.initial_params,
+            constant_state=_agent_in if contender.is_agent else None,
         )
+        evaluate_every = plan.looks * (steps // plan.ours.num_steps)
+        test_plan = MetaTestPlan(number, steps, evaluate_every, min(number, _EPISODES_PER_CALL))
+        return meta_test(family, learner, test_plan, jax.random.key(key))
 
     def measure(contender: Contender) -> dict[str, Any]:
         chosen = 0
@@ -237,7 +233,7 @@ def _agent_maker(like: alphaopt.Agent, num_steps: int) -> rollouts.OptimizerFact
 
     def make(made_of: tuple[Any, Any]) -> optax.GradientTransformation:
         params, rate_factors = made_of
-        return training.frozen(dataclasses.replace(like, params=params), num_steps, rate_factors)
+        return frozen_optimizer(dataclasses.replace(like, params=params), num_steps, rate_factors)
 
     return make
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from alphaopt_jax.meta.few_shot.training import FewShotConfig
+from alphaopt_jax.meta.few_shot import FewShotConfig
 from benchmarks.common import intervals, results
 from benchmarks.omniglot.learning import PLANS, Plan
 from benchmarks.omniglot.optimizers import ADAM, GENERAL, LEARNED, OWN, RANDOM, SGD, Tested
@@ -59,7 +59,7 @@ def summarize(
                     "chosen": one.chosen,
                     "accuracy": float(final.mean()),
                     "interval": intervals.half_interval(final),
-                    "area": float(100.0 * one.curves.area(plan.ours.num_steps).mean()),
+                    "area": float(100.0 * one.curves.mean_accuracy(plan.ours.num_steps).mean()),
                     "longer": None if longer is None else float(longer.mean()),
                     "longer_interval": None if longer is None else intervals.half_interval(longer),
                     "episodes": len(final),
@@ -213,8 +213,7 @@ def _by_pair(rows: Sequence[Row], protocol: str) -> dict[tuple[str, str], Row]:
 
 
 def _learning(config: FewShotConfig) -> str:
-    rounds = max(config.turns, 1) * config.rounds
-    return f"{rounds} rounds of {config.meta.groups * config.meta.copies} episodes"
+    return f"{config.total_rounds} rounds of {config.meta.groups * config.meta.copies} episodes"
 
 
 def page(rows: Sequence[Row], plans: Mapping[str, Plan], source: str, command: str) -> str:
@@ -227,8 +226,8 @@ def page(rows: Sequence[Row], plans: Mapping[str, Plan], source: str, command: s
         sections.append(
             f"## {protocol}\n\n{plan.ours.num_steps} steps on each episode, {mine[0]['episodes']}"
             f" episodes{more}. Convolutions of {plan.ours.width} filters. Initial parameters were"
-            f" learned from {plan.episodes:,} episodes, {plan.ours.initialization_at_once} a move,"
-            f" the agent in {_learning(plan.ours)}, and from fresh networks in"
+            f" learned from {plan.episodes:,} episodes, {plan.ours.initialization_batch_size} a"
+            f" move, the agent in {_learning(plan.ours)}, and from fresh networks in"
             f" {_learning(plan.alone)}.\n\n" + results.markdown_table(mine, COLUMNS)
         )
     body = "\n".join(sections)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alphaopt_jax.baselines import maml
-from alphaopt_jax.meta.few_shot.testing import Curves
+from alphaopt_jax.meta.few_shot import Curves
 from alphaopt_jax.tasks.omniglot import characters
 from benchmarks.omniglot import __main__ as benchmark
 from benchmarks.omniglot import learning, plots, report

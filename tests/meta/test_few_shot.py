@@ -15,13 +15,20 @@ from alphaopt_jax._optimizer import state as state_lib
 from alphaopt_jax.baselines._inner_loop import meta_gradient
 from alphaopt_jax.baselines.maml import InitializationResult, Learned
 from alphaopt_jax.meta import MetaConfig
-from alphaopt_jax.meta.few_shot import recipes, training
-from alphaopt_jax.meta.few_shot.initialization import (
+from alphaopt_jax.meta.few_shot import (
+    FewShotConfig,
     Initialization,
+    Learner,
+    MetaTestPlan,
+    frozen_optimizer,
     load_initialization,
+    meta_test,
+    recipes,
     save_initialization,
+    train_few_shot,
+    training,
 )
-from alphaopt_jax.meta.few_shot.testing import meta_test
+from alphaopt_jax.meta.few_shot import _optimizers as optimizers
 from alphaopt_jax.pretrained.card import load_card
 from alphaopt_jax.tasks.omniglot import characters, episodes
 from alphaopt_jax.tasks.rollouts import training_step
@@ -30,7 +37,7 @@ pytestmark = pytest.mark.slow
 
 _PROTOCOL = episodes.Protocol("3-way 2-shot", 3, 2, 4)
 _STEPS = 4
-_CONFIG = training.FewShotConfig(
+_CONFIG = FewShotConfig(
     _PROTOCOL,
     _STEPS,
     width=4,
@@ -74,11 +81,11 @@ def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path, monkeypatch
     assert "small.safetensors" in capsys.readouterr().out
 
     # What is in the folder is not learned again, be it the whole or its parts.
-    result = training.train_few_shot(data, _CONFIG, folder=tmp_path, show=False)
+    result = train_few_shot(data, _CONFIG, folder=tmp_path, show_progress=False)
     with pytest.raises(ValueError, match="another run, which differs in config"):
-        training.train_few_shot(data, dataclasses.replace(_CONFIG, rounds=3), folder=tmp_path)
+        train_few_shot(data, dataclasses.replace(_CONFIG, rounds=3), folder=tmp_path)
     (tmp_path / "result.json").unlink()
-    again = training.train_few_shot(data, _CONFIG, folder=tmp_path, show=False)
+    again = train_few_shot(data, _CONFIG, folder=tmp_path, show_progress=False)
     assert (again.accuracy, again.history) == (result.accuracy, result.history)
     assert not _differ(again.agent.params, result.agent.params)
     assert not _differ(again.initialization, result.initialization)
@@ -114,10 +121,10 @@ def test_initial_parameters_may_learn_through_descent_first(data, monkeypatch):
     monkeypatch.setattr(training.maml, "train_initialization", learn)
     monkeypatch.setattr(training, "ppo", lambda config, agent: types.SimpleNamespace(agent=agent))
     monkeypatch.setattr(training, "meta_train", meta_train)
-    monkeypatch.setattr(training, "validation_accuracy", lambda *args: next(accuracies))
-    config = dataclasses.replace(_CONFIG, descent=0.25)
+    monkeypatch.setattr(training, "_validation_accuracy", lambda *args: next(accuracies))
+    config = dataclasses.replace(_CONFIG, descent_learning_rate=0.25)
 
-    result = training.train_few_shot(data, config, show=False)
+    result = train_few_shot(data, config, show_progress=False)
 
     parts = ["start", "descent", "initialization", "agent"]
     assert [line["part"] for line in result.history] == parts
@@ -133,7 +140,7 @@ def test_initial_parameters_may_learn_through_descent_first(data, monkeypatch):
 
 @pytest.mark.nightly
 def test_without_turns_the_agent_learns_alone(data):
-    result = training.train_few_shot(data, dataclasses.replace(_CONFIG, turns=0), show=False)
+    result = train_few_shot(data, dataclasses.replace(_CONFIG, turns=0), show_progress=False)
 
     assert [line["part"] for line in result.history] == ["start", "agent"]
     assert result.initialization == Initialization()
@@ -142,7 +149,7 @@ def test_without_turns_the_agent_learns_alone(data):
 @pytest.mark.nightly
 def test_initial_parameters_learn_at_rates_that_count_as_constants(family):
     agent = dataclasses.replace(alphaopt.load_agent("base"), direction="gradient")
-    frozen = training.frozen(agent, _STEPS)
+    frozen = frozen_optimizer(agent, _STEPS)
     task = family.draw(jax.random.key(0))
     learned = Learned(task.init(jax.random.key(1)), {})
     keys = jax.random.split(jax.random.key(2), _STEPS)
@@ -166,7 +173,7 @@ def test_initial_parameters_learn_at_rates_that_count_as_constants(family):
             ),
         )
 
-    found = gradient(training.with_given_rates(frozen))
+    found = gradient(optimizers.with_constant_rates(frozen))
 
     jax.tree.map(
         lambda left, right: np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-5),
@@ -205,16 +212,16 @@ def test_factors_of_rates_are_learned_where_training_is_differentiated(data, mon
     monkeypatch.setattr(training.maml, "train_initialization", learn)
     monkeypatch.setattr(training, "ppo", lambda config, agent: types.SimpleNamespace(agent=agent))
     monkeypatch.setattr(training, "meta_train", meta_train)
-    monkeypatch.setattr(training, "validation_accuracy", validation_accuracy)
+    monkeypatch.setattr(training, "_validation_accuracy", validation_accuracy)
     optimizer = dataclasses.replace(_CONFIG.meta.optimizer, direction="gradient")
     config = dataclasses.replace(
         _CONFIG,
         initialization="maml",
-        descent=0.25,
+        descent_learning_rate=0.25,
         meta=dataclasses.replace(_CONFIG.meta, optimizer=optimizer),
     )
 
-    result = training.train_few_shot(data, config, show=False)
+    result = train_few_shot(data, config, show_progress=False)
 
     (first, descent), (second, _) = begun
     np.testing.assert_allclose(first, 0.1, rtol=1e-6)
@@ -245,7 +252,7 @@ def test_an_initialization_comes_back_from_its_file(family, tmp_path):
     with pytest.raises(ValueError, match="rate factors that are not shaped like the parameters"):
         load_initialization(path)
     save_initialization(path, Initialization(None, params))
-    with pytest.raises(ValueError, match="holds rate_factors; an initialization holds params and"):
+    with pytest.raises(ValueError, match="holds rate_factors; an initialization holds params, and"):
         load_initialization(path)
     alphaopt.save_agent(path, alphaopt.load_agent("base"))
     with pytest.raises(ValueError, match=r"not an initialization.*save_initialization"):
@@ -254,18 +261,10 @@ def test_an_initialization_comes_back_from_its_file(family, tmp_path):
         load_initialization("nowhere")
 
 
-def _test(family, optimizer, **more):
-    return meta_test(
-        family,
-        lambda _: optimizer,
-        0,
-        key=jax.random.key(2),
-        num_episodes=3,
-        num_steps=_STEPS,
-        every=2,
-        at_once=2,
-        **more,
-    )
+def _test(family, optimizer, initial_params=None, constant_state=None):
+    learner = Learner(lambda _: optimizer, 0, initial_params, constant_state)
+    plan = MetaTestPlan(3, _STEPS, evaluate_every=2, episodes_per_call=2)
+    return meta_test(family, learner, plan, jax.random.key(2))
 
 
 def test_meta_test_looks_before_and_after_training(family):
@@ -274,7 +273,7 @@ def test_meta_test_looks_before_and_after_training(family):
     assert curves.steps == (0, 2, 4)
     assert curves.accuracies.shape == curves.losses.shape == (3, 3)
     np.testing.assert_array_equal(curves.accuracies[:, 0], curves.accuracies[:, 2])
-    np.testing.assert_allclose(curves.area(4), curves.accuracy(2), rtol=1e-6)
+    np.testing.assert_allclose(curves.mean_accuracy(4), curves.accuracy(2), rtol=1e-6)
     trained = _test(family, optax.sgd(0.3))
     np.testing.assert_array_equal(trained.losses[:, 0], curves.losses[:, 0])
     assert _differ(trained.losses, curves.losses)
@@ -292,17 +291,17 @@ def test_meta_test_can_begin_elsewhere(family):
 
 
 def test_agent_of_a_meta_test_is_bit_by_bit_the_same_before_and_after(family):
-    frozen = training.frozen(alphaopt.load_agent("base"), _STEPS)
+    frozen = frozen_optimizer(alphaopt.load_agent("base"), _STEPS)
 
     def params(state):
         return state_lib.find(state).agent
 
-    assert _test(family, frozen, learned=params).accuracies.shape == (3, 3)
+    assert _test(family, frozen, constant_state=params).accuracies.shape == (3, 3)
     learning = alphaopt.alphaopt(
         agent=None, config=alphaopt.AlphaOptConfig(rollout_length=2), learn=True
     )
     with pytest.raises(RuntimeError, match="The agent changed during a meta-test"):
-        _test(family, learning, learned=params)
+        _test(family, learning, constant_state=params)
 
 
 def test_fresh_networks_are_trained_along_normalized_gradients():
@@ -310,7 +309,7 @@ def test_fresh_networks_are_trained_along_normalized_gradients():
 
     assert (learned.turns, learned.meta.optimizer.direction) == (1, "gradient")
     assert (alone.turns, alone.meta.optimizer.direction) == (0, None)
-    with pytest.raises(ValueError, match="second order need an agent whose rates multiply the gr"):
+    with pytest.raises(ValueError, match="MAML need an agent whose rates multiply the gr"):
         dataclasses.replace(alone, turns=1)
     with pytest.raises(SystemExit, match="No few-shot agent has the name 'none'; there are"):
         cli.main(["train-few-shot", "none", "runs/none"])

@@ -1,11 +1,11 @@
-"""What an agent trains a network from: initial parameters and factors of rates, learned with it.
+"""Initial parameters of a network, and factors of an agent's rates, as learned over many episodes.
 
-The agent chooses every parameter's rate by what it sees during training. What is true of one
-network on all episodes, such as that its last layer is to learn faster than the others, need not be
-seen anew each time: it is learned with the initial parameters, as one factor for each parameter.
+The agent chooses every parameter's rate by its observations. Differences between a network's
+parameters that hold for all episodes, such as a last layer that should learn faster, are learned
+once, as one factor of the rate per parameter.
 
-Source: Li, Zhou, Chen & Li 2017, *Meta-SGD: Learning to Learn Quickly for Few-Shot Learning*, whose
-rates are such factors without an agent.
+Source: Li, Zhou, Chen & Li 2017, *Meta-SGD: Learning to Learn Quickly for Few-Shot Learning*, which
+learns such factors as the rates of gradient descent.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ _KIND = "alphaopt-initialization"
 
 
 class Initialization(NamedTuple):
-    """Where training starts.
+    """Initial parameters and rate factors of a network.
 
     Attributes:
-      params: The network's parameters; None where it starts afresh.
-      rate_factors: What the agent's rates are multiplied by, shaped like the parameters; None where
-        they are taken as they are.
+      params: The network's initial parameters; None for fresh ones.
+      rate_factors: Factors of the agent's rates, shaped like the parameters; None for none.
     """
 
     params: chex.ArrayTree | None = None
@@ -35,21 +34,21 @@ class Initialization(NamedTuple):
 
 
 def save_initialization(path: str | os.PathLike[str], initialization: Initialization) -> None:
-    """Writes what networks start from to a safetensors file.
+    """Writes an initialization to a safetensors file.
 
     Args:
       path: The file to write.
-      initialization: As of `FewShotResult.initialization`; its parameters are not None.
+      initialization: Initialization with parameters, as of `FewShotResult`.
     """
     trees = {name: tree for name, tree in initialization._asdict().items() if tree is not None}
     params_lib.write_params(path, trees, kind=_KIND, metadata={})
 
 
 def load_initialization(name_or_path: str | os.PathLike[str]) -> Initialization:
-    """Reads what `save_initialization` wrote, or what came with a shipped agent.
+    """Reads an initialization, from a file or of a pretrained agent.
 
     Args:
-      name_or_path: A path, or a name.
+      name_or_path: Path of a file from `save_initialization`, or name of a pretrained agent.
 
     Raises:
       FileNotFoundError: There is no such file.
@@ -65,7 +64,7 @@ def load_initialization(name_or_path: str | os.PathLike[str]) -> Initialization:
         path,
         kind=_KIND,
         what="an initialization",
-        written_by="alphaopt_jax.meta.initialization.save_initialization",
+        written_by="alphaopt_jax.meta.few_shot.save_initialization",
         check=lambda shapes, metadata: _check(os.fspath(path), shapes),
     )
     return Initialization(trees["params"], trees.get("rate_factors"))
@@ -76,7 +75,7 @@ def _check(name: str, shapes: dict[str, Any]) -> None:
     if params is None or not set(shapes) <= set(Initialization._fields):
         raise ValueError(
             f"{name!r} holds {', '.join(sorted(shapes)) or 'nothing'}; an initialization holds"
-            f" {' and '.join(Initialization._fields)}, the second where there are any."
+            " params, and optionally rate_factors."
         )
     if factors is not None and factors != params:
         raise ValueError(f"{name!r} holds rate factors that are not shaped like the parameters.")

@@ -1,4 +1,4 @@
-"""How each agent that is meant for new characters is trained, by its name."""
+"""Recipes of the pretrained agents for new characters, by name."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import pathlib
 from alphaopt_jax._agent import agent
 from alphaopt_jax.meta import MetaConfig
 from alphaopt_jax.meta.few_shot import initialization, training
-from alphaopt_jax.meta.few_shot.training import FewShotConfig
+from alphaopt_jax.meta.few_shot.config import FewShotConfig
 from alphaopt_jax.pretrained import _files
 from alphaopt_jax.pretrained.training import Recipe, TrainingResult
 from alphaopt_jax.tasks.omniglot import characters
 from alphaopt_jax.tasks.omniglot.episodes import MULTI_SHOT
 
 LEARNED = "omniglot-learned"
-"""An agent with initial parameters that belong to it."""
+"""Name of the agent that trains networks from its learned initial parameters."""
 RANDOM = "omniglot-random"
-"""An agent that trains fresh networks."""
+"""Name of the agent that trains fresh networks."""
 
-# Rewards of all leaves alike need no gradient of the queries' loss, which would cost most.
-_ALIKE = MetaConfig(credit="shared", judged="interval", coordinate_cost=0.0)
-_ALONG_GRADIENTS = dataclasses.replace(
-    _ALIKE, optimizer=dataclasses.replace(_ALIKE.optimizer, direction="gradient")
+# A shared reward needs no gradient of the queries' loss, which would be the largest cost.
+_SHARED_REWARD = MetaConfig(credit="shared", judged="interval", coordinate_cost=0.0)
+_GRADIENT_STEPS = dataclasses.replace(
+    _SHARED_REWARD, optimizer=dataclasses.replace(_SHARED_REWARD.optimizer, direction="gradient")
 )
 _LEARNED_CONFIG = FewShotConfig(
     MULTI_SHOT,
@@ -33,61 +33,66 @@ _LEARNED_CONFIG = FewShotConfig(
     initialization="maml",
     initialization_episodes=2000,
     initialization_steps=10,
-    initialization_rate=2e-3,
-    descent=0.1,
+    initialization_learning_rate=2e-3,
+    descent_learning_rate=0.1,
     rounds=30,
-    meta=_ALONG_GRADIENTS,
+    meta=_GRADIENT_STEPS,
 )
-_ALONE = _LEARNED_CONFIG.without_initialization()
-# On validation alphabets 61.9 %; with a quarter of the tasks and half of the rounds 60.3 %.
+_WITHOUT_INITIALIZATION = _LEARNED_CONFIG.without_initialization()
+# Validation accuracy 61.9 %; with a quarter of the tasks and half of the rounds 60.3 %.
 _RANDOM_CONFIG = dataclasses.replace(
-    _ALONE, rounds=120, meta=dataclasses.replace(_ALONE.meta, groups=16)
+    _WITHOUT_INITIALIZATION,
+    rounds=120,
+    meta=dataclasses.replace(_WITHOUT_INITIALIZATION.meta, groups=16),
 )
 CONFIGS: Mapping[str, FewShotConfig] = {LEARNED: _LEARNED_CONFIG, RANDOM: _RANDOM_CONFIG}
-"""The constants of each."""
+"""Constants of each agent's training, by name."""
 
 
 def _recipe(config: FewShotConfig, summary: str, *weaknesses: str) -> Recipe:
-    def train(seed: int, folder: pathlib.Path, show: bool) -> TrainingResult:
+    def train(seed: int, folder: pathlib.Path, show_progress: bool) -> TrainingResult:
         data = characters.load_omniglot()
-        result = training.train_few_shot(data, config, seed=seed, folder=folder, show=show)
+        result = training.train_few_shot(
+            data, config, seed=seed, folder=folder, show_progress=show_progress
+        )
 
         def save(path: pathlib.Path) -> None:
             agent.save_agent(path, result.agent)
             if result.initialization.params is not None:
-                beside = path.parent / _files.INITIALIZATIONS.name
-                beside.mkdir(exist_ok=True)
-                initialization.save_initialization(beside / path.name, result.initialization)
+                initializations = path.parent / _files.INITIALIZATIONS.name
+                initializations.mkdir(exist_ok=True)
+                initialization.save_initialization(
+                    initializations / path.name, result.initialization
+                )
 
-        last = result.history[-1]
         return TrainingResult(
             save=save,
             trained_on=[f"{config.protocol.name}: training alphabets of {data.name}"],
             selected_on=[f"{config.protocol.name}: validation alphabets"],
-            rounds=max(config.turns, 1) * config.rounds,
-            env_steps=int(last["env_steps"]),
-            # Of cards, the lower the better.
-            score=1.0 - result.accuracy,
+            rounds=config.total_rounds,
+            env_steps=int(result.history[-1]["env_steps"]),
+            score=1.0 - result.accuracy,  # On cards, lower is better.
         )
 
     return Recipe(summary, weaknesses, train)
 
 
-_ONE_NETWORK = "It was trained on one network, of four convolutions of {} filters."
+_ONE_NETWORK = f"Trained on one network, of four convolutions with {_LEARNED_CONFIG.width} filters."
 RECIPES: Mapping[str, Recipe] = {
     LEARNED: _recipe(
-        CONFIGS[LEARNED],
+        _LEARNED_CONFIG,
         "AlphaOpt for 20 new characters of an alphabet in 100 steps, with initial parameters and"
-        " factors of rates that it was trained with.",
-        _ONE_NETWORK.format(_LEARNED_CONFIG.width),
-        "From other initial parameters use the general agent.",
-        "The agent's own learning gained 0.2 points on validation alphabets, less than they can"
-        " tell: what has learned are the initial parameters and the factors.",
+        " rate factors learned with it.",
+        _ONE_NETWORK,
+        "For networks with other initial parameters, use the general agent.",
+        "The agent's own learning gained 0.2 points on validation alphabets, which is within the"
+        " noise: the gain comes from the initial parameters and rate factors.",
     ),
     RANDOM: _recipe(
-        CONFIGS[RANDOM],
+        _RANDOM_CONFIG,
         "AlphaOpt for 20 new characters of an alphabet in 100 steps, from fresh networks.",
-        _ONE_NETWORK.format(_LEARNED_CONFIG.width),
+        _ONE_NETWORK,
     ),
 }
-"""Recipes by the agents' names, for `alphaopt_jax.pretrained.train_pretrained`."""
+"""Recipes by name, for `alphaopt_jax.pretrained.train_pretrained`; initial parameters go to a
+folder `initializations` next to the agent."""
