@@ -1,16 +1,23 @@
-"""Fills the README's tables in from the results files: `python -m benchmarks.readme`."""
+"""Fills in the tables of the README and of `docs/findings/`: `python -m benchmarks.readme`.
+
+A table lies between `<!-- results: NAME -->` and `<!-- end -->`. Every figure is read from the
+results files of the benchmarks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 import json
 from pathlib import Path
 import re
 import sys
 from typing import Any
 
+import numpy as np
+
+from alphaopt_jax.tasks.suite import catalog
 from benchmarks.common import results
-from benchmarks.cost import report
+from benchmarks.cost import report as cost_report
 from benchmarks.l2l import __main__ as l2l
 from benchmarks.li_malik import paper_2016, paper_2017
 from benchmarks.meta_learners import __main__ as meta_learners
@@ -19,32 +26,52 @@ from benchmarks.omniglot import report as omniglot_report
 from benchmarks.online_learning import __main__ as online_learning
 from benchmarks.rl_vs_rnn import report as rl_vs_rnn_report
 from benchmarks.zero_tuning import __main__ as zero_tuning
+from benchmarks.zero_tuning import optimizers, statistics
+from benchmarks.zero_tuning import report as zero_tuning_report
 
-README = results.RESULTS.parents[1] / "README.md"
+_ROOT = results.RESULTS.parents[1]
+README = _ROOT / "README.md"
+FINDINGS = _ROOT / "docs" / "findings"
+"""The folder of pages with the text and summary tables of each benchmark."""
+
 _SECTION = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+_MODES = ("AlphaOpt", "AlphaOpt, no horizon", "AlphaOpt, learn=True", "AlphaOpt, from scratch")
+_HORIZONS = (200, 2000)  # Numbers of steps of the suite's tasks.
 
 _LANDSCAPE_COLUMNS = {
     "landscape": "landscape",
     "steps_first": "first episode",
     "steps_last": "mean of the last 5",
-    "steps_off": "learning switched off",
+    "steps_off": "learn=False",
     "adam_tuned_steps": "Adam, best of 9 rates",
 }
-
 _LI_MALIK_2016_COLUMNS = ("problem", "rival", "ahead", "ahead_later", "at_5", "at_40", "wins")
 _LI_MALIK_2017_COLUMNS = ("optimizer", "mnist", "omniglot", "digits", "transfer", "later")
 _L2L_COLUMNS = ("problem", "optimizer", "loss", "interval", "paper", "later", "paper_later")
+_EVALUATION_COLUMNS = {
+    "optimizer": "optimizer",
+    "tuned": "tuned",
+    "train": "training loss",
+    "evaluation": "evaluation loss",
+    "wins": "below tuned Adam, training",
+    "evaluation_wins": "evaluation",
+}
+
+
+def pages() -> list[Path]:
+    """The README and all pages of findings."""
+    return [README, *sorted(FINDINGS.glob("*.md"))]
 
 
 def render(text: str, folder: Path = results.RESULTS) -> str:
-    """Replaces what stands between the markers of each section by its results.
+    """Replaces the text between the markers of each section by its table.
 
     Args:
-      text: The README.
-      folder: Where the results files are.
+      text: A page.
+      folder: Folder of the results files.
 
     Returns:
-      The README with every section filled in.
+      The page with every section filled in.
 
     Raises:
       KeyError: A marker names a section that does not exist.
@@ -69,8 +96,29 @@ def _mnist(folder: Path) -> str:
     return results.markdown_table(shown, {key: key for key in shown[0]})
 
 
+def _mnist_short(folder: Path) -> str:
+    """The modes of AlphaOpt, the default Adam, and the best of each group by training loss."""
+    rows = sorted(_rows(folder, "mnist"), key=lambda row: row["train_loss"])
+    shown = {row["optimizer"]: row for row in mnist.displayed(rows)}
+    ours = [name for name in shown if name.startswith("AlphaOpt")]
+    free = [name for name in shown if shown[name]["given"] == "nothing" and name not in ours]
+    groups = {
+        "best of the grid": [name for name in shown if re.match(r"Adam \d", name)],
+        "best of the same grid": [name for name in shown if name.startswith("cosine Adam")],
+        "best tuning-free": free,
+    }
+    notes = dict.fromkeys([name for name in _MODES if name in ours], "")
+    notes |= dict.fromkeys(name for name in shown if re.match("Adam 0.001|SGD", name))
+    notes |= {names[0]: note for note, names in groups.items() if names}
+    table = [
+        shown[name] | {"optimizer": f"{name} ({note})" if note else name}
+        for name, note in notes.items()
+    ]
+    return results.markdown_table(table, {key: key for key in table[0]})
+
+
 def _cost(folder: Path) -> str:
-    return report.summary(_rows(folder, "cost"))
+    return cost_report.summary(_rows(folder, "cost"))
 
 
 def _zero_tuning(folder: Path) -> str:
@@ -81,6 +129,118 @@ def _zero_tuning(folder: Path) -> str:
         if key not in ("rank", "speed_up")
     }
     return results.markdown_table(zero_tuning.displayed(methods), columns)
+
+
+def _compared(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Training and evaluation losses of each method, as ratios to tuned Adam's, best first.
+
+    Args:
+      rows: Of `zero_tuning.json`.
+
+    Returns:
+      A row for each method: the ratios with their 95 % intervals over tasks and seeds, and the
+      share of pairs of task and number of steps with a lower loss.
+    """
+    pairs = {
+        (row["optimizer"], row["task"], row["steps"]): row for row in rows if row["kind"] == "pair"
+    }
+    methods = [row for row in rows if row["kind"] == "method"]
+    tuned = zero_tuning_report.ADAM_TUNED
+    tasks = [task for task in catalog.SUITE if (tuned, task, _HORIZONS[0]) in pairs]
+
+    def logs(optimizer: str, key: str) -> np.ndarray:
+        """Logarithms of the losses, `float[tasks, horizons, seeds]`."""
+        return np.array(
+            [
+                [
+                    [statistics.log_loss(loss, row["initial_loss"]) for loss in row[key]]
+                    for row in (pairs[optimizer, task, steps] for steps in _HORIZONS)
+                ]
+                for task in tasks
+            ]
+        )
+
+    adam = logs(tuned, "evaluation_losses")
+    compared = []
+    for method in methods:
+        name = method["optimizer"]
+        ours = logs(name, "evaluation_losses")
+        compared.append(
+            {
+                "optimizer": name,
+                "tuned": "per task" if name in zero_tuning_report.TUNED else "no",
+                "ratio": method["ratio"],
+                "ratio_interval": method["ratio_interval"],
+                "wins": method.get(f"wins: {tuned}"),
+                "evaluation_ratio": statistics.loss_ratio(ours, adam),
+                "evaluation_interval": statistics.ratio_interval(ours, adam),
+                "evaluation_wins": statistics.win_fraction(ours, adam),
+                "pairs": len(tasks) * len(_HORIZONS),
+                "tasks": len(tasks),
+            }
+        )
+    return compared
+
+
+def _range(interval: Sequence[float]) -> str:
+    return " to ".join(f"{bound:.2f}" for bound in interval)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _compared_table(compared: Sequence[Mapping[str, Any]]) -> str:
+    shown = []
+    for row in compared:
+        same = row["optimizer"] == zero_tuning_report.ADAM_TUNED
+        cells = {
+            "train": f"{row['ratio']:.2f} ({_range(row['ratio_interval'])})",
+            "evaluation": f"{row['evaluation_ratio']:.2f} ({_range(row['evaluation_interval'])})",
+            "wins": _percent(row["wins"] or 0),
+            "evaluation_wins": _percent(row["evaluation_wins"]),
+        }
+        if same:
+            cells = {"train": "1", "evaluation": "1", "wins": "–", "evaluation_wins": "–"}
+        shown.append(dict(row) | cells)
+    return results.markdown_table(shown, _EVALUATION_COLUMNS)
+
+
+def _zero_tuning_evaluation(folder: Path) -> str:
+    return _compared_table(_compared(_rows(folder, "zero_tuning")))
+
+
+def _zero_tuning_short(folder: Path) -> str:
+    """AlphaOpt, the tuned Adams, the best methods of optax with one setting, and a default Adam."""
+    compared = _compared(_rows(folder, "zero_tuning"))
+    names = [method.name for method in optimizers.TUNING_FREE]
+    free = [row for row in compared if row["optimizer"] in names]
+    named = (
+        zero_tuning_report.ADAM_TUNED,
+        zero_tuning_report.COSINE_TUNED,
+        zero_tuning_report.ADAM_DEFAULT,
+        *_MODES,
+        *(row["optimizer"] for row in free[:2]),
+    )
+    return _compared_table([row for row in compared if row["optimizer"] in named])
+
+
+def _headline(folder: Path) -> str:
+    """The README's first sentence of results."""
+    rows = _rows(folder, "zero_tuning")
+    (ours,) = (row for row in _compared(rows) if row["optimizer"] == _MODES[0])
+    seeds = len(json.loads((folder / "zero_tuning.json").read_text())["seeds"])
+    steps = " and ".join(f"{horizon:,}" for horizon in _HORIZONS)
+    wins = round(ours["wins"] * ours["pairs"])
+    train, evaluation = _range(ours["ratio_interval"]), _range(ours["evaluation_interval"])
+    return f"""\
+> **On {ours["tasks"]} unseen tasks, with nothing tuned, AlphaOpt ends at {ours["ratio"]:.2f} times
+> the training loss of Adam tuned on each task** (95 % interval {train}), **and at
+> {ours["evaluation_ratio"]:.2f} times its evaluation loss** ({evaluation}). Geometric means over
+> {steps} steps and {seeds} seeds. Adam has the best of {len(optimizers.GRID)} learning rates for
+> each task and number of steps; AlphaOpt's training loss is lower on {wins} of the {ours["pairs"]}
+> pairs.
+"""
 
 
 def _online_learning(folder: Path) -> str:
@@ -143,8 +303,12 @@ def _claims(folder: Path) -> str:
 _SECTIONS: dict[str, Callable[[Path], str]] = {
     "landscapes": _landscapes,
     "mnist": _mnist,
+    "mnist_short": _mnist_short,
     "cost": _cost,
+    "headline": _headline,
     "zero_tuning": _zero_tuning,
+    "zero_tuning_evaluation": _zero_tuning_evaluation,
+    "zero_tuning_short": _zero_tuning_short,
     "online_learning": _online_learning,
     "meta_learners": _meta_learners,
     "l2l": _l2l,
@@ -157,9 +321,10 @@ _SECTIONS: dict[str, Callable[[Path], str]] = {
 
 
 def main() -> int:
-    """Rewrites the README in place."""
-    README.write_text(render(README.read_text()))
-    print(f"Filled in {README.name}.")
+    """Rewrites the README and the pages of findings in place."""
+    for page in pages():
+        page.write_text(render(page.read_text()))
+        print(f"Filled in {page.relative_to(_ROOT)}.")
     return 0
 
 

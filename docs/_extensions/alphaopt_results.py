@@ -1,12 +1,12 @@
-"""Makes the pages of results and the gallery from the files that are stored in the repository.
+"""Writes the pages of results and the gallery from files that are stored in the repository.
 
-Nothing on them is typed by hand: figures come from `benchmarks/results`, by the same functions that
-fill in the README, and notebooks are shown with the output that they are stored with.
+`docs/findings/` has the text and summary tables of each benchmark, `benchmarks/results/` the full
+page that each benchmark wrote. Notebooks are shown with their stored output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import json
 from pathlib import Path
 import re
@@ -21,73 +21,66 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 _MARKER = re.compile(r"<!-- include-if-present: (?P<file>[\w.]+) -->")
+_STORED = "../../benchmarks/results/"  # The results files, seen from a page of findings.
 _PICTURES = (".png", ".gif")
-_FIRST = ("zero_tuning", "mnist", "cost", "online_learning", "landscapes", "l2l")
+_FIRST = ("zero_tuning", "mnist", "cost", "online_learning", "robustness", "landscapes")
+_CLAIMS = "claims"
 
 
 def results_pages(folder: Path = results.RESULTS) -> dict[str, str]:
-    """The pages of results, from their paths to their text; `index.md` is one of them."""
+    """Returns the generated pages, from file names to texts; `index.md` is one of them."""
     texts = {path.name: path.read_text() for path in sorted(folder.glob("*.md"))}
-    contents = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    contents = {name: content for name, content in contents.items() if "command" in content}
-    order = [name for name in _FIRST if name in contents]
-    order += [name for name in contents if name not in order]
+    findings = {path.stem: path.read_text() for path in sorted(readme.FINDINGS.glob("*.md"))}
+    order = [name for name in _FIRST if name in findings]
+    order += [name for name in findings if name not in (*order, _CLAIMS)]
     lines = [
         "# Results",
         "",
-        "Every figure is read from a file that a benchmark wrote. The heading of each section",
-        "leads to the whole page with its pictures.",
+        "Every figure is read from a file that a benchmark wrote. A page of findings has the",
+        "conclusions and summary tables; the full page has every figure.",
+        "",
+        f"All claims and whether they hold: [claims](../findings/{_CLAIMS}.md).",
     ]
     for name in order:
-        lines += ["", *_section(name, contents[name], texts, folder)]
-    lines += ["", "## Claims", "", _summary("claims", folder)]
-    records = {name: _title(text) for name, text in texts.items() if Path(name).stem not in order}
-    if records:
-        lines += ["", "## Records", ""]
-        lines += [f"- [{title}]({name})" for name, title in records.items()]
-    lines += ["", "```{toctree}", ":hidden:", "", *(Path(name).stem for name in texts), "```", ""]
+        lines += ["", *_entry(name, findings[name], texts, folder)]
+    lines += ["", "## Full pages and records", ""]
+    lines += [f"- [{_title(text)}]({name})" for name, text in texts.items()]
+    lines += ["", *_toctree(f"../findings/{name}" for name in (*order, _CLAIMS))]
+    lines += ["", *_toctree(Path(name).stem for name in texts), ""]
     return {**texts, "index.md": "\n".join(lines)}
 
 
-def _section(
-    name: str, content: Mapping[str, Any], texts: Mapping[str, str], folder: Path
-) -> Iterator[str]:
-    title = _title(texts.get(f"{name}.md", name))
-    yield f"## [{title}]({name}.md)" if f"{name}.md" in texts else f"## {title}"
-    yield ""
+def _entry(name: str, finding: str, texts: Mapping[str, str], folder: Path) -> Iterator[str]:
+    """A benchmark's heading, its links, and the command, date and hardware of its results file."""
+    yield f"## [{_title(finding)}](../findings/{name}.md)"
+    path = folder / f"{name}.json"
+    if f"{name}.md" not in texts or not path.exists():
+        return
+    content = json.loads(path.read_text())
     versions = ", ".join(f"{package} {version}" for package, version in content["versions"].items())
     seeds = len(content["seeds"])
+    yield ""
     yield (
-        f"`{content['command']}`, {content['date'][:10]}, {content['hardware']};"
-        f" {seeds} seed{'' if seeds == 1 else 's'}; {versions}."
+        f"[Full page]({name}.md). `{content['command']}`, {content['date'][:10]},"
+        f" {content['hardware']}; {seeds} seed{'' if seeds == 1 else 's'}; {versions}."
     )
-    for section in _sections_of(name):
-        yield ""
-        yield _summary(section, folder)
 
 
 def _title(text: str) -> str:
-    """Of a page: its first line."""
+    """The heading of a page, which is its first line."""
     return text.splitlines()[0].removeprefix("# ").strip()
 
 
-def _sections_of(name: str) -> list[str]:
-    """The README's sections about a benchmark."""
-    known = re.findall(r"<!-- results: (\w+) -->", readme.README.read_text())
-    return [each for each in known if each == name or re.fullmatch(rf"{name}_\d+", each)]
-
-
-def _summary(section: str, folder: Path) -> str:
-    filled = readme.render(f"<!-- results: {section} -->\n<!-- end -->", folder)
-    return filled.partition("-->\n")[2].rpartition("<!-- end -->")[0]
+def _toctree(entries: Iterable[str]) -> list[str]:
+    return ["```{toctree}", ":hidden:", "", *entries, "```"]
 
 
 def gallery_index(paths: list[Path]) -> str:
-    """The page that leads to the notebooks."""
+    """Returns the page that links to the notebooks."""
     lines = [
         "# Notebooks",
         "",
-        "Shown with the output that they are stored with; building these pages does not run them.",
+        "Shown with their stored output; a build of these pages does not run them.",
         "",
         "```{toctree}",
         ":maxdepth: 1",
@@ -100,7 +93,7 @@ def gallery_index(paths: list[Path]) -> str:
 
 
 def notebooks() -> list[Path]:
-    """The notebooks, in order."""
+    """Returns the paths of the notebooks, in order."""
     return sorted((readme.README.parent / "notebooks").glob("*.ipynb"))
 
 
@@ -119,14 +112,14 @@ def _write_pages(app: Sphinx) -> None:
 
 
 def include_if_present(text: str, folder: Path = results.RESULTS) -> str:
-    """Puts a results page where a page of the documentation asks for it, if it is there.
+    """Inserts a stored results page at its marker.
 
     Args:
-      text: A page that lies in a folder beside that of the results.
-      folder: Where the results files are.
+      text: A page in a folder beside `results/`.
+      folder: Folder of the results files.
 
     Returns:
-      The page, with the results under headings two levels lower.
+      The page with the results, their headings two levels lower, or with a note if there are none.
     """
 
     def replace(match: re.Match[str]) -> str:
@@ -139,13 +132,16 @@ def include_if_present(text: str, folder: Path = results.RESULTS) -> str:
     return _MARKER.sub(replace, text)
 
 
-def _include(app: Sphinx, name: str, source: list[str]) -> None:
-    del app, name
+def _on_source_read(app: Sphinx, name: str, source: list[str]) -> None:
+    """Inserts stored pages, and links pages of findings to the copies of results in the site."""
+    del app
     source[0] = include_if_present(source[0])
+    if name.startswith("findings/"):
+        source[0] = source[0].replace(f"]({_STORED}", "](../results/")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("builder-inited", _write_pages)
-    app.connect("source-read", _include)
+    app.connect("source-read", _on_source_read)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
