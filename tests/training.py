@@ -35,11 +35,16 @@ def make_step(tx):
     return step
 
 
+@functools.lru_cache(maxsize=4)
+def _jitted_step(tx):
+    return jax.jit(make_step(tx))
+
+
 def train(tx, steps, params=None, state=None, first=0):
     """Trains for some steps and returns `(params, state, losses)`."""
     params = init_params() if params is None else params
     state = tx.init(params) if state is None else state
-    step = jax.jit(functools.partial(make_step(tx)))
+    step = _jitted_step(tx)
     losses = []
     for number in range(first, first + steps):
         params, state, value = step(params, state, batch(number))

@@ -5,9 +5,6 @@ import functools
 import itertools
 import math
 
-from flax import linen as nn
-from flax import nnx
-from flax.training import train_state
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,40 +14,12 @@ import pytest
 import alphaopt_jax
 from alphaopt_jax import AlphaOptConfig
 from alphaopt_jax._optimizer import coordinate_rates
+from tests import quadratic
 
 alphaopt = functools.partial(alphaopt_jax.alphaopt, agent=None)
 
 _CONFIG = AlphaOptConfig()
 _FLOAT16_RATES = 2e-3  # The relative error that keeping relative rates in float16 may cause.
-
-
-def _params():
-    return {"b": jnp.array([0.5, -1.0, 2.0]), "w": jnp.arange(1.0, 7.0).reshape(3, 2)}
-
-
-def _loss(params, scale=1.0):
-    target = {"b": 3.0, "w": -1.0}
-    parts = jax.tree.map(lambda leaf, aim: jnp.sum(jnp.square(leaf - aim)), params, target)
-    return scale * (parts["b"] + 5.0 * parts["w"])
-
-
-def _step_of(tx, loss=_loss):
-    def step(params, state):
-        value, grads = jax.value_and_grad(loss)(params)
-        updates, state = tx.update(grads, state, params, value=value)
-        return optax.apply_updates(params, updates), state
-
-    return step
-
-
-def _run(tx, steps=3, params=None, loss=_loss):
-    """Parameters and state after some steps."""
-    params = _params() if params is None else params
-    step = jax.jit(_step_of(tx, loss))
-    state = jax.jit(tx.init)(params)
-    for _ in range(steps):
-        params, state = step(params, state)
-    return params, state
 
 
 def _assert_equal(tree, other):
@@ -61,22 +30,28 @@ def _assert_close(tree, other, **tolerance):
     jax.tree.map(functools.partial(np.testing.assert_allclose, **tolerance), tree, other)
 
 
+# Optimizers that several tests share, so that each is traced and compiled once.
+_LEARNING = alphaopt(config=AlphaOptConfig(rollout_length=2))
+_LONGER_ROLLOUT = alphaopt(config=AlphaOptConfig(rollout_length=4, decision_interval=4))
+_WITHOUT_LEARNING = alphaopt(learn=False)
+
+
 @pytest.fixture(scope="module")
-def learning_update():
-    """The jitted update of an optimizer whose agent learns at every second step."""
-    tx = alphaopt(config=AlphaOptConfig(rollout_length=2))
-    return tx.init, jax.jit(lambda grads, state, params, value: tx.update(
-        grads, state, params, value=value))  # fmt: skip
+def frozen(decided_agent):
+    return alphaopt(agent=decided_agent)
+
+
+@pytest.fixture(scope="module")
+def learning(decided_agent):
+    return alphaopt(agent=decided_agent, learn=True)
 
 
 # What an update is.
 
 
 @pytest.mark.parametrize("learn", [True, False])
-def test_update_is_minus_the_learning_rates_times_the_direction(decided_agent, learn):
-    tx = alphaopt(agent=decided_agent, learn=learn)
-    params, state = _run(tx, steps=2)
-    updates, state = jax.jit(tx.update)(jax.grad(_loss)(params), state, params)
+def test_update_is_minus_the_learning_rates_times_the_direction(frozen, learning, learn):
+    *_, (updates, params, state) = quadratic.steps(learning if learn else frozen, num_steps=3)
 
     def direction(first, second):
         number = 3
@@ -92,11 +67,11 @@ def test_update_is_minus_the_learning_rates_times_the_direction(decided_agent, l
 
 
 def test_rates_of_a_fresh_agent_are_relative_to_the_scale_of_the_leaf():
-    _, state = _run(alphaopt(learn=False), steps=1)
+    _, state = quadratic.run(_WITHOUT_LEARNING, num_steps=1)
 
-    rates = alphaopt_jax.learning_rates(state, _params())
+    rates = alphaopt_jax.learning_rates(state, quadratic.init_params())
 
-    for name, leaf in _params().items():
+    for name, leaf in quadratic.init_params().items():
         scale = np.sqrt(np.mean(np.square(leaf)))
         np.testing.assert_allclose(rates[name], _CONFIG.relative_step * scale, rtol=1e-5)
 
@@ -114,7 +89,7 @@ def test_rates_much_too_large_are_bounded(too_large):
 
 def test_direction_may_be_the_raw_gradient():
     config = AlphaOptConfig(direction="gradient")
-    params, grads = _params(), jax.grad(_loss)(_params())
+    params, grads = quadratic.init_params(), jax.grad(quadratic.loss)(quadratic.init_params())
     tx = alphaopt(learn=False, config=config)
 
     updates, state = tx.update(grads, tx.init(params), params)
@@ -123,12 +98,12 @@ def test_direction_may_be_the_raw_gradient():
     _assert_close(updates, jax.tree.map(lambda rate, grad: -rate * grad, rates, grads), rtol=1e-5)
 
 
-def test_scale_by_alphaopt_and_a_sign_is_alphaopt(decided_agent):
+def test_scale_by_alphaopt_and_a_sign_is_alphaopt(decided_agent, frozen):
     chained = optax.chain(alphaopt_jax.scale_by_alphaopt(agent=decided_agent), optax.scale(-1.0))
 
-    params, _ = _run(chained)
+    params, _ = quadratic.run(chained)
 
-    _assert_close(params, _run(alphaopt(agent=decided_agent))[0], rtol=1e-6)
+    _assert_close(params, quadratic.run(frozen)[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -140,12 +115,13 @@ def test_scale_by_alphaopt_and_a_sign_is_alphaopt(decided_agent):
         (lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params), {"b": False, "w": True}),
     ],
 )
-def test_weight_decay_is_multiplied_by_the_rates_and_obeys_the_mask(decided_agent, mask, decays):
-    params, grads = _params(), jax.grad(_loss)(_params())
-    plain = alphaopt(agent=decided_agent)
+def test_weight_decay_is_multiplied_by_the_rates_and_obeys_the_mask(
+    decided_agent, frozen, mask, decays
+):
+    params, grads = quadratic.init_params(), jax.grad(quadratic.loss)(quadratic.init_params())
     decaying = alphaopt(agent=decided_agent, weight_decay=0.1, mask=mask)
 
-    without, state = plain.update(grads, plain.init(params), params)
+    without, state = frozen.update(grads, frozen.init(params), params)
     updates, _ = decaying.update(grads, decaying.init(params), params)
 
     rates = alphaopt_jax.learning_rates(state, params)
@@ -158,10 +134,10 @@ def test_schedule_gives_the_learning_rate_of_each_step():
     def schedule(count):
         return 1.0 / (count + 1.0)
 
-    scheduled, params = alphaopt(schedule, learn=False), _params()
+    scheduled, params = alphaopt(schedule, learn=False), quadratic.init_params()
     state = scheduled.init(params)
     for number in range(3):
-        grads = jax.grad(_loss)(params)
+        grads = jax.grad(quadratic.loss)(params)
         expected, _ = alphaopt(schedule(number), learn=False).update(grads, state, params)
         updates, state = scheduled.update(grads, state, params)
         _assert_close(updates, expected, rtol=1e-6)
@@ -169,8 +145,7 @@ def test_schedule_gives_the_learning_rate_of_each_step():
 
 
 def test_metrics_are_finite_scalars_of_the_last_step():
-    tx = alphaopt(config=AlphaOptConfig(rollout_length=2))
-    params, state = _run(tx, steps=4)
+    params, state = quadratic.run(_LEARNING, num_steps=4)
 
     metrics = jax.jit(alphaopt_jax.metrics)(state)
 
@@ -185,11 +160,8 @@ def test_metrics_are_finite_scalars_of_the_last_step():
     np.testing.assert_allclose(metrics["mean_learning_rate"], mean, rtol=1e-5)
 
 
-def test_new_episode_keeps_what_was_learned_and_forgets_the_training(learning_update):
-    init, update = learning_update
-    params, state = _params(), init(_params())
-    for _ in range(3):
-        _, state = update(jax.grad(_loss)(params), state, params, 2.0)
+def test_new_episode_keeps_what_was_learned_and_forgets_the_training():
+    params, state = quadratic.run(_LEARNING, num_steps=3)
 
     new = jax.jit(alphaopt_jax.new_episode)(state)
 
@@ -197,7 +169,7 @@ def test_new_episode_keeps_what_was_learned_and_forgets_the_training(learning_up
     _assert_equal(new.learner.agent_optimizer, state.learner.agent_optimizer)
     _assert_equal(new.learner.key_data, state.learner.key_data)
     assert new.updates_made == 0
-    fresh = init(params)
+    fresh = _LEARNING.init(params)
     forgotten = ("gradient_average", "squared_gradient_average", "relative_rates", "loss_history")
     for name in forgotten:
         _assert_equal(getattr(new, name), getattr(fresh, name))
@@ -209,11 +181,10 @@ def test_new_episode_keeps_what_was_learned_and_forgets_the_training(learning_up
 
 def test_every_parameter_is_looked_at_at_first_and_then_at_intervals(decided_agent):
     tx = alphaopt(agent=decided_agent, config=AlphaOptConfig(decision_interval=3))
-    step, params = jax.jit(_step_of(tx)), _params()
-    state, kept = tx.init(params), []
-    for _ in range(9):
-        params, state = step(params, state)
-        kept.append(np.concatenate([np.ravel(each) for each in state.relative_rates.values()]))
+    kept = [
+        np.concatenate([np.ravel(each) for each in state.relative_rates.values()])
+        for _, _, state in quadratic.steps(tx, num_steps=9)
+    ]
 
     looked = [not np.array_equal(new, old) for old, new in itertools.pairwise(kept)]
     # At steps 1, 2 and 3, and then at steps 4 and 7, counted from 1.
@@ -223,8 +194,8 @@ def test_every_parameter_is_looked_at_at_first_and_then_at_intervals(decided_age
 def test_a_leaf_without_a_part_of_its_own_decides_as_its_parameters_do_on_average(decided_agent):
     """So that between two looks all of them follow what the agent sees and learns."""
     tx = alphaopt(agent=decided_agent, config=AlphaOptConfig(decision_interval=4))
-    _, looked = _run(tx, steps=5)
-    params, later = _run(tx, steps=7)
+    _, looked = quadratic.run(tx, num_steps=5)
+    params, later = quadratic.run(tx, num_steps=7)
 
     assert not decided_agent.network.leaf_hidden
     for factors, at_look in zip(
@@ -242,8 +213,7 @@ def test_a_leaf_without_a_part_of_its_own_decides_as_its_parameters_do_on_averag
 
 
 def test_nobody_explores_at_the_last_step_of_a_rollout():
-    tx = alphaopt(config=AlphaOptConfig(rollout_length=4, decision_interval=4))
-    _, state = _run(tx, steps=4)
+    _, state = quadratic.run(_LONGER_ROLLOUT, num_steps=4)
 
     rollout = state.learner.rollout
     np.testing.assert_array_equal(rollout.actions[-1], rollout.means[-1])
@@ -254,7 +224,7 @@ def test_nobody_explores_at_the_last_step_of_a_rollout():
 
 
 def test_an_explorers_rate_is_its_leafs_times_its_own_factor():
-    params, state = _run(alphaopt(), steps=2)
+    params, state = quadratic.run(_LONGER_ROLLOUT, num_steps=2)
 
     rates = alphaopt_jax.learning_rates(state, params)
     actions = state.learner.rollout.actions[1]
@@ -264,20 +234,23 @@ def test_an_explorers_rate_is_its_leafs_times_its_own_factor():
 
 
 @pytest.mark.parametrize("learn", [True, False])
-def test_moments_in_half_precision_take_half_and_train_as_well(decided_agent, learn):
+def test_moments_in_half_precision_take_half_and_train_as_well(
+    decided_agent, frozen, learning, learn
+):
     config = AlphaOptConfig(moment_dtype="bfloat16")
-    params, state = _run(alphaopt(agent=decided_agent, learn=learn, config=config), steps=60)
-    expected, _ = _run(alphaopt(agent=decided_agent, learn=learn), steps=60)
+    params, state = quadratic.run(
+        alphaopt(agent=decided_agent, learn=learn, config=config), num_steps=60
+    )
+    expected, _ = quadratic.run(learning if learn else frozen, num_steps=60)
 
     for tree in (state.gradient_average, state.squared_gradient_average):
         assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(tree))
-    assert _loss(params) < 0.8 * _loss(_params())
-    np.testing.assert_allclose(_loss(params), _loss(expected), rtol=0.2)
+    assert quadratic.loss(params) < 0.8 * quadratic.loss(quadratic.init_params())
+    np.testing.assert_allclose(quadratic.loss(params), quadratic.loss(expected), rtol=0.2)
 
 
-@pytest.mark.parametrize("small", [0, 1000])
 def test_leaves_that_are_looked_at_together_are_decided_as_if_each_were_alone(
-    decided_agent, monkeypatch, small
+    decided_agent, monkeypatch
 ):
     """Stacked where they are alike, or copied into rows where they are small."""
     start = {
@@ -293,25 +266,27 @@ def test_leaves_that_are_looked_at_together_are_decided_as_if_each_were_alone(
         parts = jax.tree.map(lambda leaf, aim: jnp.sum(jnp.square(leaf - aim)), params, targets)
         return parts["a"] + 0.05 * parts["b"] + 0.1 * parts["c"] + parts["d"] + parts["e"]
 
-    alone, _ = _run(alphaopt(agent=decided_agent), 3, start, loss)
+    alone, _ = quadratic.run(alphaopt(agent=decided_agent), 3, start, loss)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr(coordinate_rates, "_SMALL", small)
-    together, _ = _run(alphaopt(agent=decided_agent), 3, start, loss)
+    for small in (0, 1000):
+        monkeypatch.setattr(coordinate_rates, "_SMALL", small)
+        together, _ = quadratic.run(alphaopt(agent=decided_agent), 3, start, loss)
 
-    _assert_close(together, alone, rtol=1e-5)
+        _assert_close(together, alone, rtol=1e-5)
 
 
 # What does not matter to it.
 
 
-def test_order_of_the_coordinates_does_not_matter(decided_agent):
+def test_order_of_the_coordinates_does_not_matter(frozen):
     params = jax.random.normal(jax.random.key(0), (50,))
     slopes = jnp.geomspace(0.01, 100.0, 50)
     order = jax.random.permutation(jax.random.key(1), 50)
-    tx = alphaopt(agent=decided_agent)
 
-    found, _ = _run(tx, 5, params, lambda x: jnp.sum(slopes * jnp.square(x - 1.0)))
-    permuted, _ = _run(tx, 5, params[order], lambda x: jnp.sum(slopes[order] * jnp.square(x - 1.0)))
+    def run(params, slopes):
+        return quadratic.run(frozen, 5, params, lambda x: jnp.sum(slopes * jnp.square(x - 1.0)))[0]
+
+    found, permuted = run(params, slopes), run(params[order], slopes[order])
 
     np.testing.assert_allclose(
         permuted - params[order], (found - params)[order], rtol=_FLOAT16_RATES, atol=1e-6
@@ -319,36 +294,27 @@ def test_order_of_the_coordinates_does_not_matter(decided_agent):
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1024.0])
-def test_scale_of_the_loss_does_not_matter(decided_agent, scale):
-    tx = alphaopt(agent=decided_agent)
-    step = jax.jit(
-        lambda params, state, scale: _step_of(tx, functools.partial(_loss, scale=scale))(
-            params, state
-        )
-    )
+def test_scale_of_the_loss_does_not_matter(frozen, scale):
     ends = []
     for factor in (1.0, scale):
-        params, state = _params(), tx.init(_params())
-        for _ in range(5):
-            params, state = step(params, state, factor)
-        ends.append(jax.tree.map(lambda end, start: end - start, params, _params()))
+        params, _ = quadratic.run(frozen, 5, loss=functools.partial(quadratic.loss, scale=factor))
+        ends.append(jax.tree.map(lambda end, start: end - start, params, quadratic.init_params()))
 
     _assert_close(ends[1], ends[0], rtol=_FLOAT16_RATES, atol=1e-6)
 
 
 def test_a_step_without_a_loss_learns_too_and_the_loss_is_only_observed():
-    tx = alphaopt(config=AlphaOptConfig(rollout_length=2))
-    params, state = _params(), tx.init(_params())
-    update = jax.jit(tx.update)
+    params, state = quadratic.init_params(), _LEARNING.init(quadratic.init_params())
+    update = jax.jit(_LEARNING.update)
     for _ in range(4):
-        updates, state = update(jax.grad(_loss)(params), state, params)
+        updates, state = update(jax.grad(quadratic.loss)(params), state, params)
         params = optax.apply_updates(params, updates)
 
     assert state.learner.rounds == 2
     assert np.isnan(state.learner.loss)
     assert state.loss_history.observed == 0
     assert any(np.any(leaf) for leaf in jax.tree.leaves(state.agent["actor"]["output"]))
-    assert _loss(params) < _loss(_params())
+    assert quadratic.loss(params) < quadratic.loss(quadratic.init_params())
 
 
 def test_a_model_without_parameters_is_left_alone():
@@ -368,23 +334,22 @@ def test_a_model_without_parameters_is_left_alone():
     [(jnp.nan, 1.0), (jnp.inf, 1.0), (-jnp.inf, 1.0), (0.5, jnp.nan), (0.5, jnp.inf)],
 )
 @pytest.mark.parametrize("steps_before", [0, 1, 3])
-def test_a_step_that_is_not_finite_changes_nothing(learning_update, spoiled, value, steps_before):
-    init, update = learning_update
-    params, state = _params(), init(_params())
-    for _ in range(steps_before):
-        updates, state = update(jax.grad(_loss)(params), state, params, _loss(params))
-        params = optax.apply_updates(params, updates)
-    good = jax.grad(_loss)(params)
+def test_a_step_that_is_not_finite_changes_nothing(spoiled, value, steps_before):
+    update = jax.jit(_LEARNING.update)
+    params, state = quadratic.init_params(), _LEARNING.init(quadratic.init_params())
+    if steps_before:
+        params, state = quadratic.run(_LEARNING, steps_before)
+    loss, good = jax.jit(jax.value_and_grad(quadratic.loss))(params)
     bad = good | {"w": good["w"].at[1, 0].set(spoiled)}
 
-    updates, after = update(bad, state, params, value)
+    updates, after = update(bad, state, params, value=jnp.float32(value))
 
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates))
     assert after.updates_skipped == 1
     _assert_equal(after._replace(updates_skipped=state.updates_skipped), state)
     # Training goes on as if nothing had been.
-    updates, state = update(good, state, params, _loss(params))
-    updates_after, after = update(good, after, params, _loss(params))
+    updates, state = update(good, state, params, value=loss)
+    updates_after, after = update(good, after, params, value=loss)
     _assert_equal(updates_after, updates)
     _assert_equal(after._replace(updates_skipped=state.updates_skipped), state)
 
@@ -395,25 +360,25 @@ def test_a_step_that_is_not_finite_changes_nothing(learning_update, spoiled, val
 def test_missing_parameters_are_asked_for():
     tx = alphaopt()
     with pytest.raises(ValueError, match=r"needs the current parameters.*update\(grads, state, p"):
-        tx.update(_params(), tx.init(_params()))
+        tx.update(quadratic.init_params(), tx.init(quadratic.init_params()))
 
 
 def test_state_of_another_optimizer_is_refused():
-    state = optax.adam(1e-3).init(_params())
+    state = optax.adam(1e-3).init(quadratic.init_params())
     with pytest.raises(ValueError, match=r"state of another optimizer, a tuple"):
-        alphaopt().update(_params(), state, _params())
+        alphaopt().update(quadratic.init_params(), state, quadratic.init_params())
     with pytest.raises(ValueError, match=r"holds one AlphaOptState, found 0"):
         alphaopt_jax.metrics(state)
 
 
 def test_state_of_another_alphaopt_is_refused():
-    state = alphaopt(learn=False).init(_params())
+    state = alphaopt(learn=False).init(quadratic.init_params())
     with pytest.raises(ValueError, match="differ in whether the agent learns"):
-        alphaopt().update(_params(), state, _params())
+        alphaopt().update(quadratic.init_params(), state, quadratic.init_params())
 
 
 def test_parameters_of_other_shapes_than_the_gradients_are_refused():
-    tx, params = alphaopt(learn=False), _params()
+    tx, params = alphaopt(learn=False), quadratic.init_params()
     other = params | {"b": jnp.ones(4)}
     with pytest.raises(ValueError, match=r"The parameters and the gradients have.*\(4,\)"):
         tx.update(params, tx.init(params), other)
@@ -425,7 +390,9 @@ def test_parameters_of_other_shapes_than_the_gradients_are_refused():
 def test_a_mask_that_does_not_fit_is_refused(mask):
     tx = alphaopt(learn=False, weight_decay=0.1, mask=mask)
     with pytest.raises(ValueError, match=r"`mask` must be a pytree of booleans like the param"):
-        tx.update(_params(), tx.init(_params()), _params())
+        tx.update(
+            quadratic.init_params(), tx.init(quadratic.init_params()), quadratic.init_params()
+        )
 
 
 def test_rates_fall_to_a_known_horizon_and_with_the_root_of_time_to_an_unknown_one():
@@ -460,14 +427,14 @@ def test_a_number_of_steps_below_one_is_refused(num_steps):
 
 
 def test_a_training_compiles_once_and_gives_up_its_buffers():
-    tx, traces = alphaopt(config=AlphaOptConfig(rollout_length=2)), []
+    traces = []
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def step(params, state):
         traces.append(None)
-        return _step_of(tx)(params, state)
+        return quadratic.make_step(_LEARNING)(params, state)
 
-    params, state = _params(), tx.init(_params())
+    params, state = quadratic.init_params(), _LEARNING.init(quadratic.init_params())
     for _ in range(5):
         old = (params, state)
         params, state = step(params, state)
@@ -480,32 +447,34 @@ def test_a_training_compiles_once_and_gives_up_its_buffers():
 
 def test_donating_the_state_leaves_the_agent_given_alone(decided_agent):
     tx = alphaopt(agent=decided_agent)
-    state = tx.init(_params())
+    state = tx.init(quadratic.init_params())
     jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)(state)
 
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(decided_agent.params))
 
 
 def test_training_under_scan_and_vmap_over_seeds_equals_steps_of_each_seed():
-    config = AlphaOptConfig(rollout_length=2)
-
-    start, loss = jnp.array([0.5, -1.0, 2.0]), lambda x: jnp.sum(jnp.square(x - 3.0))
+    config, start = AlphaOptConfig(rollout_length=2), quadratic.init_params()
 
     def train(seed):
         tx = alphaopt(seed=seed, config=config)
         (params, state), _ = jax.lax.scan(
-            lambda carry, _: (_step_of(tx, loss)(*carry), None), (start, tx.init(start)), length=5
+            lambda carry, _: (quadratic.make_step(tx)(*carry), None),
+            (start, tx.init(start)),
+            length=5,
         )
         return params, alphaopt_jax.learning_rates(state, params)
 
     params, rates = jax.jit(jax.vmap(train))(jnp.arange(3))
 
-    expected, state = _run(alphaopt(seed=1, config=config), 5, start, loss)
-    np.testing.assert_allclose(params[1], expected, rtol=_FLOAT16_RATES)
-    np.testing.assert_allclose(
-        rates[1], alphaopt_jax.learning_rates(state, expected), rtol=_FLOAT16_RATES
+    first, second, third = (
+        jax.tree.map(lambda leaf, seed=seed: leaf[seed], (params, rates)) for seed in range(3)
     )
-    assert not np.allclose(rates[0], rates[2], rtol=1e-3)
+    expected, state = quadratic.run(alphaopt(seed=1, config=config), 5)
+    expected = (expected, alphaopt_jax.learning_rates(state, expected))
+    _assert_close(second, expected, rtol=_FLOAT16_RATES)
+    for rate, other in zip(jax.tree.leaves(first[1]), jax.tree.leaves(third[1]), strict=True):
+        assert not np.allclose(rate, other, rtol=1e-3)
 
 
 def test_keys_of_both_kinds_are_seeds():
@@ -528,142 +497,3 @@ def test_ten_million_parameters_take_a_step(learn):
     assert np.all(np.isfinite(updates))
     assert np.any(updates)
     assert state.updates_made == 1
-
-
-# Inside other transformations and trainings.
-
-
-def test_in_a_chain_it_gets_the_clipped_gradients(decided_agent):
-    tx = optax.chain(optax.clip_by_global_norm(0.1), alphaopt(agent=decided_agent))
-    grads = jax.grad(_loss)(_params())
-    clipped = jax.tree.map(lambda leaf: 0.1 * leaf / optax.tree.norm(grads), grads)
-
-    updates, state = tx.update(grads, tx.init(_params()), _params(), value=1.0)
-
-    inner = alphaopt(agent=decided_agent)
-    expected, inner_state = inner.update(clipped, inner.init(_params()), _params(), value=1.0)
-    _assert_close(updates, expected, rtol=1e-3)
-    _assert_close(
-        alphaopt_jax.metrics(state), alphaopt_jax.metrics(inner_state), rtol=1e-2, atol=1e-4
-    )
-
-
-def test_multi_steps_gives_it_the_mean_gradient(decided_agent):
-    inner = alphaopt(agent=decided_agent)
-    tx = optax.MultiSteps(inner, every_k_schedule=2)
-    params, grads = _params(), jax.grad(_loss)(_params())
-    state = tx.init(params)
-
-    first, state = tx.update(grads, state, params, value=1.0)
-    second, state = tx.update(jax.tree.map(lambda x: 3.0 * x, grads), state, params, value=1.0)
-
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(first))
-    mean = jax.tree.map(lambda x: 2.0 * x, grads)
-    expected, _ = inner.update(mean, inner.init(params), params, value=1.0)
-    _assert_close(second, expected, rtol=_FLOAT16_RATES)
-
-
-def test_masked_it_changes_only_what_it_may(decided_agent):
-    tx = optax.masked(alphaopt(agent=decided_agent), {"b": False, "w": True})
-    params, grads = _params(), jax.grad(_loss)(_params())
-
-    updates, _ = tx.update(grads, tx.init(params), params, value=1.0)
-
-    alone = alphaopt(agent=decided_agent)
-    only = {"w": params["w"]}
-    expected, _ = alone.update({"w": grads["w"]}, alone.init(only), only, value=1.0)
-    np.testing.assert_array_equal(updates["b"], grads["b"])
-    np.testing.assert_allclose(updates["w"], expected["w"], rtol=1e-5)
-
-
-def test_multi_transform_gives_it_its_share():
-    tx = optax.multi_transform(
-        {"ours": alphaopt(learn=False), "theirs": optax.sgd(0.1)}, {"b": "theirs", "w": "ours"}
-    )
-
-    params, state = _run(tx, steps=2)
-
-    assert alphaopt_jax.metrics(state)["updates_made"] == 2
-    descended = _run(optax.sgd(0.1), steps=2)[0]
-    np.testing.assert_allclose(params["b"], descended["b"], rtol=1e-6)
-    assert set(alphaopt_jax.learning_rates(state, {"w": params["w"]})) == {"w"}
-    with pytest.raises(ValueError, match=r"of 1 arrays, but params has 2.*optax.partition"):
-        alphaopt_jax.learning_rates(state, params)
-
-
-def test_injected_hyperparameters_are_arrays_and_act():
-    tx = optax.inject_hyperparams(alphaopt)(weight_decay=0.1, learn=False)
-    params, grads = _params(), jax.grad(_loss)(_params())
-    state = tx.init(params)
-    assert {"learning_rate", "weight_decay", "seed"} == set(state.hyperparams)
-    update = jax.jit(tx.update)
-
-    updates, _ = update(grads, state, params, value=1.0)
-    state.hyperparams["learning_rate"] = jnp.asarray(0.5)
-    halved, _ = update(grads, state, params, value=1.0)
-
-    plain = alphaopt(weight_decay=0.1, learn=False)
-    _assert_close(updates, plain.update(grads, plain.init(params), params)[0], rtol=1e-5)
-    base = min(_CONFIG.relative_step, _CONFIG.max_relative_step)
-    factor = min(0.5 * _CONFIG.relative_step, _CONFIG.max_relative_step) / base
-    _assert_close(halved, jax.tree.map(lambda leaf: factor * leaf, updates), rtol=1e-5)
-
-
-def _regression():
-    inputs = jax.random.normal(jax.random.key(3), (32, 4))
-    return inputs, inputs @ jnp.array([[1.0], [-2.0], [0.5], [3.0]])
-
-
-def test_nnx_optimizer_hands_it_the_loss():
-    inputs, targets = _regression()
-    model = nnx.Linear(4, 1, rngs=nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, alphaopt(), wrt=nnx.Param)
-
-    @nnx.jit
-    def train_step(model, optimizer):
-        def loss(model):
-            return jnp.mean(jnp.square(model(inputs) - targets))
-
-        value, grads = nnx.value_and_grad(loss)(model)
-        optimizer.update(model, grads, value=value)
-        return value
-
-    values = [train_step(model, optimizer) for _ in range(100)]
-
-    assert values[-1] < 0.5 * values[0]
-    metrics = alphaopt_jax.metrics(nnx.as_pure(optimizer.opt_state))
-    assert metrics["updates_made"] == 100
-    assert metrics["rounds"] > 0
-    history = nnx.as_pure(optimizer.opt_state).loss_history
-    assert history.observed == 100
-
-
-class _TrainState(train_state.TrainState):
-    def apply_gradients(self, *, grads, value, **kwargs):
-        updates, opt_state = self.tx.update(grads, self.opt_state, self.params, value=value)
-        params = optax.apply_updates(self.params, updates)
-        return self.replace(step=self.step + 1, params=params, opt_state=opt_state, **kwargs)
-
-
-def test_linen_train_state_hands_it_the_loss():
-    inputs, targets = _regression()
-    model = nn.Dense(1)
-    state = _TrainState.create(
-        apply_fn=model.apply, params=model.init(jax.random.key(0), inputs), tx=alphaopt()
-    )
-
-    @jax.jit
-    def train_step(state):
-        def loss(params):
-            return jnp.mean(jnp.square(state.apply_fn(params, inputs) - targets))
-
-        value, grads = jax.value_and_grad(loss)(state.params)
-        return state.apply_gradients(grads=grads, value=value), value
-
-    values = []
-    for _ in range(100):
-        state, value = train_step(state)
-        values.append(value)
-
-    assert values[-1] < 0.5 * values[0]
-    assert state.opt_state.loss_history.observed == state.step == 100
