@@ -1,12 +1,12 @@
-"""The modules whose functions have the shapes of their arrays in their signatures.
+"""Modules whose shape annotations are checked while the tests run.
 
-Others are not checked: beartype cannot read all that stands in theirs, such as `typing.Self`.
+Others are not checked: beartype cannot evaluate some annotations, such as `typing.Self`.
 """
 
 import os
 
 CHECKS = os.environ.get("ALPHAOPT_TESTS_CHECK_SHAPES", "1") != "0"
-"""It takes a twentieth of the time; `.ci/run` checks in one of its two runs."""
+"""Checks take a twentieth of the time; `.ci/run` enables them in one of its two runs."""
 MODULES = tuple(
     f"alphaopt_jax.{name}"
     for name in (

@@ -1,6 +1,6 @@
-"""Before JAX looks, the processor is told to show itself as eight devices, for what is sharded.
+"""Configures JAX before its first use: eight CPU devices, quick compilation, a shared cache.
 
-What one test has compiled, others and the processes that they start find in a folder of this run.
+Workers of pytest-xdist and processes that tests start share the compilation cache of the run.
 """
 
 import os
@@ -14,29 +14,29 @@ import pytest
 
 from tests import checked
 
-# Every call of a function of these modules checks what its signature says. Nothing before this may
-# import the package. An integer is a number here, as it is to type checkers.
+# Calls of functions in these modules check shapes and types. Must precede imports of the package.
+# `is_pep484_tower`: an int is accepted as a float, as by type checkers.
 if checked.CHECKS:
     jaxtyping.install_import_hook(
         checked.MODULES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
     )
 
-# The first example of a property compiles, which takes as long as it takes.
+# No deadline, since the first example of a property compiles.
 settings.register_profile("alphaopt", deadline=None, max_examples=30)
 settings.register_profile("nightly", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "alphaopt"))
 
 jax.config.update("jax_num_cpu_devices", 8)
-# The suite compiles far more than it computes.
+# Compilation takes most of the time of the tests.
 _QUICK = [
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
     "--xla_cpu_parallel_codegen_split_count=1",
 ]
-if jax.__version_info__ < (0, 11):  # Later versions stop at a flag that they no longer have.
+if jax.__version_info__ < (0, 11):  # Later versions reject this flag.
     _QUICK.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_QUICK])
-# Workers and other processes inherit the variable, so that all share the first one's folder.
+# Workers and other processes inherit the variables.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="alphaopt-tests-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
@@ -46,10 +46,10 @@ _MAPS, _MANY_MAPS = pathlib.Path("/proc/self/maps"), 20_000
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _forgotten_programs():
-    """Forgets what was compiled before Linux refuses the process more memory maps (at 65,530).
+def _clear_compiled_programs():
+    """Clears JAX's caches before the process reaches Linux's limit of 65,530 memory maps.
 
-    Each program takes some, and XLA crashes where it gets none.
+    Each compiled program holds some maps; XLA crashes when it gets no more.
     """
     yield
     if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MANY_MAPS:
