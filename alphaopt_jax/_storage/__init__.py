@@ -1,1 +1,1 @@
-"""Files: parameters with checksums, atomic writes, and the folders of long runs."""
+"""Files: parameters with checksums, atomic writes, and folders of long runs."""

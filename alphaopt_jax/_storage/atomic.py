@@ -1,4 +1,4 @@
-"""Files that a kill or a full disk cannot spoil: written as a whole, or a line after the other."""
+"""Files that survive a kill or a full disk: atomic writes, and logs of JSON lines."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 
 
 def write(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file as a whole: after a full disk or a kill on the way, the old one is still there.
+    """Writes a file atomically: after a kill or an error, the old file is still intact.
 
     Args:
-      path: The file to write. Where it is a link, what it links to.
-      content: All of it.
+      path: Path of the file. A symbolic link is followed.
+      content: Content of the file.
 
     Raises:
-      FileNotFoundError: There is no such folder.
-      OSError: It could not be written.
+      FileNotFoundError: The folder does not exist.
+      OSError: The file could not be written.
     """
     target = pathlib.Path(path).resolve()
     if not target.parent.is_dir():
         raise FileNotFoundError(
             f"Cannot write {os.fspath(path)!r}: there is no folder {os.fspath(target.parent)!r}."
-            " Make it first."
+            " Create it first."
         )
-    # In the same folder, since only there a rename is one step.
+    # In the same folder, because a rename is atomic only within one file system.
     temporary = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -41,13 +41,13 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def read_json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads a file to which a JSON object was added now and then, a line each.
+    """Reads a file with one JSON object per line.
 
     Args:
-      path: The file; one that is not there is as good as an empty one.
+      path: Path of the file; a missing file counts as empty.
 
     Returns:
-      The objects. A last line that was cut off by a kill or a full disk is left out.
+      The objects, without an incomplete last line, which a kill or a full disk can leave.
 
     Raises:
       ValueError: Another line is damaged.
@@ -62,11 +62,11 @@ def read_json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def add_json_lines(path: str | os.PathLike[str], objects: Sequence[Mapping[str, Any]]) -> None:
-    """Adds objects to such a file, after what is whole of it.
+    """Appends objects to a file with one JSON object per line, and removes an incomplete last line.
 
     Args:
-      path: The file; made where there is none.
-      objects: What to add, as JSON values.
+      path: Path of the file; created if it is missing.
+      objects: Objects to append, of JSON values.
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

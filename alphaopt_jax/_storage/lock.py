@@ -1,4 +1,4 @@
-"""A folder that one process uses at a time."""
+"""A lock that reserves a folder for one process."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import weakref
 
 try:
     import fcntl
-except ImportError:  # Not everywhere; two runs in one folder are not noticed there.
+except ImportError:  # Not available on Windows: two runs in one folder are not detected there.
     fcntl = None  # type: ignore[assignment]
 
-_LONGEST = 1024  # Bytes that say who holds a lock.
+_MAX_BYTES = 1024  # Length of the text that names the holder of a lock.
 
 
 class Lock:
-    """Held by this process; the system lets go of it when the file is closed or the process dies.
+    """A lock of this process; the system releases it when the file is closed or the process ends.
 
-    A lock of the process and not of the open file: children that it forks do not inherit it.
+    The lock belongs to the process, not to the open file: forked children do not inherit it.
     """
 
     def __init__(self, folder: pathlib.Path):
-        """Takes the folder's lock; use `hold`.
+        """Acquires the folder's lock; use `hold` instead.
 
         Args:
-          folder: Which; it is there.
+          folder: An existing folder.
 
         Raises:
-          ValueError: Another process holds it.
+          ValueError: Another process holds the lock.
         """
         file = os.open(folder / "run.lock", os.O_RDWR | os.O_CREAT, 0o666)
         weakref.finalize(self, os.close, file)
@@ -37,8 +37,8 @@ class Lock:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
-                return  # A file system without locks.
-            holder = os.read(file, _LONGEST).decode(errors="replace").strip() or "another process"
+                return  # The file system has no locks.
+            holder = os.read(file, _MAX_BYTES).decode(errors="replace").strip() or "another process"
             raise ValueError(
                 f"{os.fspath(folder)!r} is in use by {holder}. Wait for it, stop it, or choose"
                 " another folder."
@@ -47,21 +47,21 @@ class Lock:
         os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
 
-# Closing any file of a lock's path lets go of it, so that a process opens each only once.
+# Closing any file at a lock's path releases the lock, so a process opens each path only once.
 _HELD: weakref.WeakValueDictionary[pathlib.Path, Lock] = weakref.WeakValueDictionary()
 
 
 def hold(folder: pathlib.Path) -> Lock | None:
-    """Holds a folder for this process, for as long as what is returned is kept.
+    """Reserves a folder for this process, for as long as the returned lock exists.
 
     Args:
-      folder: Which; it is there. In one process it may be held several times.
+      folder: An existing folder. One process may hold it several times.
 
     Returns:
-      The lock; None where the system has none.
+      The lock; None on systems without locks.
 
     Raises:
-      ValueError: Another process holds it.
+      ValueError: Another process holds the lock.
 
     Example:
       >>> import pathlib, tempfile

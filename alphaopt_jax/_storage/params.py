@@ -1,7 +1,7 @@
-"""Learned parameters on disk: safetensors files that say what they hold. Nothing is unpickled.
+"""Learned parameters as safetensors files, with their kind and checksums as metadata.
 
-Each file holds a checksum of every part of it, so that damage is noticed, and files are written as
-a whole or not at all. A file from before there were checksums is read without.
+Nothing is unpickled. Files are written atomically, and a checksum of every array detects damage.
+Files without checksums, from earlier versions, can be read.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import safetensors.numpy
 
 from alphaopt_jax._storage import atomic
 
-LARGEST = 2**30
-"""Bytes of parameters beyond which a file is not read. What is learned here has some thousands."""
+MAX_BYTES = 2**30
+"""Size limit of the parameters in a file. Typical parameters have some thousand bytes."""
 
 _CHECKSUMS = "checksums"
-_DEEPEST = 20  # Of nested dicts.
+_MAX_DEPTH = 20  # Nesting of dicts.
 
 
 def write_params(
@@ -37,21 +37,21 @@ def write_params(
     kind: str,
     metadata: Mapping[str, str],
 ) -> None:
-    """Writes a nested dict of arrays, as float32.
+    """Writes a nested dict of arrays as float32.
 
     Args:
-      path: The file to write.
-      params: A nested dict of arrays.
-      kind: What the file holds, such as "alphaopt-agent"; `read_params` asks for it.
-      metadata: What else belongs to the parameters.
+      path: Path of the file.
+      params: Nested dict of arrays.
+      kind: Kind of the parameters, such as "alphaopt-agent"; `read_params` checks it.
+      metadata: Further metadata.
 
     Raises:
-      ValueError: They are larger than what is read again.
-      OSError: The file could not be written; what was there is as it was.
+      ValueError: The parameters exceed the size limit.
+      OSError: The file could not be written; an existing file is unchanged.
     """
     leaves = flatten(params)
-    if 4 * sum(np.size(leaf) for leaf in leaves.values()) > LARGEST:
-        raise ValueError(f"Parameters of more than {LARGEST} bytes would not be read again.")
+    if 4 * sum(np.size(leaf) for leaf in leaves.values()) > MAX_BYTES:
+        raise ValueError(f"The parameters exceed the limit of {MAX_BYTES} bytes.")
     arrays = {name: np.asarray(leaf, np.float32, order="C") for name, leaf in leaves.items()}
     texts = {"format": kind, **metadata}
     checksums = _checksums_of_texts(texts) | _checksums_of_arrays(arrays)
@@ -67,21 +67,21 @@ def read_params(
     written_by: str,
     check: Callable[[dict[str, chex.ArrayTree], dict[str, str]], Any] | None = None,
 ) -> tuple[dict[str, chex.ArrayTree], dict[str, str]]:
-    """Reads what `write_params` wrote.
+    """Reads parameters written by `write_params`.
 
     Args:
-      path: The file to read.
-      kind: What it must hold.
-      what: The same for people, such as "an agent".
-      written_by: The function to name to whoever gives another file.
-      check: Called with the shapes, a nested dict of `jax.ShapeDtypeStruct`, and the metadata
-        before any array is read; raises an error where they do not fit.
+      path: Path of the file.
+      kind: Expected kind of the parameters.
+      what: Description of the kind for error messages, such as "an agent".
+      written_by: Name of the function that writes this kind, for error messages.
+      check: Called before any array is read, with a nested dict of `jax.ShapeDtypeStruct` and the
+        metadata; raises an error if they are not valid.
 
     Returns:
-      The nested dict, of JAX arrays, and the metadata.
+      The nested dict of JAX arrays, and the metadata.
 
     Raises:
-      ValueError: It is not a safetensors file, is damaged, or holds something else.
+      ValueError: The file is not a safetensors file, is damaged, or has another kind.
     """
     name = repr(os.fspath(path))
     try:
@@ -90,7 +90,7 @@ def read_params(
             if metadata.get("format") != kind:
                 raise ValueError(
                     f"{name} is a safetensors file, but not {what}: its metadata lack"
-                    f" format={kind!r}. Write them with {written_by}."
+                    f" format={kind!r}. Such files are written by {written_by}."
                 )
             checksums = metadata.pop(_CHECKSUMS, None)
             _compare(name, checksums, _checksums_of_texts(metadata))
@@ -105,16 +105,16 @@ def read_params(
 
 
 def _shapes(name: str, file: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """Of all arrays, from the header alone; refuses what no reader here could want."""
+    """Reads the shapes of all arrays from the header; refuses other dtypes and very large files."""
     slices = {each: file.get_slice(each) for each in file.keys()}  # noqa: SIM118
     other = sorted({each.get_dtype() for each in slices.values()} - {"F32"})
     if other:
-        raise ValueError(f"{name} holds arrays of {', '.join(other)}; all must be of float32.")
+        raise ValueError(f"{name} has arrays of {', '.join(other)}; all must be float32.")
     shapes = {each: tuple(part.get_shape()) for each, part in slices.items()}
     size = 4 * sum(math.prod(shape) for shape in shapes.values())
-    if size > LARGEST:
+    if size > MAX_BYTES:
         raise ValueError(
-            f"{name} holds {size} bytes of parameters; what is learned here has at most {LARGEST}."
+            f"{name} has {size} bytes of parameters, more than the limit of {MAX_BYTES}."
         )
     return {each: jax.ShapeDtypeStruct(shape, jnp.float32) for each, shape in shapes.items()}
 
@@ -122,10 +122,10 @@ def _shapes(name: str, file: Any) -> dict[str, jax.ShapeDtypeStruct]:
 def _nested(name: str, flat: Mapping[str, Any]) -> dict[str, chex.ArrayTree]:
     for each in flat:
         folders = each.split("/")[:-1]
-        if len(folders) > _DEEPEST or any(
+        if len(folders) > _MAX_DEPTH or any(
             "/".join(folders[: depth + 1]) in flat for depth in range(len(folders))
         ):
-            raise ValueError(f"{name} holds an array whose name is no place in a tree: {each!r}.")
+            raise ValueError(f"{name} has an array whose name is not a valid path: {each!r}.")
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
@@ -145,7 +145,7 @@ def _checksum(content: bytes) -> str:
 
 
 def _compare(name: str, stored: str | None, found: Mapping[str, str]) -> None:
-    """Each part by itself, so that what is damaged can be named, and what is left out is not."""
+    """Raises ValueError with the names of the parts whose checksums differ from the stored ones."""
     if stored is None:
         return
     try:
@@ -155,11 +155,11 @@ def _compare(name: str, stored: str | None, found: Mapping[str, str]) -> None:
     damaged = [part for part, checksum in found.items() if expected.get(part) != checksum]
     if damaged:
         raise ValueError(
-            f"{name} is damaged: {', '.join(damaged)} changed since it was written. Get it again"
-            " from where it came."
+            f"{name} is damaged: {', '.join(damaged)} changed since it was written. Get a new copy"
+            " of the file."
         )
 
 
 def flatten(params: Mapping[str, chex.ArrayTree]) -> dict[str, chex.Array]:
-    """A nested dict as a flat one, with names joined by slashes."""
+    """Flattens a nested dict, with keys joined by slashes."""
     return traverse_util.flatten_dict(dict(params), sep="/")

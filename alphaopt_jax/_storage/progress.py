@@ -1,4 +1,4 @@
-"""How a long run shows what it is doing: a bar in a terminal, a line now and then elsewhere."""
+"""Progress of a long run: a bar in a terminal, otherwise a line per minute."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECONDS_BETWEEN_LINES = 60.0
 
 
 class Progress:
-    """A progress bar. Use it as a context manager around the run.
+    """A progress bar, used as a context manager around the run.
 
     Example:
       >>> with Progress("counting", 3, show=False) as progress:
@@ -22,11 +22,11 @@ class Progress:
     """
 
     def __init__(self, label: str, total: int, *, show: bool):
-        """Prepares the display.
+        """Creates the display.
 
         Args:
-          label: What is going on.
-          total: Of how many parts.
+          label: Name of the activity.
+          total: Number of parts.
           show: Whether to show anything.
         """
         self._label = label
@@ -49,7 +49,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         """Starts the display."""
-        if not self._bar.disable:  # What is not shown would still end in an empty line.
+        if not self._bar.disable:  # A disabled bar would still print an empty line.
             self._bar.start()
         return self
 
@@ -60,16 +60,16 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Seconds since this process began."""
+        """Seconds since the display was created."""
         return time.monotonic() - self._started
 
     def update(self, completed: int, note: str, line_note: str | None = None) -> None:
-        """Shows how far the run is.
+        """Updates the display.
 
         Args:
-          completed: Parts that are done.
-          note: What to say beside the bar.
-          line_note: What to say in place of it where there is no terminal.
+          completed: Number of completed parts.
+          note: Text beside the bar.
+          line_note: Text to print instead of `note` without a terminal.
         """
         self._bar.update(self._task, completed=completed, note=note)
         if self.seconds - self._last_line > _SECONDS_BETWEEN_LINES:
@@ -78,6 +78,6 @@ class Progress:
             self.line(f"{self._label} {completed}/{self._total}, {self.seconds:.0f} s · {note}")
 
     def line(self, text: str) -> None:
-        """Writes a line where there is no terminal."""
+        """Prints a line if there is no terminal."""
         if self._show and not self._console.is_terminal:
             print(text, flush=True)

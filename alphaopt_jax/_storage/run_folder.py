@@ -1,8 +1,8 @@
-"""What a long run leaves in its folder, and how it is found again.
+"""The folder of a long run: identity, checkpoints, history and result.
 
-`run.json` says what run it is, `checkpoints/` holds its latest states (orbax), and `history.jsonl`
-a line for every validation. `run.lock` is held by the process that runs, for as long as it lives.
-`result.json` says what came of a run that has ended, of which nothing else need be kept.
+`run.json` identifies the run, `checkpoints/` has its latest states (orbax), and `history.jsonl` a
+line per validation. The running process holds `run.lock`. `result.json` is the result of a
+finished run, for which no other file is needed.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ import jax
 
 from alphaopt_jax._storage import atomic, lock
 
-_KEPT = 2
+_MAX_CHECKPOINTS = 2
 _CHECKSUMS = "checksums.json"
 _RESULT = "result.json"
 _BLOCK = 2**20
-_REMEDY = "Delete this folder to go on from the checkpoint before it, or from the start."
+_REMEDY = "Delete this folder to resume from the previous checkpoint, or from the start."
 State = TypeVar("State", bound=chex.ArrayTree)
 
 
 class Store:
     """The folder of one run; a store without a folder keeps nothing.
 
-    One process at a time has a store in a folder. In that process there may be several: a run that
-    was interrupted may go on while what is left of the first is not yet forgotten.
+    Only one process at a time can open a folder. It may open the folder several times, since an
+    interrupted run can be resumed before its first store is garbage-collected.
 
     Attributes:
-      folder: The folder, or None.
+      folder: Path of the folder, or None.
       history: Entries of the history so far, oldest first.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None, identity: Mapping[str, Any]):
-        """Opens the folder of a run, or makes it.
+        """Opens the folder of a run, or creates it.
 
         Args:
-          folder: Where; None keeps nothing.
-          identity: What makes this run this one, as JSON values.
+          folder: Path of the folder; None keeps nothing.
+          identity: JSON values that identify the run.
 
         Raises:
-          ValueError: The folder holds another run, or another process is using it.
+          ValueError: The folder belongs to another run, or another process is using it.
         """
         self.folder = None if folder is None else pathlib.Path(folder).absolute()
         self.history: list[dict[str, Any]] = []
@@ -56,16 +56,16 @@ class Store:
         self._lock: lock.Lock | None = None
         if self.folder is None:
             return
-        import orbax.checkpoint as ocp  # Needed only by those who keep checkpoints.
+        import orbax.checkpoint as ocp  # Needed only for checkpoints.
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        # First of all, since orbax clears away what looks unfinished.
+        # Lock before anything else, since orbax deletes unfinished checkpoints.
         if jax.process_index() == 0:
             self._lock = lock.hold(self.folder)
         _check_identity(self.folder / "run.json", identity)
         self._manager = ocp.CheckpointManager(
             self.folder / "checkpoints",
-            options=ocp.CheckpointManagerOptions(max_to_keep=_KEPT),
+            options=ocp.CheckpointManagerOptions(max_to_keep=_MAX_CHECKPOINTS),
             item_handlers=ocp.StandardCheckpointHandler(),
         )
 
@@ -73,14 +73,14 @@ class Store:
         """Restores the latest state, and the history up to it.
 
         Args:
-          begin: Makes the first state of a new run.
-          rounds_done: From a state to its number of finished rounds.
+          begin: Returns the first state of a new run.
+          rounds_done: Maps a state to its number of completed rounds.
 
         Returns:
           The latest state, or that of `begin` if there is none.
 
         Raises:
-          ValueError: The latest checkpoint is damaged, or does not fit the state of `begin`.
+          ValueError: The latest checkpoint is damaged, or its arrays differ from those of `begin`.
         """
         state = self.restore(begin)
         self.history = self.read_history(rounds_done(state))
@@ -94,9 +94,9 @@ class Store:
         A run resumed from this checkpoint repeats the validation, so none is lost to a kill.
 
         Args:
-          number: Finished rounds.
-          state: The state to save.
-          validate: From a state to the state with its best so far, and the history's entry.
+          number: Number of completed rounds.
+          state: State to save.
+          validate: Maps a state to the state with its best so far, and an entry of the history.
 
         Returns:
           The state from `validate`.
@@ -107,10 +107,10 @@ class Store:
         return state
 
     def restore(self, begin: Callable[[], State]) -> State:
-        """Returns the latest state, or that of `begin` where there is none.
+        """Returns the latest state, or that of `begin` if there is none.
 
         Raises:
-          ValueError: The latest checkpoint is damaged, or does not fit the state of `begin`.
+          ValueError: The latest checkpoint is damaged, or its arrays differ from those of `begin`.
         """
         state = begin()
         if self._manager is None or self._manager.latest_step() is None:
@@ -130,7 +130,7 @@ class Store:
         return jax.tree.unflatten(structure, [restored[name] for name in wanted])
 
     def save(self, number: int, state: chex.ArrayTree) -> None:
-        """Writes the state after `number` rounds; a kill meanwhile leaves the one before."""
+        """Writes the state after `number` rounds; a kill meanwhile keeps the previous checkpoint."""
         if self._manager is None or self._manager.latest_step() == number:
             return
         import orbax.checkpoint as ocp
@@ -142,7 +142,7 @@ class Store:
             _write_checksums(self._place(number))
 
     def read_history(self, before: int) -> list[dict[str, Any]]:
-        """The validations of rounds before `before`; forgets later ones, which will come again."""
+        """Returns the history of rounds before `before`, and deletes that of later rounds."""
         if self.folder is None or not (self.folder / "history.jsonl").exists():
             return []
         path = self.folder / "history.jsonl"
@@ -152,7 +152,7 @@ class Store:
         return kept
 
     def append_history(self, entry: Mapping[str, Any]) -> None:
-        """Adds an entry to the history, in memory and on disk."""
+        """Appends an entry to the history, in memory and on disk."""
         self.history.append(dict(entry))
         if self.folder is not None and jax.process_index() == 0:
             atomic.add_json_lines(self.folder / "history.jsonl", [entry])
@@ -165,12 +165,12 @@ class Store:
 def write_result(
     folder: str | os.PathLike[str], identity: Mapping[str, Any], result: Mapping[str, Any]
 ) -> None:
-    """Leaves in a run's folder what came of it, last of all that it writes.
+    """Writes the result of a finished run.
 
     Args:
-      folder: Of the run; made where there is none.
-      identity: What makes this run this one, as JSON values.
-      result: What came of it, likewise; "run" is not among its names.
+      folder: Folder of the run; created if it is missing.
+      identity: JSON values that identify the run.
+      result: JSON values of the result; the key "run" is reserved.
     """
     place = pathlib.Path(folder)
     place.mkdir(parents=True, exist_ok=True)
@@ -181,14 +181,14 @@ def write_result(
 def read_result(
     folder: str | os.PathLike[str], identity: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Returns what `write_result` left, or None where the run has not ended.
+    """Returns the result written by `write_result`, or None if the run has not finished.
 
     Args:
-      folder: Of the run.
-      identity: What makes this run this one, as JSON values.
+      folder: Folder of the run.
+      identity: JSON values that identify the run.
 
     Raises:
-      ValueError: The folder holds what came of another run, or what is damaged.
+      ValueError: The folder has the result of another run, or the file is damaged.
     """
     path = pathlib.Path(folder) / _RESULT
     if not path.exists():
@@ -198,20 +198,20 @@ def read_result(
         found = dict(result.pop("run"))
     except (ValueError, TypeError, KeyError):
         raise ValueError(
-            f"{os.fspath(path)!r}, which says what came of a run, is damaged. Delete it to go on"
-            " from the run's last checkpoint, or from the start."
+            f"{os.fspath(path)!r}, the result of a run, is damaged. Delete it to resume from the"
+            " run's last checkpoint, or from the start."
         ) from None
-    _refuse_another(path, found, identity)
+    _check_same_run(path, found, identity)
     return result
 
 
 def _numbered(leaves: list[Any]) -> dict[str, Any]:
-    # Orbax turns tuples into lists and back only where it knows their type; a flat dict is safe.
+    # Orbax restores tuples only of types that it knows; a flat dict is restored as it is.
     return {f"{index:04d}": leaf for index, leaf in enumerate(leaves)}
 
 
 def _write_checksums(place: pathlib.Path) -> None:
-    """Orbax has checksums of its small files only, and would not notice a spoiled array."""
+    """Writes checksums of all files: orbax has checksums of its small files only."""
     checksums = {
         path.relative_to(place).as_posix(): [path.stat().st_size, _checksum(path)]
         for path in _files_of(place)
@@ -220,8 +220,8 @@ def _write_checksums(place: pathlib.Path) -> None:
 
 
 def _check_files(place: pathlib.Path) -> None:
-    """Refuses a checkpoint of which a file changed, before any is taken for what it says it is."""
-    if not (place / _CHECKSUMS).exists():  # From before there were any, or killed just before.
+    """Raises ValueError if a file of the checkpoint changed since it was written."""
+    if not (place / _CHECKSUMS).exists():  # An old checkpoint, or a kill before they were written.
         return
     try:
         expected = json.loads((place / _CHECKSUMS).read_bytes())
@@ -257,7 +257,7 @@ def _checksum(path: pathlib.Path) -> str:
 def _reading(place: pathlib.Path) -> Iterator[None]:
     try:
         yield
-    # What orbax raises depends on which of its files is spoiled, and how.
+    # The type of orbax's error depends on the damaged file.
     except Exception as error:
         raise ValueError(
             f"The checkpoint {os.fspath(place)!r} cannot be read: {error} {_REMEDY}"
@@ -265,7 +265,7 @@ def _reading(place: pathlib.Path) -> Iterator[None]:
 
 
 def _check_fits(place: pathlib.Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Orbax would turn one type of numbers into another without a word."""
+    """Raises ValueError if the arrays differ: orbax would silently convert their dtypes."""
     there, here = (
         {(name, tuple(leaf.shape), str(leaf.dtype)) for name, leaf in leaves.items()}
         for leaves in (stored, wanted)
@@ -273,7 +273,7 @@ def _check_fits(place: pathlib.Path, stored: Mapping[str, Any], wanted: Mapping[
     if there != here:
         raise ValueError(
             f"The checkpoint {os.fspath(place)!r} was written by another version of alphaopt_jax:"
-            f" of its arrays differ {sorted(there ^ here)}. Choose another folder, or install that"
+            f" these arrays differ {sorted(there ^ here)}. Choose another folder, or install that"
             " version."
         )
 
@@ -284,18 +284,18 @@ def _check_identity(path: pathlib.Path, identity: Mapping[str, Any]) -> None:
             found = dict(json.loads(path.read_bytes()))
         except (ValueError, TypeError):
             raise ValueError(
-                f"{os.fspath(path)!r}, which says what run the folder holds, is damaged. Choose"
+                f"{os.fspath(path)!r}, which identifies the run of the folder, is damaged. Choose"
                 " another folder, or delete this one."
             ) from None
-        _refuse_another(path, found, identity)
+        _check_same_run(path, found, identity)
     elif jax.process_index() == 0:
         atomic.write(path, (json.dumps(dict(identity), indent=1) + "\n").encode())
 
 
-def _refuse_another(
+def _check_same_run(
     path: pathlib.Path, found: Mapping[str, Any], identity: Mapping[str, Any]
 ) -> None:
-    described = json.loads(json.dumps(dict(identity)))  # Tuples are lists there.
+    described = json.loads(json.dumps(dict(identity)))  # JSON has lists in place of tuples.
     different = sorted(
         name for name in found.keys() | described.keys() if found.get(name) != described.get(name)
     )
@@ -304,7 +304,7 @@ def _refuse_another(
     if _differ_in_fields(str(found.get("config")), str(described.get("config"))):
         raise ValueError(
             f"{os.fspath(path.parent)!r} holds a run that was made by another version of"
-            " alphaopt_jax, whose config has other fields, so this version cannot continue it."
+            " alphaopt_jax, whose config has other fields, so this version cannot resume it."
             " Choose another folder, delete this one, or install that version."
         )
     raise ValueError(
@@ -314,7 +314,7 @@ def _refuse_another(
 
 
 def _differ_in_fields(config: str, other: str) -> bool:
-    """True if two texts are the `repr` of one class of configs, with fields of other names."""
+    """Returns whether two `repr`s of the same config class have different fields."""
     same_class = config.partition("(")[0] == other.partition("(")[0]
     fields, other_fields = (set(re.findall(r"(\w+)=", text)) for text in (config, other))
     return same_class and fields != other_fields

@@ -1,4 +1,4 @@
-"""How long a training took that was interrupted and resumed: kept in its folder."""
+"""Wall-clock time of a training across interruptions, stored in its folder."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Self
 
 from alphaopt_jax._storage import atomic
 
-_INTERVAL = 30.0  # Seconds that a kill can make it forget.
+_INTERVAL = 30.0  # Seconds between two writes; a kill loses at most this much.
 
 
 class Stopwatch:
-    """Counts the seconds of all processes that worked in a folder, one after the other.
+    """Sums the running time of successive processes; used as a context manager.
 
-    Use it as a context manager. While it runs, it is written down every half minute.
+    While it runs, the time is written to its file every half minute.
 
     Example:
       >>> import pathlib, tempfile
@@ -30,14 +30,14 @@ class Stopwatch:
     """
 
     def __init__(self, path: pathlib.Path, interval: float = _INTERVAL):
-        """Reads how long it took so far.
+        """Reads the time so far.
 
         Args:
-          path: The file that keeps it.
-          interval: Seconds between two times of writing it down.
+          path: Path of the file.
+          interval: Seconds between two writes.
 
         Raises:
-          ValueError: The file holds something else.
+          ValueError: The file is damaged.
         """
         self._path, self._interval = path, interval
         self._before, self.sessions = 0.0, 0
@@ -47,8 +47,8 @@ class Stopwatch:
                 self._before, self.sessions = float(kept["seconds"]), int(kept["sessions"])
             except (ValueError, TypeError, KeyError):
                 raise ValueError(
-                    f"{str(path)!r}, which says how long a training took so far, is damaged."
-                    " Delete it to count from now on."
+                    f"{str(path)!r}, the time of a training so far, is damaged. Delete it to count"
+                    " from now on."
                 ) from None
         self._began: float | None = None
         self._done = threading.Event()
@@ -56,12 +56,12 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Of all sessions so far."""
+        """Seconds of all sessions so far."""
         running = 0.0 if self._began is None else time.monotonic() - self._began
         return self._before + running
 
     def __enter__(self) -> Self:
-        """Starts it."""
+        """Starts a session."""
         self._began = time.monotonic()
         self.sessions += 1
         self._write()
@@ -69,7 +69,7 @@ class Stopwatch:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Stops it."""
+        """Ends the session."""
         self._done.set()
         self._thread.join()
         self._before, self._began = self.seconds, None

@@ -218,7 +218,7 @@ def test_more_than_would_be_read_is_not_written(tmp_path):
     enormous = np.broadcast_to(np.float32(0.0), (2**15, 2**14))
 
     tracemalloc.start()
-    with pytest.raises(ValueError, match="would not be read again"):
+    with pytest.raises(ValueError, match="exceed the limit of"):
         params_lib.write_params(tmp_path / "a", {"w": enormous}, kind="test", metadata={})
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -231,7 +231,7 @@ def test_arrays_of_another_type_are_refused(agent, tmp_path):
     arrays = {name: np.float16(leaf) for name, leaf in params_lib.flatten(agent.params).items()}
     safetensors.numpy.save_file(arrays, tmp_path / "a.safetensors", _USABLE)
 
-    with pytest.raises(ValueError, match=r"a\.safetensors' holds arrays of F16"):
+    with pytest.raises(ValueError, match=r"a\.safetensors' has arrays of F16"):
         alphaopt.load_agent(tmp_path / "a.safetensors")
 
 
@@ -242,7 +242,7 @@ def test_names_that_make_no_tree_are_refused(names, tmp_path):
     arrays = {name: np.zeros(1, np.float32) for name in names}
     safetensors.numpy.save_file(arrays, tmp_path / "a.safetensors", _USABLE)
 
-    with pytest.raises(ValueError, match="whose name is no place in a tree"):
+    with pytest.raises(ValueError, match="whose name is not a valid path"):
         alphaopt.load_agent(tmp_path / "a.safetensors")
 
 
@@ -511,7 +511,9 @@ def test_a_damaged_checkpoint_is_deleted_to_go_on_from_the_one_before(tmp_path):
     largest = max(_files_of_checkpoint(tmp_path), key=lambda path: path.stat().st_size)
     largest.unlink()
 
-    with pytest.raises(ValueError, match="Delete this folder to go on from the checkpoint before"):
+    with pytest.raises(
+        ValueError, match="Delete this folder to resume from the previous checkpoint"
+    ):
         _store(tmp_path).restore(lambda: _state(0))
 
     for path in sorted((tmp_path / "checkpoints" / "2").rglob("*"), reverse=True):
