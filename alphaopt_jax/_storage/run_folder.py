@@ -130,7 +130,7 @@ class Store:
         return jax.tree.unflatten(structure, [restored[name] for name in wanted])
 
     def save(self, number: int, state: chex.ArrayTree) -> None:
-        """Writes the state after `number` rounds; a kill meanwhile keeps the previous checkpoint."""
+        """Writes the state after `number` rounds; a kill meanwhile keeps the previous one."""
         if self._manager is None or self._manager.latest_step() == number:
             return
         import orbax.checkpoint as ocp

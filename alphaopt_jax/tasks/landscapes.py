@@ -1,10 +1,9 @@
-"""Two-dimensional loss landscapes: small enough to see, hard enough to matter.
+"""Two-dimensional loss landscapes.
 
-Every landscape is a pure `jax.numpy` function from one point, `float32[2]`, to a scalar, with its
-known minima, a starting point and the rectangle worth drawing. Formulas are those of the
-literature; where a source names a start, it is used, and where it only names a domain, the start is
-ours: inside that domain, away from every minimum and from every axis of symmetry that would make
-the problem easier than it is.
+A landscape is a pure `jax.numpy` function from a point, `float32[2]`, to a scalar, with its known
+minima, a starting point and bounds for plots. Formulas are from the literature, and so is the
+start if the source names one. Otherwise the start lies inside the source's domain, away from every
+minimum and from every axis of symmetry, which would make the problem easier.
 
 Sources:
   [R] H. H. Rosenbrock, "An automatic method for finding the greatest or least value of a function",
@@ -23,7 +22,7 @@ from collections.abc import Callable, Mapping
 import dataclasses
 import math
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -33,26 +32,33 @@ import numpy as np
 Kind = Literal["unimodal", "few minima", "multimodal", "special"]
 Point = tuple[float, float]
 
-_ANGLE = math.pi / 6  # of the rotated bowl: a generic angle, on no symmetry of the coordinates
+_ANGLE = math.pi / 6  # Rotation of the rotated bowl; no symmetry of the coordinates.
 _COSINE, _SINE = math.cos(_ANGLE), math.sin(_ANGLE)
+_ROOT_HALF = math.sqrt(0.5)
+_HIMMELBLAU_MINIMA = (
+    (3.0, 2.0),
+    (-2.8051181, 3.1313125),
+    (-3.7793102, -3.2831860),
+    (3.5844283, -1.8481265),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Landscape:
-    """A function of two variables, and what is known about it.
+    """A function of two variables, with its minima and a starting point.
 
     Hashable, so that it can be a static argument of `jax.jit`.
 
     Attributes:
-      name: the key in `LANDSCAPES`, fit for a file name.
-      title: the name for people.
-      function: `float32[2] -> float32[]`, pure and differentiable wherever an optimizer may come.
-      minima: the global minima, as points `(x, y)`.
-      minimum: the value at each of them.
-      start: the usual starting point.
-      bounds: the rectangle to draw, `(x_low, x_high, y_low, y_high)`.
-      kind: "unimodal" and "few minima" are what a local optimizer should solve from `start`;
-        "multimodal" ones have local minima to be caught in; "special" ones test one difficulty.
+      name: Key in `LANDSCAPES`, valid as a file name.
+      title: Name for figures and tables.
+      function: Maps `float32[2]` to `float32[]`; pure and differentiable.
+      minima: Global minima, as points `(x, y)`.
+      minimum: Value at the global minima.
+      start: Starting point.
+      bounds: Bounds for plots, `(x_low, x_high, y_low, y_high)`.
+      kind: "unimodal" and "few minima" can be solved by a local optimizer from `start`;
+        "multimodal" has local minima that trap it; "special" tests one difficulty.
 
     Example:
       >>> bowl = LANDSCAPES["bowl"]
@@ -71,15 +77,15 @@ class Landscape:
 
     @property
     def description(self) -> str:
-        """The function's docstring: what the difficulty is, the formula and its source."""
+        """Docstring of the function: its difficulty, its formula and its source."""
         return (self.function.__doc__ or "").strip()
 
     def __call__(self, point: Float[Array, "2"]) -> Float[Array, ""]:
-        """The value at `point`, `float32[2] -> float32[]`."""
+        """Returns the value at `point`, `float32[2]`, as `float32[]`."""
         return self.function(point)
 
     def initial_point(self) -> Float[Array, "2"]:
-        """The start as an array, `float32[2]`."""
+        """Returns the start as an array, `float32[2]`."""
         return jnp.array(self.start, jnp.float32)
 
     def grid(
@@ -89,14 +95,14 @@ class Landscape:
         Float[np.ndarray, " {resolution}"],
         Float[np.ndarray, " {resolution} {resolution}"],
     ]:
-        """The values over `bounds`, for a contour plot.
+        """Returns the values over `bounds`, for contour plots.
 
         Args:
-          resolution: points along each side.
+          resolution: Number of points along each side.
 
         Returns:
-          The coordinates `x` and `y`, `float32[resolution]` each, and the values `z`,
-          `float32[resolution, resolution]`, with `z[j, i]` the value at `(x[i], y[j])`.
+          Coordinates `x` and `y`, `float32[resolution]` each, and values `z`,
+          `float32[resolution, resolution]`, where `z[j, i]` is the value at `(x[i], y[j])`.
         """
         x_low, x_high, y_low, y_high = self.bounds
         x = np.linspace(x_low, x_high, resolution, dtype=np.float32)
@@ -106,25 +112,77 @@ class Landscape:
         return x, y, np.asarray(values).reshape(resolution, resolution)
 
 
+_Function: TypeAlias = Callable[[Float[Array, "2"]], Float[Array, ""]]
+_landscapes: dict[str, Landscape] = {}
+
+
+def _register(
+    name: str,
+    title: str,
+    *,
+    kind: Kind,
+    minima: tuple[Point, ...],
+    minimum: float = 0.0,
+    start: Point,
+    bounds: tuple[float, float, float, float],
+) -> Callable[[_Function], _Function]:
+    """Decorator that adds a function to `LANDSCAPES`; arguments as in `Landscape`."""
+
+    def register(function: _Function) -> _Function:
+        _landscapes[name] = Landscape(name, title, function, minima, minimum, start, bounds, kind)
+        return function
+
+    return register
+
+
+def _ellipse_start(along: float, across: float) -> Point:
+    """Returns the start of the rotated bowl: that of the unrotated one, rotated."""
+    return (_COSINE * along - _SINE * across, _SINE * along + _COSINE * across)
+
+
+@_register(
+    "bowl",
+    "Convex bowl",
+    kind="unimodal",
+    minima=((0.0, 0.0),),
+    start=(-3.0, 2.0),
+    bounds=(-4.0, 4.0, -4.0, 4.0),
+)
 def bowl(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A round valley, the easiest case: x² + y². The sphere function of [J]."""
     return jnp.sum(point**2)
 
 
+@_register(
+    "ill_conditioned",
+    "Ill-conditioned bowl",
+    kind="unimodal",
+    minima=((0.0, 0.0),),
+    start=(-4.0, 1.0),
+    bounds=(-5.0, 5.0, -1.5, 1.5),
+)
 def ill_conditioned_bowl(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A ditch along x, condition number 1000: (x² + 1000 y²) / 2. An ellipsoid as in [J].
 
-    One rate cannot serve both parameters: what is stable for y is too slow for x.
+    No single learning rate suits both parameters: one that is stable for y is too slow for x.
     """
     x, y = point
     return 0.5 * (x**2 + 1000.0 * y**2)
 
 
+@_register(
+    "rotated",
+    "Rotated bowl",
+    kind="unimodal",
+    minima=((0.0, 0.0),),
+    start=_ellipse_start(-4.0, 1.0),
+    bounds=(-5.0, 5.0, -4.0, 4.0),
+)
 def rotated_bowl(point: Float[Array, "2"]) -> Float[Array, ""]:
-    """The ill-conditioned bowl turned by 30 degrees, so that no axis fits the ditch.
+    """The ill-conditioned bowl rotated by 30 degrees, so that the ditch follows no axis.
 
-    (u² + 1000 v²) / 2 with u = x cos 30° + y sin 30°, v = −x sin 30° + y cos 30°. Rates per
-    coordinate help little here.
+    (u² + 1000 v²) / 2 with u = x cos 30° + y sin 30°, v = −x sin 30° + y cos 30°. Learning rates
+    per coordinate help little here.
     """
     x, y = point
     along = _COSINE * x + _SINE * y
@@ -132,18 +190,42 @@ def rotated_bowl(point: Float[Array, "2"]) -> Float[Array, ""]:
     return 0.5 * (along**2 + 1000.0 * across**2)
 
 
+@_register(
+    "booth",
+    "Booth",
+    kind="unimodal",
+    minima=((1.0, 3.0),),
+    start=(-5.0, -5.0),
+    bounds=(-10.0, 10.0, -10.0, 10.0),
+)
 def booth(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A mildly stretched valley off the origin: (x + 2y − 7)² + (2x + y − 5)². [J] no. 17."""
     x, y = point
     return (x + 2.0 * y - 7.0) ** 2 + (2.0 * x + y - 5.0) ** 2
 
 
+@_register(
+    "rosenbrock",
+    "Rosenbrock",
+    kind="unimodal",
+    minima=((1.0, 1.0),),
+    start=(-1.2, 1.0),
+    bounds=(-2.0, 2.0, -1.0, 3.0),
+)
 def rosenbrock(point: Float[Array, "2"]) -> Float[Array, ""]:
     """The curved, flat-bottomed canyon: (1 − x)² + 100 (y − x²)². [R]; [M] no. 1, its start."""
     x, y = point
     return (1.0 - x) ** 2 + 100.0 * (y - x**2) ** 2
 
 
+@_register(
+    "beale",
+    "Beale",
+    kind="unimodal",
+    minima=((3.0, 0.5),),
+    start=(1.0, 1.0),
+    bounds=(-1.0, 4.5, -2.0, 2.0),
+)
 def beale(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A flat valley between steep walls at the corners. [M] no. 5, its start.
 
@@ -153,12 +235,28 @@ def beale(point: Float[Array, "2"]) -> Float[Array, ""]:
     return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
 
 
+@_register(
+    "himmelblau",
+    "Himmelblau",
+    kind="few minima",
+    minima=_HIMMELBLAU_MINIMA,
+    start=(0.0, 0.0),
+    bounds=(-5.0, 5.0, -5.0, 5.0),
+)
 def himmelblau(point: Float[Array, "2"]) -> Float[Array, ""]:
     """Four equally deep minima: (x² + y − 11)² + (x + y² − 7)². Himmelblau (1972); [J] no. 65."""
     x, y = point
     return (x**2 + y - 11.0) ** 2 + (x + y**2 - 7.0) ** 2
 
 
+@_register(
+    "three_hump_camel",
+    "Three-hump camel",
+    kind="few minima",
+    minima=((0.0, 0.0),),
+    start=(1.0, 2.0),
+    bounds=(-2.5, 2.5, -2.5, 2.5),
+)
 def three_hump_camel(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A global minimum between two local ones: 2x² − 1.05x⁴ + x⁶/6 + xy + y². [J].
 
@@ -168,48 +266,99 @@ def three_hump_camel(point: Float[Array, "2"]) -> Float[Array, ""]:
     return 2.0 * x**2 - 1.05 * x**4 + x**6 / 6.0 + x * y + y**2
 
 
+@_register(
+    "saddle",
+    "Saddle",
+    kind="few minima",
+    minima=((0.0, _ROOT_HALF), (0.0, -_ROOT_HALF)),
+    minimum=-0.25,
+    start=(-1.5, 0.001),
+    bounds=(-2.0, 2.0, -1.25, 1.25),
+)
 def saddle(point: Float[Array, "2"]) -> Float[Array, ""]:
-    """A saddle bounded below: x² − y² + y⁴, started a thousandth beside the ridge y = 0.
+    """A saddle bounded below: x² − y² + y⁴, started at a distance of 0.001 from the ridge y = 0.
 
-    The origin attracts everything that starts on the ridge; the minima lie at y = ±1/√2. How soon
-    an optimizer leaves shows what it does with a gradient that is tiny but steady.
+    From the ridge itself, gradient descent converges to the origin; the minima are at y = ±1/√2.
+    The time to leave the saddle tests how an optimizer uses a tiny but consistent gradient.
     """
     x, y = point
     return x**2 - y**2 + y**4
 
 
+@_register(
+    "plateau",
+    "Plateau",
+    kind="special",
+    minima=((0.0, 0.0),),
+    start=(-3.0, 2.5),
+    bounds=(-4.0, 4.0, -4.0, 4.0),
+)
 def plateau(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A hole in a plain: 1 − exp(−(x² + y²)/2), started where the slope is about 0.002.
 
-    A rate that suits the hole takes thousands of steps to find it.
+    With a learning rate that suits the hole, it takes thousands of steps to reach it.
     """
-    return -jnp.expm1(-0.5 * jnp.sum(point**2))  # expm1: the bottom keeps its precision in float32
+    return -jnp.expm1(-0.5 * jnp.sum(point**2))  # expm1 is precise near the minimum.
 
 
+@_register(
+    "styblinski_tang",
+    "Styblinski–Tang",
+    kind="multimodal",
+    minima=((-2.903534, -2.903534),),
+    minimum=-78.3323314,
+    start=(4.0, -1.0),
+    bounds=(-5.0, 5.0, -5.0, 5.0),
+)
 def styblinski_tang(point: Float[Array, "2"]) -> Float[Array, ""]:
     """Four minima of different depth: Σ (z⁴ − 16z² + 5z) / 2 over z = x, y. [J] no. 144."""
     return 0.5 * jnp.sum(point**4 - 16.0 * point**2 + 5.0 * point)
 
 
+@_register(
+    "rastrigin",
+    "Rastrigin",
+    kind="multimodal",
+    minima=((0.0, 0.0),),
+    start=(-3.4, 2.7),
+    bounds=(-5.12, 5.12, -5.12, 5.12),
+)
 def rastrigin(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A bowl under a regular egg box: 20 + Σ (z² − 10 cos 2πz) over z = x, y. [S]."""
     return 20.0 + jnp.sum(point**2 - 10.0 * jnp.cos(2.0 * jnp.pi * point))
 
 
+@_register(
+    "ackley",
+    "Ackley",
+    kind="multimodal",
+    minima=((0.0, 0.0),),
+    start=(-3.4, 2.7),
+    bounds=(-5.0, 5.0, -5.0, 5.0),
+)
 def ackley(point: Float[Array, "2"]) -> Float[Array, ""]:
     """A funnel in a dented plain, with a cusp at the minimum. [J] no. 1, [S].
 
     −20 exp(−0.2 √((x² + y²)/2)) − exp((cos 2πx + cos 2πy)/2) + 20 + e
     """
     mean_square = 0.5 * jnp.sum(point**2)
-    # The square root has an infinite slope at 0: choose a harmless argument *before* it, or the
-    # gradient there is 0 * inf = nan. So the cusp gets the gradient 0, one of its subgradients.
+    # The square root has an infinite slope at 0, and 0 * inf would make the gradient NaN. Replacing
+    # its argument first gives the cusp the gradient 0, one of its subgradients.
     positive = mean_square > 0.0
     root = jnp.where(positive, jnp.sqrt(jnp.where(positive, mean_square, 1.0)), 0.0)
     wave = jnp.mean(jnp.cos(2.0 * jnp.pi * point))
     return -20.0 * jnp.expm1(-0.2 * root) - (jnp.exp(wave) - math.e)
 
 
+@_register(
+    "goldstein_price",
+    "Goldstein–Price",
+    kind="multimodal",
+    minima=((0.0, -1.0),),
+    minimum=3.0,
+    start=(1.0, 1.0),
+    bounds=(-2.0, 2.0, -2.5, 1.5),
+)
 def goldstein_price(point: Float[Array, "2"]) -> Float[Array, ""]:
     """Values from 3 to a million within four units, four minima. [S].
 
@@ -222,162 +371,5 @@ def goldstein_price(point: Float[Array, "2"]) -> Float[Array, ""]:
     return (1.0 + (x + y + 1.0) ** 2 * left) * (30.0 + (2.0 * x - 3.0 * y) ** 2 * right)
 
 
-_ROOT_HALF = math.sqrt(0.5)
-_HIMMELBLAU_MINIMA = (
-    (3.0, 2.0),
-    (-2.8051181, 3.1313125),
-    (-3.7793102, -3.2831860),
-    (3.5844283, -1.8481265),
-)
-
-
-def _ellipse_start(along: float, across: float) -> Point:
-    """The rotated bowl's start: the same point of the ditch as in the unrotated one."""
-    return (_COSINE * along - _SINE * across, _SINE * along + _COSINE * across)
-
-
-_ALL = (
-    Landscape(
-        name="bowl",
-        title="Convex bowl",
-        function=bowl,
-        minima=((0.0, 0.0),),
-        minimum=0.0,
-        start=(-3.0, 2.0),
-        bounds=(-4.0, 4.0, -4.0, 4.0),
-        kind="unimodal",
-    ),
-    Landscape(
-        name="ill_conditioned",
-        title="Ill-conditioned bowl",
-        function=ill_conditioned_bowl,
-        minima=((0.0, 0.0),),
-        minimum=0.0,
-        start=(-4.0, 1.0),
-        bounds=(-5.0, 5.0, -1.5, 1.5),
-        kind="unimodal",
-    ),
-    Landscape(
-        name="rotated",
-        title="Rotated bowl",
-        function=rotated_bowl,
-        minima=((0.0, 0.0),),
-        minimum=0.0,
-        start=_ellipse_start(-4.0, 1.0),
-        bounds=(-5.0, 5.0, -4.0, 4.0),
-        kind="unimodal",
-    ),
-    Landscape(
-        name="booth",
-        title="Booth",
-        function=booth,
-        minima=((1.0, 3.0),),
-        minimum=0.0,
-        start=(-5.0, -5.0),
-        bounds=(-10.0, 10.0, -10.0, 10.0),
-        kind="unimodal",
-    ),
-    Landscape(
-        name="rosenbrock",
-        title="Rosenbrock",
-        function=rosenbrock,
-        minima=((1.0, 1.0),),
-        minimum=0.0,
-        start=(-1.2, 1.0),
-        bounds=(-2.0, 2.0, -1.0, 3.0),
-        kind="unimodal",
-    ),
-    Landscape(
-        name="beale",
-        title="Beale",
-        function=beale,
-        minima=((3.0, 0.5),),
-        minimum=0.0,
-        start=(1.0, 1.0),
-        bounds=(-1.0, 4.5, -2.0, 2.0),
-        kind="unimodal",
-    ),
-    Landscape(
-        name="himmelblau",
-        title="Himmelblau",
-        function=himmelblau,
-        minima=_HIMMELBLAU_MINIMA,
-        minimum=0.0,
-        start=(0.0, 0.0),
-        bounds=(-5.0, 5.0, -5.0, 5.0),
-        kind="few minima",
-    ),
-    Landscape(
-        name="three_hump_camel",
-        title="Three-hump camel",
-        function=three_hump_camel,
-        minima=((0.0, 0.0),),
-        minimum=0.0,
-        start=(1.0, 2.0),
-        bounds=(-2.5, 2.5, -2.5, 2.5),
-        kind="few minima",
-    ),
-    Landscape(
-        name="saddle",
-        title="Saddle",
-        function=saddle,
-        minima=((0.0, _ROOT_HALF), (0.0, -_ROOT_HALF)),
-        minimum=-0.25,
-        start=(-1.5, 0.001),
-        bounds=(-2.0, 2.0, -1.25, 1.25),
-        kind="few minima",
-    ),
-    Landscape(
-        name="plateau",
-        title="Plateau",
-        function=plateau,
-        minima=((0.0, 0.0),),
-        minimum=0.0,
-        start=(-3.0, 2.5),
-        bounds=(-4.0, 4.0, -4.0, 4.0),
-        kind="special",
-    ),
-    Landscape(
-        name="styblinski_tang",
-        title="Styblinski–Tang",
-        function=styblinski_tang,
-        minima=((-2.903534, -2.903534),),
-        minimum=-78.3323314,
-        start=(4.0, -1.0),
-        bounds=(-5.0, 5.0, -5.0, 5.0),
-        kind="multimodal",
-    ),
-    Landscape(
-        name="rastrigin",
-        title="Rastrigin",
-        function=rastrigin,
-        minima=((0.0, 0.0),),
-        minimum=0.0,
-        start=(-3.4, 2.7),
-        bounds=(-5.12, 5.12, -5.12, 5.12),
-        kind="multimodal",
-    ),
-    Landscape(
-        name="ackley",
-        title="Ackley",
-        function=ackley,
-        minima=((0.0, 0.0),),
-        minimum=0.0,
-        start=(-3.4, 2.7),
-        bounds=(-5.0, 5.0, -5.0, 5.0),
-        kind="multimodal",
-    ),
-    Landscape(
-        name="goldstein_price",
-        title="Goldstein–Price",
-        function=goldstein_price,
-        minima=((0.0, -1.0),),
-        minimum=3.0,
-        start=(1.0, 1.0),
-        bounds=(-2.0, 2.0, -2.5, 1.5),
-        kind="multimodal",
-    ),
-)
-
-LANDSCAPES: Mapping[str, Landscape] = MappingProxyType({each.name: each for each in _ALL})
-"""Every landscape by its name, from easy to hard. Read-only."""
+LANDSCAPES: Mapping[str, Landscape] = MappingProxyType(_landscapes)
+"""All landscapes by name, from easy to hard. Read-only."""

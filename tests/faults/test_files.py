@@ -511,9 +511,7 @@ def test_a_damaged_checkpoint_is_deleted_to_go_on_from_the_one_before(tmp_path):
     largest = max(_files_of_checkpoint(tmp_path), key=lambda path: path.stat().st_size)
     largest.unlink()
 
-    with pytest.raises(
-        ValueError, match="Delete this folder to resume from the previous checkpoint"
-    ):
+    with pytest.raises(ValueError, match="resume from the previous checkpoint"):
         _store(tmp_path).restore(lambda: _state(0))
 
     for path in sorted((tmp_path / "checkpoints" / "2").rglob("*"), reverse=True):
