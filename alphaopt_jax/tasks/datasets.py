@@ -1,7 +1,7 @@
-"""Image data sets as arrays: a prepared TFDS folder, a download, or scikit-learn's digits.
+"""Image data sets as arrays: from a prepared TFDS folder, a download, or scikit-learn.
 
-Nothing here waits for a network that does not answer: the network is tried for a few seconds
-before TFDS may use it.
+The network is checked for a few seconds before a download by TFDS, which would otherwise hang
+without a connection.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 OMNIGLOT_DRAWERS = 20
-"""People who drew each character of Omniglot."""
+"""Number of people who drew each character of Omniglot."""
 
 _LOGGER = logging.getLogger(__name__)
 _DOWNLOAD_HOST = ("storage.googleapis.com", 443)
@@ -25,14 +25,14 @@ _NETWORK_TIMEOUT_SECONDS = 3.0
 
 
 class ImageClassificationData(NamedTuple):
-    """A labelled image data set held in memory.
+    """A labeled image data set in memory.
 
     Attributes:
       train_images: `uint8[N, 28, 28, 1]`.
       train_labels: `int32[N]`.
       test_images: `uint8[M, 28, 28, 1]`.
       test_labels: `int32[M]`.
-      source: Where the images came from, in words fit for a log line.
+      source: Origin of the images, for log messages.
     """
 
     train_images: np.ndarray
@@ -45,50 +45,50 @@ class ImageClassificationData(NamedTuple):
 def load_mnist(data_dir: str | os.PathLike[str] | None = None) -> ImageClassificationData:
     """Loads MNIST: 60,000 training and 10,000 test images of handwritten digits.
 
-    Tried in this order: `data_dir`; the folder that the environment variable `TFDS_DATA_DIR`
-    names; TFDS's usual folder, and one beside this checkout; TFDS's own download, when the network
-    answers and TensorFlow (which TFDS needs to prepare files) is installed; and last scikit-learn's
-    1,797 bundled 8x8 digits, resized to 28x28, with one warning that says so.
+    Sources are tried in this order: `data_dir`; the folder in the environment variable
+    `TFDS_DATA_DIR`; TFDS's default folder, and one beside this checkout; a download by TFDS, if
+    the network responds and TensorFlow (which TFDS needs to prepare files) is installed; and
+    finally scikit-learn's 1,797 digits, resized from 8x8 to 28x28, with a warning.
 
     Args:
-      data_dir: A folder in which TFDS has prepared `mnist`. When given, nothing else is tried.
+      data_dir: A folder in which TFDS has prepared `mnist`. If given, no other source is tried.
 
     Returns:
-      The images and labels, with `source` telling which of the above they are.
+      The images and labels; `source` names their origin.
 
     Raises:
-      FileNotFoundError: `data_dir` was given and holds no prepared MNIST.
+      FileNotFoundError: `data_dir` is given and has no prepared MNIST.
     """
     for folder in prepared_folders(data_dir):
         if (folder / "mnist").is_dir():
             return _read_tfds(folder, download=False)
     if data_dir is not None:
         raise FileNotFoundError(
-            f"No prepared MNIST under {os.fspath(data_dir)!r}. Expected a TFDS folder that holds"
-            " mnist/3.0.1; leave `data_dir` out to let TFDS download it."
+            f"No prepared MNIST under {os.fspath(data_dir)!r}. Expected a TFDS folder with"
+            " mnist/3.0.1; omit `data_dir` to let TFDS download it."
         )
     obstacle = download_obstacle()
     if obstacle is None:
         return _read_tfds(None, download=True)
     _LOGGER.warning(
         "MNIST is not on this machine and cannot be downloaded (%s): using scikit-learn's 1,797"
-        " digits, resized from 8x8 to 28x28, instead. Set TFDS_DATA_DIR to use the real one.",
+        " digits, resized from 8x8 to 28x28, instead. Set TFDS_DATA_DIR to use MNIST.",
         obstacle,
     )
     return _load_digits()
 
 
 def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the training split of any classified image data set of TFDS, of images of one size.
+    """Reads the training split of a TFDS image classification data set with images of one size.
 
     Args:
-      name: TFDS's name, such as "fashion_mnist" or "cifar10".
+      name: Name in TFDS, such as "fashion_mnist" or "cifar10".
 
     Returns:
       `uint8[N, H, W, C]` images and `int32[N]` labels.
 
     Raises:
-      FileNotFoundError: It is not on this machine and cannot be downloaded.
+      FileNotFoundError: The data set is not on this machine and cannot be downloaded.
     """
     for folder in prepared_folders():
         if (folder / name).is_dir():
@@ -108,13 +108,13 @@ def read_omniglot(
     """Reads a split of Omniglot through TFDS.
 
     Args:
-      split: "train", the background alphabets, or "test", the evaluation alphabets.
-      folder: In which TFDS has prepared it; None is TFDS's own.
+      split: "train" for the background alphabets, or "test" for the evaluation alphabets.
+      folder: A folder in which TFDS has prepared Omniglot; None for TFDS's default folder.
       download: Whether TFDS may download it.
 
     Returns:
-      Drawings, `bool[C, 20, 105, 105]`, ink True, alphabet by alphabet and character by character;
-      and each character's alphabet, `int32[C]`.
+      Drawings, `bool[C, 20, 105, 105]`, ink True, sorted by alphabet and character; and the index
+      of each character's alphabet, `int32[C]`.
     """
     import tensorflow_datasets as tfds  # Slow to import, and needed only here.
 
@@ -122,7 +122,7 @@ def read_omniglot(
     examples = source.__getitems__(list(range(len(source))))
     alphabets = np.array([example["alphabet"] for example in examples], np.int32)
     characters = np.array([example["alphabet_char_id"] for example in examples])
-    # Whether paper is 1 or 255 depends on the decoder of the PNG.
+    # Paper is 1 or 255, depending on the PNG decoder; ink is 0.
     ink = np.stack([example["image"][..., 0] == 0 for example in examples])
     order = np.lexsort((np.arange(len(examples)), characters, alphabets))
     drawings = ink[order].reshape(-1, OMNIGLOT_DRAWERS, *ink.shape[1:])
@@ -130,14 +130,14 @@ def read_omniglot(
 
 
 def prepared_folders(data_dir: str | os.PathLike[str] | None = None) -> Sequence[pathlib.Path]:
-    """The folders in which TFDS may have prepared a data set, in the order of looking.
+    """Returns the folders to search for data sets prepared by TFDS, in order.
 
     Args:
-      data_dir: When given, the only one.
+      data_dir: If given, the only folder.
 
     Returns:
-      `data_dir`; or the folder that the environment variable `TFDS_DATA_DIR` names, TFDS's usual
-      one, and one beside this checkout. They need not exist.
+      `data_dir`; or the folder in the environment variable `TFDS_DATA_DIR`, TFDS's default folder,
+      and one beside this checkout. They may not exist.
     """
     if data_dir is not None:
         return [pathlib.Path(data_dir)]
@@ -151,7 +151,7 @@ def prepared_folders(data_dir: str | os.PathLike[str] | None = None) -> Sequence
 
 
 def download_obstacle() -> str | None:
-    """Says why TFDS could not download and prepare a data set here, or None if it could."""
+    """Returns why TFDS cannot download and prepare a data set on this machine, or None."""
     if importlib.util.find_spec("tensorflow") is None:
         return "TFDS needs TensorFlow to prepare a download, and it is not installed"
     try:
@@ -185,7 +185,7 @@ def _load_digits() -> ImageClassificationData:
 
     digits = datasets.load_digits()
     pixels = (digits.images * (255.0 / 16.0)).astype(np.uint8)
-    enlarged = np.kron(pixels, np.ones((1, 3, 3), np.uint8))  # 8x8 -> 24x24, then a margin of 2.
+    enlarged = np.kron(pixels, np.ones((1, 3, 3), np.uint8))  # 8x8 to 24x24, then padded by 2.
     images = np.pad(enlarged, ((0, 0), (2, 2), (2, 2)))[..., None]
     labels = digits.target.astype(np.int32)
     order = np.random.default_rng(0).permutation(len(images))

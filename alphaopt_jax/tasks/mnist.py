@@ -1,7 +1,6 @@
-"""The CNN of Flax's own MNIST example, in Linen and in NNX, and its loss.
+"""The CNN of Flax's MNIST example, and its loss.
 
-Source: https://github.com/google/flax/tree/main/examples/mnist. Only the optimizer is ours to
-replace, so nothing else is changed.
+Source: https://github.com/google/flax/tree/main/examples/mnist. Only the optimizer is replaced.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ import optax
 class CNN(nn.Module):
     """Two 3x3 convolutions with average pooling, then two dense layers; 824,458 parameters.
 
-    Call with images `float32[B, 28, 28, 1]` in [0, 1]; returns logits `float32[B, 10]`.
-
     Example:
       >>> import jax, jax.numpy as jnp
       >>> params = CNN().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
@@ -30,7 +27,7 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, images: chex.Array) -> chex.Array:
-        """From images `float32[B, 28, 28, 1]` to logits `float32[B, 10]`."""
+        """Maps images `float32[B, 28, 28, 1]` in [0, 1] to logits `float32[B, 10]`."""
         hidden = nn.Conv(features=32, kernel_size=(3, 3))(images)
         hidden = nn.avg_pool(nn.relu(hidden), window_shape=(2, 2), strides=(2, 2))
         hidden = nn.Conv(features=64, kernel_size=(3, 3))(hidden)
@@ -41,22 +38,22 @@ class CNN(nn.Module):
 
 
 def init_params(key: chex.PRNGKey) -> chex.ArrayTree:
-    """Returns fresh parameters of `CNN`, a nested dict of float32 leaves. Consumes `key`."""
+    """Returns initial parameters of `CNN`, a nested dict of `float32` arrays. Consumes `key`."""
     return CNN().init(key, jnp.zeros((1, 28, 28, 1)))["params"]
 
 
 def loss_and_accuracy(
     params: chex.ArrayTree, images: chex.Array, labels: chex.Array
 ) -> tuple[chex.Array, chex.Array]:
-    """Mean cross-entropy and accuracy of `CNN` on a batch.
+    """Returns mean cross-entropy and accuracy of `CNN` on a batch.
 
     Args:
-      params: Parameters as made by `init_params`.
-      images: `uint8[B, 28, 28, 1]`, scaled to [0, 1] here.
+      params: Parameters of `CNN`.
+      images: `uint8[B, 28, 28, 1]`; they are scaled to [0, 1].
       labels: `int32[B]`.
 
     Returns:
-      Two `float32[]`: the loss in nats and the share of images classified rightly.
+      Loss in nats and share of images classified correctly, `float32[]` each.
     """
     logits: Any = CNN().apply({"params": params}, images.astype(jnp.float32) / 255.0)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -69,16 +66,16 @@ _measure = jax.jit(loss_and_accuracy)
 def evaluate(
     params: chex.ArrayTree, images: np.ndarray, labels: np.ndarray, *, block: int = 1000
 ) -> tuple[float, float]:
-    """Mean loss and accuracy over a data set, block by block so that it fits anywhere.
+    """Returns mean loss and accuracy over a data set, computed in blocks to limit memory.
 
     Args:
-      params: Parameters as made by `init_params`.
+      params: Parameters of `CNN`.
       images: `uint8[N, 28, 28, 1]`.
       labels: `int32[N]`.
-      block: Images at a time; a last incomplete block compiles once more.
+      block: Images per block; a smaller last block compiles once more.
 
     Returns:
-      Mean loss in nats and accuracy.
+      Mean loss in nats, and accuracy.
     """
     totals = np.zeros(2)
     for start in range(0, len(labels), block):

@@ -1,4 +1,4 @@
-"""Networks small enough that a population of them trains under one `jax.vmap`."""
+"""Small networks, many of which train under one `jax.vmap`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _LECUN_NORMAL = nn.initializers.lecun_normal()
 
 
 class MLP(nn.Module):
-    """Dense layers with an activation between them; with none hidden, a linear model.
+    """Dense layers with an activation between them; a linear model without hidden layers.
 
     Attributes:
-      hidden: The width of each hidden layer.
-      outputs: The width of the last layer.
-      activation: Follows every hidden layer.
-      last_kernel_init: Draws the last layer's kernel.
+      hidden: Width of each hidden layer.
+      outputs: Width of the last layer.
+      activation: Activation of every hidden layer.
+      last_kernel_init: Initializer of the last layer's kernel.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -60,13 +60,13 @@ class NormalizedMLP(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    """A dense layer, then blocks that each add a two-layer network's output to their input.
+    """A dense layer, then residual blocks of two dense layers.
 
     Attributes:
-      width: Of the residual stream and of every hidden layer.
-      blocks: How many.
-      outputs: The width of the last layer.
-      activation: Between a block's two layers.
+      width: Width of the residual stream and of every hidden layer.
+      blocks: Number of residual blocks.
+      outputs: Width of the last layer.
+      activation: Activation between the two layers of a block.
     """
 
     width: int
@@ -88,15 +88,15 @@ def convolve(
     kernel: Float[Array, "rows columns channels features"],
     stride: int = 1,
 ) -> Float[Array, "images new_height new_width features"]:
-    """Convolves with zero padding, so that stride 1 keeps height and width ("SAME").
+    """Convolves images with zero padding ("SAME"): stride 1 keeps height and width.
 
-    Written as shifted slices and one matrix product: on a CPU, XLA runs `lax.conv` inside a
-    compiled loop many times slower than outside.
+    The convolution is computed by shifted slices and one matrix product: on a CPU, XLA's
+    `lax.conv` is many times slower inside a compiled loop than outside.
 
     Args:
       images: `float32[N, H, W, C]`.
       kernel: `float32[K, L, C, F]`.
-      stride: Between neighbouring outputs, along both axes.
+      stride: Stride along both axes.
 
     Returns:
       `float32[N, ceil(H / stride), ceil(W / stride), F]`.
@@ -128,10 +128,10 @@ def _same_padding(size: int, window: int, stride: int) -> tuple[int, tuple[int, 
 
 
 class Convolution(nn.Module):
-    """A square convolution with a bias. The kernel is laid out height, width, input, output.
+    """A convolution with a bias and a kernel of shape `[size, size, input, features]`.
 
     Attributes:
-      features: Output channels.
+      features: Number of output channels.
       size: Height and width of the kernel.
       stride: As in `convolve`.
     """
@@ -155,9 +155,9 @@ class StridedConvNet(nn.Module):
     """Convolutions of stride 2, then a dense layer on the flattened features.
 
     Attributes:
-      channels: Of each convolution.
-      outputs: The width of the last layer.
-      activation: Follows every convolution.
+      channels: Number of output channels of each convolution.
+      outputs: Width of the last layer.
+      activation: Activation of every convolution.
       size: Height and width of the kernels.
     """
 
@@ -178,10 +178,10 @@ class StridedConvNet(nn.Module):
 
 
 class PooledConvNet(nn.Module):
-    """Convolutions with 2x2 average pooling between them, a mean over space, a dense layer.
+    """Convolutions followed by 2x2 average pooling, then a mean over space and a dense layer.
 
-    Attributes as in `StridedConvNet`. Height and width must be divisible by 2 as often as there
-    are convolutions.
+    Attributes as in `StridedConvNet`. Height and width must be divisible by two to the power of
+    the number of convolutions.
     """
 
     channels: tuple[int, ...]
@@ -203,11 +203,11 @@ class PooledConvNet(nn.Module):
 
 
 class RecurrentNet(nn.Module):
-    """A recurrent cell run along a sequence, with a dense layer on every state.
+    """A recurrent cell over a sequence, with a dense layer on every state.
 
     Attributes:
-      cell: The cell, such as `nn.SimpleCell(16)` (a plain tanh layer) or `nn.GRUCell(16)`.
-      outputs: The width of the last layer.
+      cell: Recurrent cell, such as `nn.SimpleCell(16)` or `nn.GRUCell(16)`.
+      outputs: Width of the last layer.
     """
 
     cell: nn.RNNCellBase
@@ -218,18 +218,18 @@ class RecurrentNet(nn.Module):
         self, inputs: Float[Array, "sequences steps inputs"]
     ) -> Float[Array, "sequences steps outputs"]:
         """Maps `float32[N, T, inputs]` to `float32[N, T, outputs]`."""
-        # Sequences are short: unrolled, the steps of the many networks of a vmap fuse.
+        # Sequences are short; unrolled, the steps of many networks under one vmap fuse.
         states = nn.RNN(self.cell, unroll=inputs.shape[1])(inputs)
         return nn.Dense(self.outputs)(states)
 
 
 class EmbeddingNet(nn.Module):
-    """An embedding of the last symbol, a hidden layer, and logits of the next symbol.
+    """A bigram model: an embedding of the last symbol, a hidden layer, and logits of the next.
 
     Attributes:
-      vocabulary: How many symbols, of the inputs and of the outputs.
-      width: Of the embedding.
-      hidden: Units in the hidden layer.
+      vocabulary: Number of symbols.
+      width: Width of the embedding.
+      hidden: Width of the hidden layer.
     """
 
     vocabulary: int
@@ -249,9 +249,9 @@ class AttentionNet(nn.Module):
     """One causal transformer block between an embedding and a dense layer.
 
     Attributes:
-      vocabulary: How many symbols, of the inputs and of the outputs.
-      width: Of the residual stream.
-      heads: Of the attention; divides `width`.
+      vocabulary: Number of symbols.
+      width: Width of the residual stream.
+      heads: Number of attention heads; divides `width`.
     """
 
     vocabulary: int
@@ -267,7 +267,7 @@ class AttentionNet(nn.Module):
             "positions", nn.initializers.normal(0.3), (symbols.shape[1], self.width)
         )
         stream = nn.Embed(self.vocabulary, self.width)(symbols) + positions
-        # No biases: that of the keys would have no influence, hence no gradient.
+        # No biases: the bias of the keys would have no effect, hence no gradient.
         attention = nn.MultiHeadDotProductAttention(self.heads, use_bias=False)
         stream += attention(nn.LayerNorm()(stream), mask=nn.make_causal_mask(symbols))
         hidden = nn.gelu(nn.Dense(2 * self.width)(nn.LayerNorm()(stream)))

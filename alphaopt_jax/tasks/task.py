@@ -1,8 +1,7 @@
-"""What a task is: something to be minimised, from its initial parameters to its evaluation loss.
+"""The interface of tasks: losses to minimize, and families of them.
 
-A `Task` is four pure functions and a name. A `Family` is a distribution of tasks that differ only
-in arrays (data, scales, seeds), not in shapes, so that a population of them runs under one
-`jax.vmap`.
+A `Task` consists of pure functions and a name. A `Family` is a distribution of tasks that differ
+only in arrays (data, scales, seeds), not in shapes, so that many of them run under one `jax.vmap`.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ import chex
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Something to be minimised. All functions are pure and may be traced.
+    """A loss to minimize. All functions are pure and may be traced.
 
     Attributes:
-      name: What to call it in tables.
-      init: From a key to initial parameters, a pytree of `float32` arrays.
-      batch: From a key to one batch of training data, a pytree of arrays.
-      loss: From parameters and a batch to the training loss, `float32[]`.
-      evaluation_loss: From parameters to the loss that the user wants low, on data that is not
-        trained on where the task has any, `float32[]`.
-      reward_loss: From parameters and a key to the loss whose decrease is an agent's reward in
-        meta-training, where that is not the training loss of the next batch, `float32[]`.
-      rate_factors: What an agent's rates are multiplied by in meta-training, shaped like the
-        parameters, where those are not to be taken as they are.
+      name: Name for tables.
+      init: Maps a key to initial parameters, a pytree of `float32` arrays.
+      batch: Maps a key to a batch of training data, a pytree of arrays.
+      loss: Maps parameters and a batch to the training loss, `float32[]`.
+      evaluation_loss: Maps parameters to the evaluation loss, `float32[]`; on held-out data, if
+        the task has any.
+      reward_loss: Maps parameters and a key to the loss whose decrease is an agent's reward in
+        meta-training, `float32[]`; by default the training loss of the next batch.
+      rate_factors: Factors of an agent's learning rates in meta-training, shaped like the
+        parameters; by default 1.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -57,9 +56,9 @@ class Family:
     """A distribution of tasks of one shape.
 
     Attributes:
-      name: What to call it in tables.
-      sample: From a key to an instance: a pytree of arrays, in which the family's tasks differ.
-      task: From an instance to its task. Called under `vmap`: the instance's arrays may be traced.
+      name: Name for tables.
+      sample: Maps a key to an instance, the pytree of arrays in which the family's tasks differ.
+      task: Maps an instance to its task. Called under `vmap`, with traced arrays.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -77,5 +76,5 @@ class Family:
     task: Callable[[Any], Task]
 
     def draw(self, key: chex.PRNGKey) -> Task:
-        """Returns one task of the family. Consumes `key`."""
+        """Returns a random task of the family. Consumes `key`."""
         return self.task(self.sample(key))

@@ -1,4 +1,4 @@
-"""The family of autoencoders: as many targets as inputs, through a narrow middle."""
+"""The family of autoencoders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PIXELS = 64
 
 
 def digit_autoencoder(name: str, hidden: tuple[int, ...], *, batch_size: int) -> Family:
-    """Returns the compression of 8x8 digits by a tanh MLP with layers of the `hidden` widths."""
+    """Returns autoencoders of 8x8 digits: tanh MLPs with hidden layers of the given widths."""
     return supervised_family(
         name,
         networks.MLP(hidden, _PIXELS, nn.tanh),

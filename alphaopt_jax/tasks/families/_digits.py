@@ -1,8 +1,8 @@
-"""Data sets made from the 8x8 digits that come with scikit-learn. Needs scikit-learn.
+"""Data sets made from scikit-learn's 8x8 digits. Requires scikit-learn.
 
-One row in five, by a fixed permutation, is held out. The instances of a source differ in how the
-inputs are scaled and turned, in which classes are told apart, and in the label noise, which falls
-on the training rows only.
+A fixed random fifth of the rows is held out. The instances of a source differ in the scale and
+the rotation of the inputs, in the grouping of the classes, and in the label noise of the training
+rows.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _DIGITS_SHAPE = (8, 8, 1)
 
 
 class Rows(NamedTuple):
-    """A data set held in memory.
+    """A data set in memory.
 
     Attributes:
-      train: The rows to train on: `float32[N, ...]` inputs and their targets.
-      held_out: The rows to evaluate on.
+      train: Training rows, `float32[N, ...]` inputs and their targets.
+      held_out: Evaluation rows, likewise.
     """
 
     train: Batch
@@ -39,12 +39,12 @@ class Rows(NamedTuple):
 
 
 def digits() -> Source:
-    """Returns 8x8 digits as `float32[64]`; half of the data sets are rotated, pixels mixed."""
+    """Returns 8x8 digits as `float32[64]`; half of the data sets are randomly rotated in R⁶⁴."""
     return _classification(_load_digits(), classes=10, turn=_rotate)
 
 
 def digit_images() -> Source:
-    """Returns 8x8 digits as `float32[8, 8, 1]`, half of the data sets mirrored."""
+    """Returns 8x8 digits as `float32[8, 8, 1]`; half of the data sets are mirrored."""
     images = Rows(
         *(Batch(part.inputs.reshape(-1, *_DIGITS_SHAPE), part.targets) for part in _load_digits())
     )
@@ -52,7 +52,7 @@ def digit_images() -> Source:
 
 
 def digit_reconstruction() -> Source:
-    """Returns 8x8 digits as inputs and targets, `float32[64]`; only the inputs are scaled."""
+    """Returns 8x8 digits as inputs and as targets, `float32[64]`; only inputs are scaled."""
     rows = _load_digits()
 
     def sample(key: chex.PRNGKey) -> Rows:
@@ -95,9 +95,9 @@ def _classification(
 
 
 def _sample_groups(key: chex.PRNGKey, classes: int) -> chex.Array:
-    """Draws which class becomes which: in half of the draws any, so that some fall together."""
+    """Draws a new label for each class; in half of the draws, several classes may be merged."""
     which_key, group_key = jax.random.split(key)
-    # Of two classes nothing would be left to tell apart if they fell together.
+    # Merging two classes would leave only one.
     merged = jax.random.bernoulli(which_key) & (classes > 2)
     groups = jax.random.randint(group_key, (classes,), 0, classes)
     return jnp.where(merged, groups, jnp.arange(classes))
@@ -106,7 +106,7 @@ def _sample_groups(key: chex.PRNGKey, classes: int) -> chex.Array:
 def _turned(
     key: chex.PRNGKey, rows: Rows, turn: Callable[[chex.PRNGKey, chex.Array], chex.Array]
 ) -> Rows:
-    """Turns the inputs of all rows alike, in half of the draws."""
+    """Transforms the inputs of all rows in the same way, in half of the draws."""
     which_key, turn_key = jax.random.split(key)
     turns = jax.random.bernoulli(which_key)
     return Rows(
@@ -132,7 +132,7 @@ def _mirror(key: chex.PRNGKey, images: chex.Array) -> chex.Array:
 def _load_digits() -> Rows:
     from sklearn import datasets
 
-    # By one mean and deviation for all pixels: some pixels are blank in all but a few images.
+    # One mean and standard deviation for all pixels: some pixels are blank in almost all images.
     return _load(datasets.load_digits, axis=None)
 
 
@@ -142,6 +142,6 @@ def _load(loader: Callable[..., tuple[np.ndarray, np.ndarray]], axis: int | None
     order = np.random.default_rng(0).permutation(len(inputs))
     train, held_out = np.split(order, [len(inputs) * 4 // 5])
     mean, deviation = inputs[train].mean(axis=axis), inputs[train].std(axis=axis)
-    standardised = ((inputs - mean) / deviation).astype(np.float32)
+    standardized = ((inputs - mean) / deviation).astype(np.float32)
     labels = labels.astype(np.int32)
-    return Rows(*(Batch(standardised[part], labels[part]) for part in (train, held_out)))
+    return Rows(*(Batch(standardized[part], labels[part]) for part in (train, held_out)))

@@ -1,4 +1,4 @@
-"""Families of models without a hidden layer."""
+"""Families of linear models."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from alphaopt_jax.tasks.task import Family
 
 
 def linear_regression(name: str, features: int, *, batch_size: int) -> Family:
-    """Returns least squares on inputs whose covariance has a condition number up to 10,000."""
-    source = synthetic.linear_function(features, highest_outlier_share=0.0)
+    """Returns linear regressions on inputs with a covariance of condition up to 10,000."""
+    source = synthetic.linear_function(features, max_outlier_share=0.0)
     return supervised_family(
         name, networks.MLP((), 1), source, supervised.squared_error, batch_size=batch_size
     )
 
 
 def robust_regression(name: str, features: int, *, batch_size: int) -> Family:
-    """Returns linear regression with up to a fifth of outliers and a loss that is bounded by 1."""
-    source = synthetic.linear_function(features, highest_outlier_share=0.2)
+    """Returns linear regressions with up to 20 % outliers and a loss that is bounded by 1."""
+    source = synthetic.linear_function(features, max_outlier_share=0.2)
     return supervised_family(
         name, networks.MLP((), 1), source, supervised.robust_error, batch_size=batch_size
     )
 
 
 def logistic_regression(name: str, features: int, *, batch_size: int) -> Family:
-    """Returns logistic regression on Gaussian mixtures of two classes."""
+    """Returns logistic regressions on Gaussian mixtures of two classes."""
     return supervised_family(
         name,
         networks.MLP((), 1),
@@ -36,7 +36,7 @@ def logistic_regression(name: str, features: int, *, batch_size: int) -> Family:
 
 
 def mixture_regression(name: str, features: int, classes: int, *, batch_size: int) -> Family:
-    """Returns softmax regression on Gaussian mixtures."""
+    """Returns softmax regressions on Gaussian mixtures."""
     return supervised_family(
         name,
         networks.MLP((), classes),

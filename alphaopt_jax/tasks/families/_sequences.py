@@ -1,4 +1,4 @@
-"""Families of recurrent nets and of a transformer block, on sequences of eight steps."""
+"""Families of recurrent networks and transformer blocks, on sequences of eight steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LENGTH = 8
 
 
 def running_sum_recurrence(name: str, features: int, width: int, *, batch_size: int) -> Family:
-    """Returns plain tanh recurrent nets of `width` units that predict leaky running sums."""
+    """Returns tanh recurrent networks with `width` units that predict leaky running sums."""
     return supervised_family(
         name,
         networks.RecurrentNet(nn.SimpleCell(width), 1),
@@ -30,7 +30,7 @@ def running_sum_recurrence(name: str, features: int, width: int, *, batch_size: 
 
 
 def recall_recurrence(name: str, vocabulary: int, width: int, *, batch_size: int) -> Family:
-    """Returns gated recurrent units that name, translated, the symbol of two steps ago."""
+    """Returns gated recurrent units that predict the translation of the symbol two steps ago."""
     return supervised_family(
         name,
         networks.RecurrentNet(nn.GRUCell(width), vocabulary),
@@ -56,7 +56,7 @@ def markov_attention(
 def markov_embedding(
     name: str, vocabulary: int, width: int, hidden: int, *, batch_size: int
 ) -> Family:
-    """Returns bigram models of random Markov chains: most rows of the table miss most batches."""
+    """Returns bigram models of random Markov chains; most rows of the embedding are rarely used."""
     return supervised_family(
         name,
         networks.EmbeddingNet(vocabulary, width, hidden),
@@ -67,13 +67,13 @@ def markov_embedding(
 
 
 class SumParameters(NamedTuple):
-    """A leaky running sum of a projection.
+    """A leaky running sum of a projection of the inputs.
 
     Attributes:
-      projection: Of the inputs, `float32[features]`.
-      decay: What is left of the sum after a step, `float32[]`.
-      input_scale: What the network sees is this much larger than what is summed, `float32[]`.
-      noise: Standard deviation of the targets about the sum, `float32[]`.
+      projection: Weights of the inputs, `float32[features]`.
+      decay: Factor of the sum per step, `float32[]`.
+      input_scale: Scale of the network's inputs relative to the summed ones, `float32[]`.
+      noise: Standard deviation of the targets' noise, `float32[]`.
     """
 
     projection: chex.Array
@@ -83,9 +83,9 @@ class SumParameters(NamedTuple):
 
 
 def running_sums(features: int) -> Source:
-    """Returns sequences, `float32[T, features]`, and what is to be summed of them, `float32[T, 1]`.
+    """Returns sequences, `float32[T, features]`, and their leaky running sums, `float32[T, 1]`.
 
-    The sum of step t is `decay` times that of step t - 1, plus the inputs' projection.
+    The sum at step t is `decay` times the sum at step t - 1, plus the projection of the inputs.
     """
 
     def sample(key: chex.PRNGKey) -> SumParameters:
@@ -111,11 +111,11 @@ def running_sums(features: int) -> Source:
 
 
 class DelayParameters(NamedTuple):
-    """A dictionary.
+    """A random translation of symbols.
 
     Attributes:
-      translation: The target for each symbol, a permutation, `int32[vocabulary]`.
-      input_scale: Of the one-hot inputs, `float32[]`.
+      translation: Target of each symbol, a permutation, `int32[vocabulary]`.
+      input_scale: Scale of the one-hot inputs, `float32[]`.
       label_noise: Share of random targets, `float32[]`.
     """
 
@@ -125,9 +125,9 @@ class DelayParameters(NamedTuple):
 
 
 def delayed_symbols(vocabulary: int, *, delay: int) -> Source:
-    """Returns one-hot symbols, `float32[T, vocabulary]`, and a translation, `int32[T]`, of each.
+    """Returns one-hot symbols, `float32[T, vocabulary]`, and their translations, `int32[T]`.
 
-    The translation comes `delay` steps after the symbol; before, it is that of symbol 0.
+    A translation follows its symbol by `delay` steps; the first targets translate symbol 0.
     """
 
     def sample(key: chex.PRNGKey) -> DelayParameters:
@@ -152,9 +152,10 @@ def delayed_symbols(vocabulary: int, *, delay: int) -> Source:
 
 
 def markov_chains(vocabulary: int) -> Source:
-    """Returns symbols of random Markov chains, `int32[T]`, and the one that follows each.
+    """Returns symbols of random Markov chains, `int32[T]`, and their successors, `int32[T]`.
 
-    A data set is a chain's cumulative transition probabilities, `float32[vocabulary, vocabulary]`.
+    The parameters of a data set are the cumulative transition probabilities of a chain,
+    `float32[vocabulary, vocabulary]`.
     """
 
     def sample(key: chex.PRNGKey) -> chex.Array:
@@ -167,14 +168,14 @@ def markov_chains(vocabulary: int) -> Source:
         start = jax.random.randint(start_key, (size,), 0, vocabulary)
         quantiles = jax.random.uniform(step_key, (_LENGTH, size))
 
-        def follow(symbol: chex.Array, quantile: chex.Array) -> tuple[chex.Array, chex.Array]:
-            # The last column is 1 up to rounding, and would otherwise now and then be exceeded.
-            passed = quantile[:, None] >= cumulative[symbol][:, :-1]
-            following = jnp.sum(passed, axis=-1)
-            return following, following
+        def step(symbol: chex.Array, quantile: chex.Array) -> tuple[chex.Array, chex.Array]:
+            # Without the last column: it is 1 up to rounding, and a quantile could exceed it.
+            exceeded = quantile[:, None] >= cumulative[symbol][:, :-1]
+            successor = jnp.sum(exceeded, axis=-1)
+            return successor, successor
 
-        _, following = jax.lax.scan(follow, start, quantiles)
-        symbols = jnp.concatenate([start[None], following]).T
+        _, successors = jax.lax.scan(step, start, quantiles)
+        symbols = jnp.concatenate([start[None], successors]).T
         return Batch(symbols[:, :-1], symbols[:, 1:])
 
     return synthetic.generated(jax.ShapeDtypeStruct((_LENGTH,), jnp.int32), sample, draw)

@@ -1,7 +1,7 @@
-"""Families made from families: the same tasks at other scales, in other units, with more noise.
+"""Augmentation of families: random scales of the loss and the parameters, and gradient noise.
 
-What an optimizer must not depend on, or must get along with, is varied so that it learns to. Each
-function leaves an instance as it was with a given probability, since users' tasks are mostly plain.
+An agent trained on augmented tasks learns to be robust to scales and noise. Each augmentation
+leaves an instance unchanged with a given probability, because most tasks of users are not extreme.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from alphaopt_jax.tasks.task import Family, Task
 _LOSS_SCALES = (np.exp(-4.0), np.exp(4.0))
 _PARAMETER_SCALES = (np.exp(-1.5), np.exp(1.5))
 _NOISE_LEVELS = (0.03, 1.0)
-_LARGEST_CHANGE = 0.5
+_MAX_CHANGE = 0.5
 
 
 class Augmented(NamedTuple):
     """An instance of an augmented family.
 
     Attributes:
-      original: The instance of the family that was augmented.
+      original: Instance of the original family.
       scale: One factor, `float32[]`, or one for each parameter leaf, `float32[leaves]`.
     """
 
@@ -39,8 +39,8 @@ def scaled_loss(family: Family, *, probability: float = 0.5) -> Family:
     """Returns `family` with both losses multiplied by a factor between exp(-4) and exp(4).
 
     Args:
-      family: What to augment; keeps its name.
-      probability: That an instance's factor is not 1.
+      family: Family to augment; the result has the same name.
+      probability: Probability that an instance's factor is not 1.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -71,15 +71,14 @@ def scaled_loss(family: Family, *, probability: float = 0.5) -> Family:
 
 
 def reparametrized(family: Family, *, probability: float = 0.5) -> Family:
-    """Returns `family` with every parameter leaf in other units.
+    """Returns `family` with every parameter leaf scaled.
 
-    What the optimizer sees, times a factor between exp(-1.5) and exp(1.5) for each leaf, are the
-    family's own parameters. The initial ones are divided by it, so that training starts at the
-    same function.
+    The original parameters are the new ones times a factor between exp(-1.5) and exp(1.5) for each
+    leaf. Initial parameters are divided by it, so that training starts from the same function.
 
     Args:
-      family: What to augment; keeps its name.
-      probability: That an instance's factors are not 1.
+      family: Family to augment; the result has the same name.
+      probability: Probability that an instance's factors are not 1.
     """
 
     def sample(key: chex.PRNGKey) -> Augmented:
@@ -106,11 +105,11 @@ def reparametrized(family: Family, *, probability: float = 0.5) -> Family:
 
 
 class NoisyBatch(NamedTuple):
-    """A batch and the noise that goes with it.
+    """A batch and its gradient noise.
 
     Attributes:
-      original: The batch of the family that was augmented.
-      noise: Of the parameters' shapes, `float32[...]`: normal, as large as the leaf's level.
+      original: Batch of the original family.
+      noise: Normal noise with the standard deviation of each leaf, shaped like the parameters.
     """
 
     original: Any
@@ -121,16 +120,16 @@ def noisy_gradients(family: Family, *, probability: float = 0.5) -> Family:
     """Returns `family` with Gaussian noise on the gradients of the training loss.
 
     The training loss is multiplied by 1 + tanh(2 <noise, params>) / 2. For small noise this adds
-    loss * noise to the gradient. Added to the loss, <noise, params> would make it negative once
-    the loss is small; like this it stays positive and at most half as large again, and its mean
-    over noise is what it was. The evaluation loss has no noise.
+    loss * noise to the gradient. Simply adding <noise, params> would make a small loss negative;
+    the product stays positive, changes by at most a half, and keeps the mean over the noise. The
+    evaluation loss has no noise.
 
-    The noise of a leaf is 0.03 to 1 times as large as its gradient at one random start and batch,
-    relative to the loss (root mean square of the gradient of the logarithm of the loss).
+    The standard deviation of a leaf's noise is 0.03 to 1 times the root mean square of the
+    gradient of the log loss, at one random initialization and batch.
 
     Args:
-      family: What to augment; keeps its name.
-      probability: That an instance has noise at all.
+      family: Family to augment; the result has the same name.
+      probability: Probability that an instance has noise.
     """
 
     def sample(key: chex.PRNGKey) -> Augmented:
@@ -157,9 +156,7 @@ def noisy_gradients(family: Family, *, probability: float = 0.5) -> Family:
 
         def loss(params: chex.ArrayTree, batch: NoisyBatch) -> chex.Array:
             products = jax.tree.map(lambda leaf, noise: jnp.sum(leaf * noise), params, batch.noise)
-            change = _LARGEST_CHANGE * jnp.tanh(
-                jax.tree.reduce(jnp.add, products) / _LARGEST_CHANGE
-            )
+            change = _MAX_CHANGE * jnp.tanh(jax.tree.reduce(jnp.add, products) / _MAX_CHANGE)
             return plain.loss(params, batch.original) * (1.0 + change)
 
         return dataclasses.replace(plain, batch=batch, loss=loss)
@@ -171,8 +168,8 @@ def _sample_or_one(
     key: chex.PRNGKey, probability: float, low: float, high: float, *, shape: tuple[int, ...]
 ) -> chex.Array:
     which_key, scale_key = jax.random.split(key)
-    drawn = jax.random.bernoulli(which_key, probability)
-    return jnp.where(drawn, log_uniform(scale_key, low, high, shape), 1.0)
+    is_scaled = jax.random.bernoulli(which_key, probability)
+    return jnp.where(is_scaled, log_uniform(scale_key, low, high, shape), 1.0)
 
 
 def _parameter_shapes(task: Task) -> chex.ArrayTree:
@@ -188,7 +185,7 @@ def _scale_leaves(params: chex.ArrayTree, scales: chex.Array) -> chex.ArrayTree:
 def _standard_normal(key: chex.PRNGKey, shapes: chex.ArrayTree) -> chex.ArrayTree:
     leaves, structure = jax.tree.flatten(shapes)
     ends = np.cumsum([leaf.size for leaf in leaves])
-    # One draw for all leaves: each call of a random number generator takes long to compile.
+    # One draw for all leaves: each call of the random number generator is slow to compile.
     parts = jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])
     shaped = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
     return jax.tree.unflatten(structure, shaped)

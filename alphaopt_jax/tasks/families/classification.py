@@ -1,4 +1,4 @@
-"""Families of MLPs and small convolutional nets, classifiers most, on digits and generated data."""
+"""Families of MLPs and small convolutional networks on digits and synthetic data."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from alphaopt_jax.tasks.task import Family
 
 
 def classifier(name: str, network: nn.Module, source: Source, *, batch_size: int) -> Family:
-    """Returns the family of training `network` on `source`'s labels with cross-entropy."""
+    """Returns the family of classifiers on data of `source`, with the cross-entropy loss."""
     return supervised_family(name, network, source, supervised.cross_entropy, batch_size=batch_size)
 
 
 def student(name: str, network: nn.Module, source: Source, *, batch_size: int) -> Family:
-    """Returns the family of fitting `network` to `source`'s values by least squares."""
+    """Returns the family of regressions on data of `source`, with the squared error."""
     return supervised_family(name, network, source, supervised.squared_error, batch_size=batch_size)
 
 
 def training_mlps() -> list[Family]:
-    """Returns MLPs of one to seven hidden layers, of every activation, batch size and loss."""
+    """Returns MLPs with one to seven hidden layers and various activations and batch sizes."""
     mlp = networks.MLP
     zeros = nn.initializers.zeros
     mixture = synthetic.gaussian_mixture
@@ -77,7 +77,7 @@ def training_mlps() -> list[Family]:
 
 
 def training_conv_nets() -> list[Family]:
-    """Returns small convolutional nets on digits, one with strides and one with pooling."""
+    """Returns small convolutional networks on digits, one with strides and one with pooling."""
     images = _digits.digit_images()
     return [
         classifier("conv_strided", networks.StridedConvNet((8, 12), 10), images, batch_size=32),
@@ -88,7 +88,7 @@ def training_conv_nets() -> list[Family]:
 
 
 def validation_networks() -> list[Family]:
-    """Returns networks that differ from the training ones in depth, width, activation and data."""
+    """Returns networks whose depth, width, activation and data differ from the training ones."""
     mlp = networks.MLP
     return [
         classifier(

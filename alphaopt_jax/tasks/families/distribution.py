@@ -1,4 +1,4 @@
-"""The families that the agent is meta-trained on, and those that its training is judged by."""
+"""The families for meta-training, and those for validation."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ _NOISY = ("logistic_regression", "spirals_tanh", "teacher_sigmoid")
 
 
 def training_families() -> dict[str, Family]:
-    """Returns the families to train on, by name, augmented.
+    """Returns the augmented families for meta-training by name. Requires scikit-learn.
 
-    Each augmentation applies to half of a family's instances. Reads data sets that come with
-    scikit-learn.
+    Each augmentation applies to half of a family's instances.
     """
     return _by_name(_augmented(family) for family in plain_training_families())
 
 
 def validation_families() -> dict[str, Family]:
-    """Returns families of kinds that are not trained on, by name. None is augmented."""
+    """Returns the families for validation by name, of other kinds and without augmentation."""
     return _by_name(
         [
             _regressions.linear_regression("wide_linear_regression", 40, batch_size=24),
@@ -38,7 +37,7 @@ def validation_families() -> dict[str, Family]:
 
 
 def plain_training_families() -> list[Family]:
-    """Returns the families to train on, before augmentation."""
+    """Returns the families for meta-training, without augmentation."""
     return [
         quadratics.quadratics("quadratic", 20, distances=(0.3, 3.0), rotated_share=0.5),
         quadratics.quadratics("distant_quadratic", 50, distances=(3.0, 100.0), rotated_share=0.0),
@@ -56,8 +55,8 @@ def plain_training_families() -> list[Family]:
 
 
 def _augmented(family: Family) -> Family:
-    # The noise is of the size of the plain parameters' gradients, so it is added first. To draw it
-    # costs as much as the gradient of a small net: a few families have it for all.
+    # Noise is scaled by the gradients of the original parameters, so it is added first. Drawing it
+    # costs as much as the gradient of a small network; a few families are enough.
     if family.name in _NOISY:
         family = augmentation.noisy_gradients(family)
     return augmentation.scaled_loss(augmentation.reparametrized(family))

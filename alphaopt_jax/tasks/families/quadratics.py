@@ -1,8 +1,8 @@
-"""Noisy quadratics: everything an optimizer meets near a minimum, and nothing else.
+"""Noisy quadratics, the local model of a loss near its minimum.
 
-The loss is 0.5 (x - x* - n)ᵀ H (x - x* - n) plus a positive floor, with n drawn in the batch: noise
-that moves the minimum, as minibatches do, leaves the loss positive, where noise on the gradient
-alone would not. The gradient's noise is H n.
+The loss is 0.5 (x - x* - n)ᵀ H (x - x* - n) plus a positive floor, where the batch is the noise n.
+Noise that moves the minimum, as minibatches do, keeps the loss positive; noise on the gradient
+alone would not. The noise of the gradient is H n.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _CONDITION_NUMBERS = (1.0, 1e4)
 
 
 class Quadratic(NamedTuple):
-    """What the quadratics of a family differ in.
+    """Instance of a family of quadratics.
 
     Attributes:
       spectrum: Eigenvalues of H, `float32[d]`.
-      rotation: Columns are eigenvectors of H, `float32[d, d]`.
+      rotation: Eigenvectors of H as columns, `float32[d, d]`.
       minimum: x*, `float32[d]`.
-      noise: Standard deviation of n, coordinate by coordinate, `float32[]`.
-      floor: The least loss without noise, `float32[]`.
+      noise: Standard deviation of each coordinate of n, `float32[]`.
+      floor: Minimum of the loss without noise, `float32[]`.
     """
 
     spectrum: chex.Array
@@ -40,12 +40,14 @@ class Quadratic(NamedTuple):
 def quadratics(
     name: str, dimension: int, *, distances: tuple[float, float], rotated_share: float
 ) -> Family:
-    """Returns noisy quadratics of condition number 1 to 10,000. They start at about 1.
+    """Returns noisy quadratics with condition numbers from 1 to 10,000.
+
+    Initial parameters are standard normal.
 
     Args:
-      name: The family's name.
-      dimension: The parameters are `float32[dimension]`.
-      distances: Bounds of the typical size of a coordinate of the minimum, drawn log-uniformly.
+      name: Name of the family.
+      dimension: d; the parameters are `float32[d]`.
+      distances: Bounds of the standard deviation of x*, which is drawn log-uniformly.
       rotated_share: Share of the quadratics that are not separable, between 0 and 1.
 
     Example:
@@ -66,7 +68,7 @@ def quadratics(
             rotation=jnp.where(rotates, rotation, jnp.eye(dimension)),
             minimum=log_uniform(keys[3], *distances) * jax.random.normal(keys[4], (dimension,)),
             noise=log_uniform(keys[5], 0.003, 0.3),
-            # Between a millionth and a hundredth of the loss one unit off the minimum.
+            # Between 1e-6 and 1e-2 of the loss at a distance of 1 from the minimum.
             floor=log_uniform(keys[6], 1e-6, 1e-2) * jnp.sum(spectrum),
         )
 
@@ -87,7 +89,7 @@ def quadratics(
 
 
 def _sample_spectrum(key: chex.PRNGKey, dimension: int) -> chex.Array:
-    """Draws eigenvalues around 1, evenly spaced in the logarithm, in random order."""
+    """Draws log-spaced eigenvalues around 1, in random order."""
     scale_key, condition_key, order_key = jax.random.split(key, 3)
     condition = log_uniform(condition_key, *_CONDITION_NUMBERS)
     powers = jax.random.permutation(order_key, jnp.linspace(-1.0, 0.0, dimension))

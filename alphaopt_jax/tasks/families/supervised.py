@@ -1,7 +1,8 @@
-"""Families of supervised tasks: a network, a source of examples and a loss.
+"""Families of supervised tasks: a network, a source of data and a loss.
 
-A `Source` is a distribution of data sets of one shape. What makes one data set (centres, a teacher,
-rows of a table) is drawn into arrays, so that tasks with different data run under one `jax.vmap`.
+A `Source` is a distribution of data sets of one shape. A data set is a pytree of arrays (cluster
+centers, weights of a teacher, rows of a table), so that tasks with different data run under one
+`jax.vmap`.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ import optax
 from alphaopt_jax.tasks.task import Family, Task
 
 HELD_OUT_EXAMPLES = 256
+"""Number of evaluation examples of a synthetic data set."""
 _WEIGHT_SCALES = (np.exp(-1.6), np.exp(0.7))
 
 Loss = Callable[[chex.Array, chex.Array], chex.Array]
+"""Maps outputs and targets to the mean loss, `float32[]`."""
 
 
 class Batch(NamedTuple):
-    """Examples.
+    """A batch of B examples.
 
     Attributes:
-      inputs: `float32[B, ...]`, or `int32[B, T]` where they are symbols.
-      targets: `int32[B]` or `int32[B, T]` classes, or `float32[B, ...]` values.
+      inputs: `float32[B, ...]`, or symbols `int32[B, T]`.
+      targets: Classes `int32[B]` or `int32[B, T]`, or values `float32[B, ...]`.
     """
 
     inputs: chex.Array
@@ -43,9 +46,9 @@ class Source:
 
     Attributes:
       example: Shape and dtype of the inputs of one example.
-      sample: From a key to a data set, a pytree of arrays.
-      draw: From a data set, a key and a batch size to examples to train on.
-      held_out: From a data set to examples to evaluate on, the same ones at every call.
+      sample: Maps a key to a data set, a pytree of arrays.
+      draw: Maps a data set, a key and a batch size to a training batch.
+      held_out: Maps a data set to its fixed evaluation examples.
     """
 
     example: jax.ShapeDtypeStruct
@@ -55,11 +58,11 @@ class Source:
 
 
 class SupervisedInstance(NamedTuple):
-    """What the tasks of a supervised family differ in.
+    """Instance of a supervised family.
 
     Attributes:
-      data: The data set, as the family's source draws it.
-      weight_scale: What the network's initial kernels are multiplied by, `float32[]`.
+      data: Data set, drawn from the family's source.
+      weight_scale: Factor of the network's initial kernels, `float32[]`.
     """
 
     data: Any
@@ -69,17 +72,17 @@ class SupervisedInstance(NamedTuple):
 def supervised_family(
     name: str, network: nn.Module, source: Source, loss: Loss, *, batch_size: int
 ) -> Family:
-    """Returns the family of fitting `network` to data sets of `source`.
+    """Returns the family of training `network` on data sets of `source`.
 
-    Instances differ in their data and in the scale of the initial weights, which is drawn
-    log-uniformly between 0.2 and 2 and multiplies every leaf of two and more axes.
+    Instances differ in their data and in the scale of their initial weights: a factor of all
+    leaves with two or more axes, drawn log-uniformly between 0.2 and 2.
 
     Args:
-      name: The family's name.
+      name: Name of the family.
       network: Maps `Batch.inputs` to outputs.
-      source: The distribution of data sets.
-      loss: From outputs and `Batch.targets` to `float32[]`.
-      batch_size: Examples in a training batch.
+      source: Distribution of data sets.
+      loss: Maps outputs and `Batch.targets` to `float32[]`.
+      batch_size: Examples per training batch.
 
     Example:
       >>> import jax
@@ -101,7 +104,7 @@ def supervised_family(
         def init(key: chex.PRNGKey) -> chex.ArrayTree:
             example = jnp.zeros((1, *source.example.shape), source.example.dtype)
             params = network.init(key, example)["params"]
-            # Vectors are biases, which start at 0, and the scales of LayerNorm, which stay at 1.
+            # Vectors are biases, which are 0, and scales of LayerNorm, which remain 1.
             return jax.tree.map(
                 lambda leaf: leaf * instance.weight_scale if leaf.ndim > 1 else leaf, params
             )
@@ -123,32 +126,32 @@ def supervised_family(
 def log_uniform(
     key: chex.PRNGKey, low: float, high: float, shape: tuple[int, ...] = ()
 ) -> chex.Array:
-    """Draws `float32[shape]` between `low` and `high`, uniformly in the logarithm."""
+    """Draws `float32[shape]` log-uniformly between `low` and `high`. Consumes `key`."""
     return jnp.exp(jax.random.uniform(key, shape, minval=np.log(low), maxval=np.log(high)))
 
 
 def cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
-    """Mean cross-entropy of `float32[..., C]` logits and `int32[...]` labels."""
+    """Returns the mean cross-entropy of logits `float32[..., C]` and labels `int32[...]`."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 def binary_cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
-    """Mean cross-entropy of `float32[..., 1]` log-odds and `int32[...]` labels, 0 or 1."""
+    """Returns the mean cross-entropy of log-odds `float32[..., 1]` and binary labels `int32[...]`."""
     odds = logits[..., 0]
     return optax.sigmoid_binary_cross_entropy(odds, labels.astype(odds.dtype)).mean()
 
 
 def one_hot_error(outputs: chex.Array, labels: chex.Array) -> chex.Array:
-    """Mean squared error of `float32[..., C]` outputs against one-hot `int32[...]` labels."""
+    """Returns the mean squared error of outputs `float32[..., C]` and one-hot labels."""
     return squared_error(outputs, jax.nn.one_hot(labels, outputs.shape[-1]))
 
 
 def squared_error(outputs: chex.Array, targets: chex.Array) -> chex.Array:
-    """Mean squared error of two `float32[...]` of one shape."""
+    """Returns the mean squared error of outputs and targets, `float32[...]` each."""
     return optax.squared_error(outputs, targets).mean()
 
 
 def robust_error(outputs: chex.Array, targets: chex.Array) -> chex.Array:
-    """Mean Geman-McClure error, r² / (1 + r²), of two `float32[...]` of one shape."""
+    """Returns the mean Geman-McClure error, r² / (1 + r²), of outputs and targets."""
     squares = optax.squared_error(outputs, targets)
     return (squares / (1.0 + squares)).mean()

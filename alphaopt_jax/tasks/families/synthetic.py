@@ -1,8 +1,7 @@
-"""Data that is generated as it is drawn: mixtures, spirals, linear functions, teacher networks.
+"""Synthetic data: Gaussian mixtures, spirals, linear functions, and teacher networks.
 
-Inputs of a data set are multiplied by one factor between 0.3 and 3.3, since what a user feeds a
-network is not always standardised; `in_raw_units` goes further. Held-out examples come from the
-same distribution, with its noise.
+Inputs of a data set have a random scale between 0.3 and 3.3, since inputs of users are not always
+standardized; `in_raw_units` varies them further. Held-out examples are noisy as well.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from alphaopt_jax.tasks.families.supervised import HELD_OUT_EXAMPLES, Batch, Sou
 _INPUT_SCALES = (np.exp(-1.2), np.exp(1.2))
 _OFFSETS = (1.0, 10.0)
 _UNITS = (0.1, 200.0)
-_HIGHEST_LABEL_NOISE = 0.1
+_MAX_LABEL_NOISE = 0.1
 _COMPONENTS_PER_CLASS = 4
 
 
 class GeneratedData(NamedTuple):
-    """A data set without end.
+    """A distribution of examples.
 
     Attributes:
-      parameters: What its examples are drawn with, a pytree of arrays.
-      held_out: `HELD_OUT_EXAMPLES` examples to evaluate on.
+      parameters: Parameters of the distribution, a pytree of arrays.
+      held_out: `HELD_OUT_EXAMPLES` evaluation examples.
     """
 
     parameters: Any
@@ -41,12 +40,12 @@ def generated(
     sample: Callable[[chex.PRNGKey], Any],
     draw: Callable[[Any, chex.PRNGKey, int], Batch],
 ) -> Source:
-    """Returns a source whose data sets are distributions.
+    """Returns a source whose data sets are distributions of examples.
 
     Args:
       example: Shape and dtype of the inputs of one example.
-      sample: From a key to a distribution's parameters.
-      draw: From these, a key and a batch size to fresh examples.
+      sample: Maps a key to a distribution's parameters.
+      draw: Maps these parameters, a key and a batch size to new examples.
     """
 
     def sample_data(key: chex.PRNGKey) -> GeneratedData:
@@ -63,53 +62,54 @@ def generated(
 
 
 def sample_input_scale(key: chex.PRNGKey) -> chex.Array:
-    """Draws the factor on all inputs of a data set, `float32[]`."""
+    """Draws the scale of the inputs of a data set, `float32[]`."""
     return log_uniform(key, *_INPUT_SCALES)
 
 
 def sample_label_noise(key: chex.PRNGKey) -> chex.Array:
-    """Draws the share of labels that are replaced by random ones, `float32[]`."""
-    return jax.random.uniform(key, maxval=_HIGHEST_LABEL_NOISE)
+    """Draws the share of random labels in a data set, `float32[]`."""
+    return jax.random.uniform(key, maxval=_MAX_LABEL_NOISE)
 
 
 def add_label_noise(
     key: chex.PRNGKey, labels: chex.Array, share: chex.Array, classes: int
 ) -> chex.Array:
-    """Replaces `share` of the `int32[...]` labels by any, right ones among them."""
+    """Replaces a share of the labels, `int32[...]`, by uniformly random ones."""
     which_key, label_key = jax.random.split(key)
     replaced = jax.random.uniform(which_key, labels.shape) < share
     return jnp.where(replaced, jax.random.randint(label_key, labels.shape, 0, classes), labels)
 
 
 class MixtureParameters(NamedTuple):
-    """A labelled Gaussian mixture.
+    """A labeled Gaussian mixture.
 
     Attributes:
-      centres: Of the components, `float32[components, features]`; the k-th has label k % classes.
-      mixing: What the features are multiplied by, `float32[features, features]`.
+      centers: Centers of the components, `float32[components, features]`; component k has the
+        label k % classes.
+      mixing: Linear map of the features, `float32[features, features]`.
       spread: Standard deviation of a component before mixing, `float32[]`.
       label_noise: Share of random labels, `float32[]`.
     """
 
-    centres: chex.Array
+    centers: chex.Array
     mixing: chex.Array
     spread: chex.Array
     label_noise: chex.Array
 
 
 def gaussian_mixture(features: int, classes: int) -> Source:
-    """Returns Gaussian mixtures, four components a class, mixed by a random matrix.
+    """Returns Gaussian mixtures with four components per class, under a random linear map.
 
     Args:
-      features: Inputs are `float32[features]`.
-      classes: Labels are `int32[]` below it.
+      features: Size of the inputs, `float32[features]`.
+      classes: Number of classes.
     """
 
     def sample(key: chex.PRNGKey) -> MixtureParameters:
         keys = jax.random.split(key, 5)
         mixing = jax.random.normal(keys[1], (features, features)) / np.sqrt(features)
         return MixtureParameters(
-            centres=jax.random.normal(keys[0], (_COMPONENTS_PER_CLASS * classes, features)),
+            centers=jax.random.normal(keys[0], (_COMPONENTS_PER_CLASS * classes, features)),
             mixing=mixing * sample_input_scale(keys[2]),
             spread=log_uniform(keys[3], 0.3, 1.2),
             label_noise=sample_label_noise(keys[4]),
@@ -120,18 +120,18 @@ def gaussian_mixture(features: int, classes: int) -> Source:
         components = jax.random.randint(component_key, (size,), 0, _COMPONENTS_PER_CLASS * classes)
         noise = parameters.spread * jax.random.normal(noise_key, (size, features))
         labels = add_label_noise(label_key, components % classes, parameters.label_noise, classes)
-        return Batch((parameters.centres[components] + noise) @ parameters.mixing, labels)
+        return Batch((parameters.centers[components] + noise) @ parameters.mixing, labels)
 
     return generated(jax.ShapeDtypeStruct((features,), jnp.float32), sample, draw)
 
 
 class RawUnits(NamedTuple):
-    """A data set whose features were never standardised.
+    """A data set with features that are not standardized.
 
     Attributes:
-      data: The data set as it would be.
-      offsets: Added to the features first, `float32[features]`.
-      units: What they are multiplied by then, `float32[features]`.
+      data: Original data set.
+      offsets: Offsets of the features, added first, `float32[features]`.
+      units: Factors of the features, applied next, `float32[features]`.
     """
 
     data: Any
@@ -140,13 +140,12 @@ class RawUnits(NamedTuple):
 
 
 def in_raw_units(source: Source) -> Source:
-    """Returns data sets of `source` as if each feature was measured in a unit of its own.
+    """Returns data sets of `source` with every feature in its own unit, as in raw measurements.
 
-    Features lie up to ten away from zero, all on one side, and their units span more than three
-    decades, as in tables that come from instruments.
+    Offsets of the features are between 1 and 10, and their units between 0.1 and 200.
 
     Args:
-      source: Of inputs `float32[features]`.
+      source: Source with inputs `float32[features]`.
     """
 
     def convert(raw: RawUnits, batch: Batch) -> Batch:
@@ -172,9 +171,9 @@ class SpiralParameters(NamedTuple):
     """Two interleaved spirals in the plane.
 
     Attributes:
-      turns: How often each goes round, `float32[]`.
-      spread: Standard deviation of the points about them, `float32[]`.
-      mixing: What the points are multiplied by, `float32[2, 2]`.
+      turns: Number of turns of each spiral, `float32[]`.
+      spread: Standard deviation of the points' noise, `float32[]`.
+      mixing: Linear map of the points, `float32[2, 2]`.
       label_noise: Share of random labels, `float32[]`.
     """
 
@@ -185,7 +184,7 @@ class SpiralParameters(NamedTuple):
 
 
 def spirals() -> Source:
-    """Returns two classes, `int32[]`, of points, `float32[2]`, on two spirals."""
+    """Returns points, `float32[2]`, on two spirals, labeled by spiral, `int32[]`."""
 
     def sample(key: chex.PRNGKey) -> SpiralParameters:
         keys = jax.random.split(key, 5)
@@ -213,10 +212,10 @@ class LinearParameters(NamedTuple):
     """A noisy linear function of correlated inputs.
 
     Attributes:
-      mixing: Makes standard normal numbers into inputs, `float32[features, features]`.
-      weights: Of the function, `float32[features, 1]`.
-      noise: Standard deviation of the targets about the function, `float32[]`.
-      outliers: Share of targets whose deviation is ten times larger and more, `float32[]`.
+      mixing: Linear map from standard normal vectors to inputs, `float32[features, features]`.
+      weights: Weights of the function, `float32[features, 1]`.
+      noise: Standard deviation of the targets' noise, `float32[]`.
+      outliers: Share of targets with ten times the noise, `float32[]`.
     """
 
     mixing: chex.Array
@@ -225,12 +224,12 @@ class LinearParameters(NamedTuple):
     outliers: chex.Array
 
 
-def linear_function(features: int, *, highest_outlier_share: float) -> Source:
-    """Returns linear functions of inputs whose covariance has a condition number of 1 to 10,000.
+def linear_function(features: int, *, max_outlier_share: float) -> Source:
+    """Returns linear functions of inputs with condition numbers of the covariance up to 10,000.
 
     Args:
-      features: Inputs are `float32[features]`, targets `float32[1]`.
-      highest_outlier_share: The share of outliers is drawn between 0 and this.
+      features: Size of the inputs, `float32[features]`; targets are `float32[1]`.
+      max_outlier_share: Upper bound of the share of outliers, which is drawn uniformly.
     """
 
     def sample(key: chex.PRNGKey) -> LinearParameters:
@@ -239,13 +238,13 @@ def linear_function(features: int, *, highest_outlier_share: float) -> Source:
         rotation = jax.random.orthogonal(keys[1], features)
         scale = sample_input_scale(keys[2])
         weights = jax.random.normal(keys[3], (features, 1)) / np.sqrt(features)
-        # Divided by the root, directions of little variance are slow to learn and worth learning.
+        # Dividing by the root makes directions of small variance slow to learn, but important.
         weights *= log_uniform(keys[4], 0.5, 5.0) / (scale * jnp.sqrt(spectrum)[:, None])
         return LinearParameters(
             mixing=scale * spectrum[:, None] * rotation,
             weights=rotation.T @ weights,
             noise=log_uniform(keys[5], 0.03, 0.5),
-            outliers=jax.random.uniform(keys[6], maxval=highest_outlier_share),
+            outliers=jax.random.uniform(keys[6], maxval=max_outlier_share),
         )
 
     def draw(parameters: LinearParameters, key: chex.PRNGKey, size: int) -> Batch:
@@ -262,10 +261,10 @@ class TeacherParameters(NamedTuple):
     """A random network with one hidden tanh layer.
 
     Attributes:
-      first: `float32[features, hidden]`.
-      last: `float32[hidden, outputs]`.
-      input_scale: What the student sees is this much larger than the teacher's input, `float32[]`.
-      noise: Standard deviation of the targets about the teacher's outputs, `float32[]`.
+      first: Weights of the hidden layer, `float32[features, hidden]`.
+      last: Weights of the last layer, `float32[hidden, outputs]`.
+      input_scale: Scale of the student's inputs relative to the teacher's, `float32[]`.
+      noise: Standard deviation of the targets' noise, `float32[]`.
     """
 
     first: chex.Array
@@ -275,7 +274,7 @@ class TeacherParameters(NamedTuple):
 
 
 def teacher(features: int, hidden: int, outputs: int) -> Source:
-    """Returns the outputs, `float32[outputs]`, of random networks on `float32[features]`."""
+    """Returns inputs, `float32[features]`, and outputs of random networks, `float32[outputs]`."""
 
     def sample(key: chex.PRNGKey) -> TeacherParameters:
         keys = jax.random.split(key, 5)
