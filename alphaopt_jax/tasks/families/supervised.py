@@ -136,7 +136,7 @@ def cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
 
 
 def binary_cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
-    """Returns the mean cross-entropy of log-odds `float32[..., 1]` and binary labels `int32[...]`."""
+    """Returns the mean cross-entropy of log-odds `float32[..., 1]` and 0-1 labels `int32[...]`."""
     odds = logits[..., 0]
     return optax.sigmoid_binary_cross_entropy(odds, labels.astype(odds.dtype)).mean()
 

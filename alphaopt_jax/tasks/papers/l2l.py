@@ -1,7 +1,7 @@
-"""What Andrychowicz et al. 2016 optimize: quadratics, and small classifiers of MNIST.
+"""Tasks of Andrychowicz et al. 2016: quadratics and small MNIST classifiers.
 
-Source: *Learning to learn by gradient descent by gradient descent*, sections 3.1 and 3.2. What the
-paper leaves open is said at each family.
+Source: *Learning to learn by gradient descent by gradient descent*, sections 3.1 and 3.2. The
+docstring of each family states the choices that the paper leaves open.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from alphaopt_jax.tasks import datasets, networks
 from alphaopt_jax.tasks.families.supervised import Batch, cross_entropy
 from alphaopt_jax.tasks.task import Family, Task
 
-# The paper does not say how parameters start; this is what its authors' later code does.
+# The paper does not specify the initialization; this is that of its authors' later code.
 _INITIAL_DEVIATION = 0.01
 
 
 class LeastSquares(NamedTuple):
-    """A quadratic of the paper.
+    """A quadratic |W x - y|² / d.
 
     Attributes:
       matrix: W, `float32[d, d]`.
@@ -38,7 +38,7 @@ class LeastSquares(NamedTuple):
 
 
 def quadratics(dimension: int = 10) -> Family:
-    """Returns |W x - y|² / d with W and y from a standard Gaussian, from x near 0.
+    """Returns quadratics |W x - y|² / d with standard normal W and y, and x initialized near 0.
 
     The paper's formula does not divide by d, but its curves begin at about 1, as these do.
 
@@ -76,7 +76,7 @@ def quadratics(dimension: int = 10) -> Family:
 
 
 class Images(NamedTuple):
-    """A set of images held in memory.
+    """A set of images in memory.
 
     Attributes:
       images: `uint8[N, P]`.
@@ -94,15 +94,16 @@ def mnist_mlp(
     batch_size: int = 128,
     name: str = "l2l_mnist",
 ) -> Family:
-    """Returns MNIST classifiers: all of one architecture, from different starts.
+    """Returns MNIST classifiers of one architecture, which differ in their initialization.
 
-    Every parameter starts from a Gaussian of deviation 0.01. Pixels are scaled to [0, 1].
+    Every parameter is initialized from a normal distribution with standard deviation 0.01. Pixels
+    are scaled to [0, 1]. The evaluation loss is the training loss on a subset of the images.
 
     Args:
       hidden: Widths of the hidden layers.
-      activation: Follows each.
-      batch_size: Images in a batch.
-      name: The family's name.
+      activation: Activation of the hidden layers.
+      batch_size: Images per batch.
+      name: Name of the family.
 
     Example:
       >>> task = mnist_mlp().draw(jax.random.key(0))
@@ -126,13 +127,13 @@ def mnist_mlp(
                 lambda leaf: _INITIAL_DEVIATION * leaf, optax.tree.random_like(key, shapes)
             )
 
-        some = np.arange(0, instance.labels.shape[0], max(instance.labels.shape[0] // 2048, 1))
+        subset = np.arange(0, instance.labels.shape[0], max(instance.labels.shape[0] // 2048, 1))
         return Task(
             name=name,
             init=init,
             batch=batch,
             loss=loss,
-            evaluation_loss=lambda params: loss(params, _as_batch(instance, some)),
+            evaluation_loss=lambda params: loss(params, _as_batch(instance, subset)),
         )
 
     return Family(name, lambda key: _mnist(), task)

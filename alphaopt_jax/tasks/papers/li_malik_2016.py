@@ -1,7 +1,7 @@
-"""What Li & Malik 2016 optimize: three families of small objectives.
+"""Tasks of Li & Malik 2016: three families of small objectives.
 
-Source: *Learning to Optimize*, section 4. There are no batches: every step sees all of the data.
-What the paper leaves open is said at each family.
+Source: *Learning to Optimize*, section 4. There are no batches: every step uses all of the data.
+The docstring of each family states the choices that the paper leaves open.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from alphaopt_jax.tasks.families.supervised import cross_entropy
 from alphaopt_jax.tasks.task import Family, Task
 
 _WEIGHT_DECAY = 5e-4
-_DIMENSION = 3  # Of the data of both regressions.
+_DIMENSION = 3  # Dimension of the inputs of both regressions.
 _POINTS = 100
 
 
@@ -28,7 +28,7 @@ class Points(NamedTuple):
 
     Attributes:
       inputs: `float32[100, d]`.
-      targets: `int32[100]` labels, or `float32[100]` values.
+      targets: Labels `int32[100]`, or values `float32[100]`.
     """
 
     inputs: chex.Array
@@ -36,11 +36,11 @@ class Points(NamedTuple):
 
 
 def logistic_regression() -> Family:
-    """Returns logistic regressions of two Gaussians in three dimensions, a label each.
+    """Returns logistic regressions of two labeled Gaussians in three dimensions.
 
-    Means are drawn from a standard Gaussian, covariances as A Aᵀ with the entries of A from a
-    standard Gaussian. The parameters are w, `float32[3]`, and the bias, as one `float32[4]`; the
-    bias is not decayed. They start from a standard Gaussian.
+    Means are standard normal, covariances are A Aᵀ with standard normal entries of A. The weights
+    w, `float32[3]`, and the bias are one parameter, `float32[4]`, with a standard normal
+    initialization; the bias has no weight decay.
 
     Example:
       >>> import jax
@@ -62,11 +62,12 @@ def logistic_regression() -> Family:
 
 
 def robust_regression() -> Family:
-    """Returns linear regressions with the Geman-McClure loss, r² / (1 + r²), and outlying groups.
+    """Returns linear regressions with outliers and the Geman-McClure loss, r² / (1 + r²).
 
-    Four Gaussians of 25 points each, means from a standard Gaussian, identity covariance; within
-    each, targets are a projection and a bias of its own, both from a standard Gaussian, with noise
-    of deviation 0.1. The parameters are w and the bias, as one `float32[4]`.
+    The inputs are four Gaussians of 25 points each, with standard normal means and identity
+    covariance. The targets of each Gaussian are a linear function with standard normal weights and
+    bias, plus noise with standard deviation 0.1. The weights and the bias are one parameter,
+    `float32[4]`.
 
     Example:
       >>> import jax
@@ -92,11 +93,12 @@ def robust_regression() -> Family:
 
 
 def tiny_net() -> Family:
-    """Returns classifiers of two inputs, two ReLU units and two classes: 12 parameters, one array.
+    """Returns classifiers with two inputs, two ReLU units and two classes, in 12 parameters.
 
-    Four Gaussians of 25 points each, means from a Gaussian of deviation 2 (so that they can be told
-    apart), covariances as in `logistic_regression`; each has a random label, not all equal. Both
-    matrices are decayed. Parameters start from a standard Gaussian.
+    The inputs are four Gaussians of 25 points each; their means have a standard deviation of 2, so
+    that they are separable, and their covariances are as in `logistic_regression`. Each has a
+    random label, not all the same. Both matrices have weight decay. The parameters are one array
+    with a standard normal initialization.
 
     Example:
       >>> import jax
@@ -108,9 +110,9 @@ def tiny_net() -> Family:
     def sample(key: chex.PRNGKey) -> Points:
         inputs_key, label_key = jax.random.split(key)
         inputs = _gaussians(inputs_key, groups=4, dimension=2, random_covariance=True, spread=2.0)
-        # Of the sixteen ways to label four groups, all but the first and the last have both labels.
-        which = jax.random.randint(label_key, (), 1, 15)
-        labels = (which >> jnp.arange(4)) & 1
+        # Of the 16 labelings of four groups, all but the first and the last have both labels.
+        labeling = jax.random.randint(label_key, (), 1, 15)
+        labels = (labeling >> jnp.arange(4)) & 1
         return Points(inputs, jnp.repeat(labels, _POINTS // 4))
 
     def loss(params: chex.Array, data: Points) -> chex.Array:
@@ -134,7 +136,7 @@ def _family(
     num_params: int,
 ) -> Family:
     def task(instance: Points) -> Task:
-        def of_all(params: chex.Array, batch: None = None) -> chex.Array:
+        def full_loss(params: chex.Array, batch: None = None) -> chex.Array:
             del batch
             return loss(params, instance)
 
@@ -142,8 +144,8 @@ def _family(
             name=name,
             init=lambda key: jax.random.normal(key, (num_params,)),
             batch=lambda key: None,
-            loss=of_all,
-            evaluation_loss=of_all,
+            loss=full_loss,
+            evaluation_loss=full_loss,
         )
 
     return Family(name, sample, task)
@@ -157,7 +159,7 @@ def _gaussians(
     random_covariance: bool,
     spread: float = 1.0,
 ) -> chex.Array:
-    """Points of several Gaussians, group after group, `float32[100, dimension]`."""
+    """Draws points of several Gaussians, sorted by group, `float32[100, dimension]`."""
     mean_key, factor_key, point_key = jax.random.split(key, 3)
     means = spread * jax.random.normal(mean_key, (groups, 1, dimension))
     points = jax.random.normal(point_key, (groups, _POINTS // groups, dimension))

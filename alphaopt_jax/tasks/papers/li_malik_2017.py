@@ -1,6 +1,7 @@
-"""What Li & Malik 2017 optimize: nets of one hidden layer on randomly projected images.
+"""Tasks of Li & Malik 2017: networks with one hidden layer on randomly projected images.
 
-Source: *Learning to Optimize Neural Nets*, section 4. What the paper leaves open is said below.
+Source: *Learning to Optimize Neural Nets*, section 4. The docstring of the family states the
+choices that the paper leaves open.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ _PROJECTION_SEED = 0
 
 
 class Rows(NamedTuple):
-    """A data set held in memory.
+    """A data set in memory.
 
     Attributes:
-      inputs: `float32[N, D]`, each column of zero mean and unit variance.
+      inputs: `float32[N, D]`, each column with zero mean and unit variance.
       targets: `int32[N]`.
-      objective_inputs: `float32[M, D]`, rows among `inputs`, evenly spaced, that stand for all.
+      objective_inputs: Evenly spaced rows of `inputs` for the evaluation loss, `float32[M, D]`.
       objective_targets: `int32[M]`.
     """
 
@@ -41,18 +42,18 @@ class Rows(NamedTuple):
 def projected_net(
     data: str = "mnist", *, inputs: int = 48, hidden: int = 48, batch_size: int = 64
 ) -> Family:
-    """Returns classifiers of one hidden ReLU layer: all of one architecture, from different starts.
+    """Returns classifiers with one hidden ReLU layer, which differ in their initialization.
 
-    Images are flattened and projected by one Gaussian matrix; every projection is scaled to zero
-    mean and unit variance. Kernels start as Flax has it (LeCun's normal), biases at 0. The
-    evaluation loss is the objective that the training minimises, of 2,048 of its rows.
+    Images are flattened and projected by a fixed Gaussian matrix, and the projections are
+    standardized. Kernels have Flax's default initialization (LeCun normal), biases are 0. The
+    evaluation loss is the training loss on 2,048 rows.
 
     Args:
       data: "mnist", "digits" (scikit-learn's), "omniglot" (one alphabet of 20 characters), or the
-        name of a classified image data set that TFDS has prepared or can, such as "cifar10".
-      inputs: Dimensions that images are projected to.
-      hidden: Units.
-      batch_size: Rows in a batch.
+        name of a TFDS image classification data set, such as "cifar10".
+      inputs: Dimension of the projections.
+      hidden: Number of hidden units.
+      batch_size: Rows per batch.
 
     Example:
       >>> task = projected_net("digits").draw(jax.random.key(0))
@@ -96,8 +97,8 @@ def _project(data: str, dimension: int) -> Rows:
     matrix = np.random.default_rng(_PROJECTION_SEED).normal(size=(flat.shape[1], dimension))
     projected = flat @ matrix.astype(np.float32)
     projected = (projected - projected.mean(axis=0)) / (projected.std(axis=0) + 1e-8)
-    some = np.linspace(0, len(labels) - 1, min(_OBJECTIVE_ROWS, len(labels))).astype(int)
-    return Rows(projected, labels, projected[some], labels[some])
+    subset = np.linspace(0, len(labels) - 1, min(_OBJECTIVE_ROWS, len(labels))).astype(int)
+    return Rows(projected, labels, projected[subset], labels[subset])
 
 
 def _num_classes(data: str) -> int:

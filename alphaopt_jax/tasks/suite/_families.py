@@ -1,4 +1,4 @@
-"""How a network and data become a task of the test suite."""
+"""Families of the test suite, made from a network and data."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ import optax
 from alphaopt_jax.tasks.suite import _data
 from alphaopt_jax.tasks.task import Family, Task
 
-_CONTEXT = 24  # Characters that a text model reads before it predicts the last one.
-_HELD_OUT = 1024  # Examples drawn for an evaluation loss where the data has no end.
+_CONTEXT = 24  # Length of a text model's input, in characters.
+_HELD_OUT = 1024  # Number of evaluation examples of streaming data.
 
 Losses = Callable[[chex.Array, chex.Array], chex.Array]
-"""From a network's outputs and the targets, `[B, ...]` each, to losses, `float32[B, ...]`."""
+"""Maps outputs and targets, `[B, ...]` each, to losses, `float32[B, ...]`."""
 
 
 def cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
-    """From logits `float32[B, ..., C]` and classes `int32[B, ...]` to losses `float32[B, ...]`."""
+    """Maps logits `float32[B, ..., C]` and classes `int32[B, ...]` to losses `float32[B, ...]`."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
 def squared_error(outputs: chex.Array, targets: chex.Array) -> chex.Array:
-    """From two arrays of as many numbers to losses shaped like the targets."""
+    """Returns squared errors, shaped like the targets; the outputs are reshaped."""
     return jnp.square(outputs.reshape(targets.shape) - targets)
 
 
-def given(load: Callable[[], Any]) -> Callable[[chex.PRNGKey], Any]:
-    """A family's `sample` that reads data, the same for every key."""
+def fixed_data(load: Callable[[], Any]) -> Callable[[chex.PRNGKey], Any]:
+    """Returns a family's `sample` function that loads fixed data and ignores its key."""
 
     def sample(key: chex.PRNGKey) -> Any:
         del key
@@ -52,9 +52,16 @@ def supervised(
     prepare: Callable[[chex.Array], chex.Array] = lambda inputs: inputs,
     reconstruct: bool = False,
 ) -> Family:
-    """A network trained on examples drawn from a data set; evaluated on those held out.
+    """Returns a task of a network on a data set, evaluated on its held-out examples.
 
-    With `reconstruct` the inputs are the targets too.
+    Args:
+      name: Name of the family.
+      sample: Returns the data set, such as `fixed_data(load)`.
+      network: Maps prepared inputs to outputs.
+      losses: Loss of each example.
+      batch_size: Examples per training batch.
+      prepare: Maps stored inputs to inputs of the network.
+      reconstruct: Whether the prepared inputs are the targets as well.
     """
 
     def task(data: _data.Split) -> Task:
@@ -79,7 +86,7 @@ def supervised(
 
 
 def language(name: str, network: nn.Module, *, batch_size: int) -> Family:
-    """A network that predicts each character from those before it; evaluated on held-out text."""
+    """Returns a task of predicting each character of a text from the previous ones."""
 
     def task(data: tuple[chex.Array, chex.Array]) -> Task:
         train, held_out = data
@@ -95,19 +102,19 @@ def language(name: str, network: nn.Module, *, batch_size: int) -> Family:
             starts = jax.random.randint(key, (batch_size,), 0, train.shape[0] - _CONTEXT)
             return windows(train, starts)
 
-        every = jnp.arange(0, held_out.shape[0] - _CONTEXT, _CONTEXT)
+        evaluation_starts = jnp.arange(0, held_out.shape[0] - _CONTEXT, _CONTEXT)
         return Task(
             name=name,
             init=lambda key: network.init(key, jnp.zeros((1, _CONTEXT), jnp.int32))["params"],
             batch=batch,
             loss=loss,
-            evaluation_loss=lambda params: loss(params, windows(held_out, every)),
+            evaluation_loss=lambda params: loss(params, windows(held_out, evaluation_starts)),
         )
 
-    return Family(name, given(_data.text), task)
+    return Family(name, fixed_data(_data.text), task)
 
 
-def endless(
+def streaming(
     name: str,
     sample: Callable[[chex.PRNGKey], Any],
     examples: Callable[[Any, chex.PRNGKey, int], tuple[chex.Array, chex.Array]],
@@ -116,7 +123,16 @@ def endless(
     *,
     batch_size: int,
 ) -> Family:
-    """A network trained on examples made on the fly, none seen twice; evaluated on fresh ones."""
+    """Returns a task of a network on examples that are generated for each batch.
+
+    Args:
+      name: Name of the family.
+      sample: Maps a key to the instance, the parameters of the examples' distribution.
+      examples: Maps an instance, a key and a batch size to inputs and targets.
+      network: Maps inputs to outputs.
+      losses: Loss of each example.
+      batch_size: Examples per training batch.
+    """
 
     def task(instance: Any) -> Task:
         def loss(params: Any, batch: tuple[chex.Array, chex.Array]) -> chex.Array:

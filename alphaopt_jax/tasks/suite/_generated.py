@@ -1,4 +1,4 @@
-"""Tasks of the test suite whose data is made, not read."""
+"""Tasks of the test suite with synthetic data."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from alphaopt_jax.tasks.task import Family, Task
 
 
 class Regression(NamedTuple):
-    """Inputs are `mixing @ z` for a normal z: their covariance has condition number 10⁴.
+    """A linear regression on inputs `mixing @ z` with standard normal z.
+
+    The covariance of the inputs has a condition number of 10⁴.
 
     Attributes:
       mixing: `float32[D, D]`.
-      weights: `float32[D]`, the answer; every direction counts alike in the first loss, about 1.
+      weights: True weights, `float32[D]`; all eigendirections contribute equally to the initial
+        loss, which is about 1.
     """
 
     mixing: chex.Array
@@ -27,7 +30,7 @@ class Regression(NamedTuple):
 
 
 def sample_regression(key: chex.PRNGKey, dimension: int = 100) -> Regression:
-    """A regression of 100 weights in a random basis. Consumes `key`."""
+    """Returns a regression with 100 weights in a random basis. Consumes `key`."""
     basis_key, weights_key = jax.random.split(key)
     basis = jnp.linalg.qr(jax.random.normal(basis_key, (dimension, dimension)))[0]
     spread = jnp.logspace(0.0, -2.0, dimension)  # Standard deviations: variances span 10⁴.
@@ -38,7 +41,7 @@ def sample_regression(key: chex.PRNGKey, dimension: int = 100) -> Regression:
 def regression_examples(
     instance: Regression, key: chex.PRNGKey, count: int
 ) -> tuple[chex.Array, chex.Array]:
-    """Inputs `float32[count, D]` and their noisy answers `float32[count]`. Consumes `key`."""
+    """Returns inputs `float32[count, D]` and noisy targets `float32[count]`. Consumes `key`."""
     input_key, noise_key = jax.random.split(key)
     inputs = jax.random.normal(input_key, (count, instance.weights.size)) @ instance.mixing.T
     noise = 0.03 * jax.random.normal(noise_key, (count,))
@@ -48,9 +51,9 @@ def regression_examples(
 def cluster_examples(
     means: chex.Array, key: chex.PRNGKey, count: int
 ) -> tuple[chex.Array, chex.Array]:
-    """Points around `means`, `float32[C, D]`, and the classes 0 to 7 of their clusters.
+    """Returns points around `means`, `float32[C, D]`, and their classes from 0 to 7.
 
-    Every eighth cluster is of the same class, so that no line divides two classes.
+    Cluster k has the class k % 8, so that the classes are not linearly separable. Consumes `key`.
     """
     cluster_key, noise_key = jax.random.split(key)
     clusters = jax.random.randint(cluster_key, (count,), 0, means.shape[0])
@@ -62,34 +65,38 @@ _TEACHER = _networks.MLP((32, 1), activation=jnp.tanh)
 
 
 def sample_teacher(key: chex.PRNGKey) -> Any:
-    """Parameters of a tanh network with doubled weights. Consumes `key`."""
+    """Returns parameters of a tanh network with doubled weights. Consumes `key`."""
     params = _TEACHER.init(key, jnp.zeros((1, 10)))["params"]
     return jax.tree.map(lambda leaf: 2.0 * leaf, params)
 
 
 def teacher_examples(teacher: Any, key: chex.PRNGKey, count: int) -> tuple[Any, Any]:
-    """Normal inputs `float32[count, 10]` and the teacher's answers. Consumes `key`."""
+    """Returns normal inputs `float32[count, 10]` and the teacher's outputs. Consumes `key`."""
     inputs = jax.random.normal(key, (count, 10))
     return inputs, _TEACHER.apply({"params": teacher}, inputs)
 
 
 def sample_table(key: chex.PRNGKey) -> _data.Split:
-    """A noisy table of 40x30 and rank 4; three of five entries are to train on. Consumes `key`."""
+    """Returns entries of a noisy 40x30 matrix of rank 4, 60 % of them for training.
+
+    Consumes `key`.
+    """
     left_key, right_key, noise_key, order_key = jax.random.split(key, 4)
     table = jax.random.normal(left_key, (40, 4)) @ jax.random.normal(right_key, (30, 4)).T / 2.0
     table += 0.02 * jax.random.normal(noise_key, table.shape)
     rows, columns = jnp.meshgrid(jnp.arange(40), jnp.arange(30), indexing="ij")
-    places = jnp.stack([rows, columns], axis=-1).reshape(-1, 2)
+    positions = jnp.stack([rows, columns], axis=-1).reshape(-1, 2)
     order = jax.random.permutation(order_key, 1200)
     train, test = order[:720], order[720:]
     values = table.reshape(-1)
-    return _data.Split(places[train], values[train], places[test], values[test])
+    return _data.Split(positions[train], values[train], positions[test], values[test])
 
 
 def poisson() -> Family:
-    """Poisson's equation -u'' = f on [0, 1] with u = 0 at both ends, by the residual at points.
+    """Returns Poisson's equation -u'' = f on [0, 1] with u(0) = u(1) = 0, as physics-informed loss.
 
-    The evaluation loss is the mean squared error of u itself.
+    The training loss is the mean squared residual at random points; the evaluation loss is the
+    mean squared error of u.
     """
     network = _networks.MLP((32, 32, 1), activation=jnp.tanh)
     name = "physics_informed"

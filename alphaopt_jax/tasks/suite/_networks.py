@@ -1,4 +1,4 @@
-"""The networks of the test suite, in Linen."""
+"""The networks of the test suite, as Flax Linen modules."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class MLP(nn.Module):
     """Dense layers with an activation between them.
 
     Attributes:
-      widths: Of every layer, the last being the outputs.
-      activation: Between the layers.
-      kernel_init: Of all weight matrices; biases start at zero.
+      widths: Width of every layer; the last is the number of outputs.
+      activation: Activation between the layers.
+      kernel_init: Initializer of all kernels; biases are initialized to zero.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -36,7 +36,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: chex.Array) -> chex.Array:
-        """From `float32[..., I]` to `float32[..., O]`."""
+        """Maps `float32[..., I]` to `float32[..., O]`."""
         hidden = inputs
         for width in self.widths[:-1]:
             hidden = self.activation(nn.Dense(width, kernel_init=self.kernel_init)(hidden))
@@ -44,19 +44,19 @@ class MLP(nn.Module):
 
 
 class StridedConvolution(nn.Module):
-    """A 3x3 convolution with stride 2 and a margin of zeros, as nine slices and one product.
+    """A 3x3 convolution with stride 2 and zero padding, as nine slices and one matrix product.
 
-    XLA is slow at convolutions inside loops on CPUs, and not at this.
+    On a CPU, XLA's convolutions are slow inside loops; this is not.
 
     Attributes:
-      features: Channels that come out.
+      features: Number of output channels.
     """
 
     features: int
 
     @nn.compact
     def __call__(self, images: chex.Array) -> chex.Array:
-        """From `float32[B, H, W, C]` to `float32[B, ceil(H / 2), ceil(W / 2), features]`."""
+        """Maps `float32[B, H, W, C]` to `float32[B, ceil(H / 2), ceil(W / 2), features]`."""
         channels = images.shape[-1]
         kernel = self.param("kernel", _DEFAULT_KERNEL, (3, 3, channels, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -75,7 +75,7 @@ class ConvolutionalNetwork(nn.Module):
     """Strided convolutions with ReLU, then one dense layer.
 
     Attributes:
-      features: Channels of each convolution.
+      features: Output channels of each convolution.
       classes: Number of outputs.
     """
 
@@ -84,7 +84,7 @@ class ConvolutionalNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, images: chex.Array) -> chex.Array:
-        """From images `float32[B, H, W]` to logits `float32[B, classes]`."""
+        """Maps images `float32[B, H, W]` to logits `float32[B, classes]`."""
         hidden = images[..., None]
         for features in self.features:
             hidden = nn.relu(StridedConvolution(features)(hidden))
@@ -92,10 +92,10 @@ class ConvolutionalNetwork(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    """Pre-norm residual blocks; the last layer starts at zero, so that the first loss is log 10.
+    """Pre-norm residual blocks; the last layer is initialized to zero.
 
     Attributes:
-      width: Of the residual stream and of the blocks' hidden layers.
+      width: Width of the residual stream and of the hidden layers.
       blocks: Number of blocks.
       classes: Number of outputs.
     """
@@ -106,7 +106,7 @@ class ResidualMLP(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: chex.Array) -> chex.Array:
-        """From `float32[B, I]` to logits `float32[B, classes]`."""
+        """Maps `float32[B, I]` to logits `float32[B, classes]`."""
         stream = nn.Dense(self.width)(inputs)
         for _ in range(self.blocks):
             hidden = nn.gelu(nn.Dense(self.width)(nn.LayerNorm()(stream)))
@@ -119,7 +119,7 @@ class CharacterTransformer(nn.Module):
 
     Attributes:
       vocabulary: Number of characters.
-      width: Of the residual stream.
+      width: Width of the residual stream.
     """
 
     vocabulary: int
@@ -127,7 +127,7 @@ class CharacterTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, characters: chex.Array) -> chex.Array:
-        """From `int[B, T]` to logits of the next characters, `float32[B, T, vocabulary]`."""
+        """Maps `int[B, T]` to logits of the next characters, `float32[B, T, vocabulary]`."""
         length = characters.shape[-1]
         positions = self.param("positions", nn.initializers.normal(0.02), (length, self.width))
         stream = nn.Embed(self.vocabulary, self.width)(characters) + positions
@@ -145,11 +145,11 @@ class CharacterTransformer(nn.Module):
 
 
 class CharacterGRU(nn.Module):
-    """A gated recurrent unit that reads characters.
+    """A gated recurrent unit over characters.
 
     Attributes:
       vocabulary: Number of characters.
-      width: Of the embedding and of the memory.
+      width: Width of the embedding and of the state.
     """
 
     vocabulary: int
@@ -157,19 +157,19 @@ class CharacterGRU(nn.Module):
 
     @nn.compact
     def __call__(self, characters: chex.Array) -> chex.Array:
-        """From `int[B, T]` to logits of the next characters, `float32[B, T, vocabulary]`."""
+        """Maps `int[B, T]` to logits of the next characters, `float32[B, T, vocabulary]`."""
         embedded = nn.Embed(self.vocabulary, self.width)(characters)
         hidden: Any = nn.RNN(nn.GRUCell(self.width))(embedded)
         return nn.Dense(self.vocabulary)(hidden)
 
 
 class CoordinateNetwork(nn.Module):
-    """A function of the plane: fixed sines of random directions, then an MLP.
+    """A function of the plane: fixed random Fourier features, then an MLP.
 
     Attributes:
       frequencies: Number of sines and of cosines.
       scale: Standard deviation of their angular frequencies.
-      width: Of the two hidden layers.
+      width: Width of the two hidden layers.
     """
 
     frequencies: int = 24
@@ -178,7 +178,7 @@ class CoordinateNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, coordinates: chex.Array) -> chex.Array:
-        """From `float32[B, 2]` to `float32[B]`."""
+        """Maps `float32[B, 2]` to `float32[B]`."""
         directions = self.scale * jax.random.normal(jax.random.key(7), (2, self.frequencies))
         angles = coordinates @ directions
         waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
@@ -186,11 +186,11 @@ class CoordinateNetwork(nn.Module):
 
 
 class DeepLinear(nn.Module):
-    """A matrix as the product of three, from small random ones: the factorisation of a table.
+    """A matrix as the product of three small random matrices, for matrix factorization.
 
     Attributes:
-      shape: Rows and columns of the table.
-      rank: Of the factors.
+      shape: Numbers of rows and columns.
+      rank: Rank of the factors.
     """
 
     shape: tuple[int, int]
@@ -198,7 +198,7 @@ class DeepLinear(nn.Module):
 
     @nn.compact
     def __call__(self, entries: chex.Array) -> chex.Array:
-        """From places in the table, `int32[B, 2]`, to its values there, `float32[B]`."""
+        """Maps positions in the matrix, `int32[B, 2]`, to its entries, `float32[B]`."""
         start = nn.initializers.normal(0.1)
         left = self.param("left", start, (self.shape[0], self.rank))
         middle = self.param("middle", start, (self.rank, self.rank))

@@ -1,8 +1,8 @@
-"""The test suite: tasks that no agent is trained on, for comparing optimizers.
+"""The catalog of the test suite: tasks for comparing optimizers, never used to train an agent.
 
-`SUITE` holds small ones of many kinds, `LARGE` two with more than 600,000 parameters. All of a
-task's arrays are in the instance that its family samples, so that they are arguments of what is
-compiled, not constants in it.
+`SUITE` has small tasks of many kinds, `LARGE` two tasks with more than 600,000 parameters. All
+arrays of a task are in the instance that its family samples: they are arguments of a compiled
+function, not constants.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class SuiteTask:
     """A task of the suite.
 
     Attributes:
-      family: Where the task comes from; `family.sample` ignores its key where the data is given.
-      title: Its name for people.
-      cheap: Whether it is quick enough for 20,000 steps.
+      family: Family of the task; `family.sample` ignores its key if the data is fixed.
+      title: Name for figures and tables.
+      cheap: Whether the task is fast enough for 20,000 steps.
     """
 
     family: Family
@@ -38,12 +38,12 @@ class SuiteTask:
 
     @property
     def name(self) -> str:
-        """The key in `SUITE` or `LARGE`, fit for a file name."""
+        """Key in `SUITE` or `LARGE`, valid as a file name."""
         return self.family.name
 
 
 def num_parameters(task: Task) -> int:
-    """The number of parameters of a task.
+    """Returns the number of parameters of a task.
 
     Example:
       >>> num_parameters(SUITE["diabetes"].family.draw(jax.random.key(0)))
@@ -62,7 +62,7 @@ def _flat(images: chex.Array) -> chex.Array:
 
 
 def _pooled(images: chex.Array) -> chex.Array:
-    """From `uint8[B, 28, 28]` to means of 2x2 pixels, `float32[B, 196]`."""
+    """Maps `uint8[B, 28, 28]` to means of 2x2 pixels, `float32[B, 196]`."""
     return _scaled(images).reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196)
 
 
@@ -81,7 +81,7 @@ _SMALL = (
     SuiteTask(
         _families.supervised(
             "mnist_cnn",
-            _families.given(_data.mnist),
+            _families.fixed_data(_data.mnist),
             _networks.ConvolutionalNetwork((6, 12), 10),
             batch_size=32,
             prepare=_scaled,
@@ -91,7 +91,7 @@ _SMALL = (
     SuiteTask(
         _families.supervised(
             "mnist_mlp",
-            _families.given(_data.mnist),
+            _families.fixed_data(_data.mnist),
             _MLP((20, 10), activation=nn.sigmoid),
             batch_size=128,
             prepare=_flat,
@@ -101,7 +101,7 @@ _SMALL = (
     SuiteTask(
         _families.supervised(
             "mnist_autoencoder",
-            _families.given(_data.mnist),
+            _families.fixed_data(_data.mnist),
             _MLP((48, 8, 48, 196), activation=jnp.tanh),
             _pixel_cross_entropy,
             batch_size=64,
@@ -113,7 +113,7 @@ _SMALL = (
     SuiteTask(
         _families.supervised(
             "omniglot",
-            _families.given(_data.omniglot),
+            _families.fixed_data(_data.omniglot),
             _networks.ConvolutionalNetwork((6, 12, 12), 20),
             batch_size=32,
             prepare=_scaled,
@@ -131,7 +131,7 @@ _SMALL = (
         "Text, GRU",
     ),
     SuiteTask(
-        _families.endless(
+        _families.streaming(
             "ill_conditioned",
             _generated.sample_regression,
             _generated.regression_examples,
@@ -144,13 +144,13 @@ _SMALL = (
     ),
     SuiteTask(
         _families.supervised(
-            "breast_cancer", _families.given(_data.breast_cancer), _MLP((2,)), batch_size=32
+            "breast_cancer", _families.fixed_data(_data.breast_cancer), _MLP((2,)), batch_size=32
         ),
         "Breast cancer, logistic",
         cheap=True,
     ),
     SuiteTask(
-        _families.endless(
+        _families.streaming(
             "deep_narrow",
             lambda key: jax.random.normal(key, (32, 16)),
             _generated.cluster_examples,
@@ -163,7 +163,7 @@ _SMALL = (
     SuiteTask(
         _families.supervised(
             "residual_digits",
-            _families.given(_data.digits),
+            _families.fixed_data(_data.digits),
             _networks.ResidualMLP(width=32, blocks=2, classes=10),
             batch_size=64,
         ),
@@ -172,14 +172,14 @@ _SMALL = (
     SuiteTask(
         _families.supervised(
             "tiny_init",
-            _families.given(_data.digits),
+            _families.fixed_data(_data.digits),
             _MLP((32, 32, 10), kernel_init=_tiny),
             batch_size=64,
         ),
         "Digits, MLP started at 0.01x",
     ),
     SuiteTask(
-        _families.endless(
+        _families.streaming(
             "teacher_student",
             _generated.sample_teacher,
             _generated.teacher_examples,
@@ -204,7 +204,7 @@ _SMALL = (
     SuiteTask(
         _families.supervised(
             "coordinate_network",
-            _families.given(_data.photograph),
+            _families.fixed_data(_data.photograph),
             _networks.CoordinateNetwork(),
             _families.squared_error,
             batch_size=128,
@@ -212,14 +212,16 @@ _SMALL = (
         "Photograph from coordinates",
     ),
     SuiteTask(
-        _families.supervised("raw_wine", _families.given(_data.wine), _MLP((32, 3)), batch_size=32),
+        _families.supervised(
+            "raw_wine", _families.fixed_data(_data.wine), _MLP((32, 3)), batch_size=32
+        ),
         "Wine, inputs not scaled",
         cheap=True,
     ),
     SuiteTask(
         _families.supervised(
             "diabetes",
-            _families.given(_data.diabetes),
+            _families.fixed_data(_data.diabetes),
             _MLP((32, 32, 1)),
             _families.squared_error,
             batch_size=32,
@@ -231,7 +233,7 @@ _SMALL = (
 )
 
 SUITE: Mapping[str, SuiteTask] = MappingProxyType({each.name: each for each in _SMALL})
-"""The suite by name. Keep agents, and whatever chooses among agents, away from it."""
+"""The suite by name. Neither training nor selection of an agent may use it."""
 
 LARGE: Mapping[str, SuiteTask] = MappingProxyType(
     {
@@ -240,7 +242,7 @@ LARGE: Mapping[str, SuiteTask] = MappingProxyType(
             SuiteTask(
                 _families.supervised(
                     "large_mnist",
-                    _families.given(_data.mnist),
+                    _families.fixed_data(_data.mnist),
                     _MLP((512, 512, 10)),
                     batch_size=64,
                     prepare=_flat,
@@ -250,7 +252,7 @@ LARGE: Mapping[str, SuiteTask] = MappingProxyType(
             SuiteTask(
                 _families.supervised(
                     "large_digits",
-                    _families.given(_data.digits),
+                    _families.fixed_data(_data.digits),
                     _MLP((768, 768, 10)),
                     batch_size=64,
                 ),
@@ -259,4 +261,4 @@ LARGE: Mapping[str, SuiteTask] = MappingProxyType(
         )
     }
 )
-"""Networks a hundred times larger than those an agent is trained on, for short runs."""
+"""Tasks with networks a hundred times larger than in meta-training, for short runs."""
