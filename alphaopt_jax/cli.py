@@ -1,4 +1,4 @@
-"""The command line: `alphaopt agents`, `evaluate`, and what trains every optimizer that ships."""
+"""The command line `alphaopt`: list agents, evaluate optimizers, and train learned optimizers."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _CONSOLE = rich_console.Console()
 
 @dataclasses.dataclass(frozen=True)
 class Agents:
-    """List the shipped agents, or show the card of one.
+    """List the pretrained agents, or show the card of one.
 
     Attributes:
-      name: Whose card to show; by default all agents are listed.
+      name: Agent whose card to show; by default all agents are listed.
     """
 
     name: Annotated[str | None, tyro.conf.Positional] = None
@@ -38,15 +38,16 @@ class Agents:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Run optimizers over tasks and print the table of their final losses.
+    """Train with several optimizers on several tasks, and print a table of the final losses.
 
     Attributes:
-      optimizers: As `module:function`, called with `num_steps=` if it takes that, or with literal
-        arguments: "optax:adam(1e-3)", "alphaopt_jax:alphaopt", "mine:make(beta=0.9)".
-      tasks: Names of tasks of the suite or of the validation families; by default the suite's
-        cheap ones.
+      optimizers: Each as `module:function` or with literal arguments, such as "optax:adam(1e-3)",
+        "alphaopt_jax:alphaopt" or "my_module:my_optimizer(beta=0.9)". A function with a parameter
+        `num_steps` is called with the number of steps.
+      tasks: Names of tasks of the suite or of validation families; by default the cheap tasks of
+        the suite.
       horizons: Numbers of steps.
-      seeds: Runs of each.
+      seeds: Number of runs of each optimizer and task.
     """
 
     optimizers: Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -57,17 +58,17 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True)
 class MetaTrain:
-    """Train an agent over a distribution of tasks; run it again to go on where it stopped.
+    """Meta-train an agent on a distribution of tasks; the same command resumes a stopped run.
 
     Attributes:
-      folder: Where checkpoints, the history and the best agent go.
+      folder: Folder for checkpoints, the history and the best agent.
       rounds: Rounds of meta-training.
-      seed: Of everything random.
-      method: How to train.
-      families: Names of the families to train on; by default all.
-      max_horizon: Longest episode, in steps; horizons are drawn log-uniformly from 50 to this.
-      one_device: Run on one device; by default the population is shared among all, and on a CPU
-        among its cores.
+      seed: Random seed.
+      method: Method of meta-training.
+      families: Names of the training families; by default all.
+      max_horizon: Longest episode in steps; horizons are drawn log-uniformly from 50 to this.
+      one_device: Run on one device; by default tasks are distributed over all devices, on a CPU
+        over its cores.
     """
 
     folder: Annotated[pathlib.Path, tyro.conf.Positional]
@@ -81,12 +82,12 @@ class MetaTrain:
 
 @dataclasses.dataclass(frozen=True)
 class TrainBaseline:
-    """Train another learned optimizer of the field; run it again to go on where it stopped.
+    """Train a learned optimizer of the literature; the same command resumes a stopped run.
 
     Attributes:
-      name: Which, such as "l2l-mnist"; a wrong one lists them.
-      folder: Where checkpoints, the optimizer and its card go.
-      seed: Of everything random.
+      name: Name of the baseline, such as "l2l-mnist"; an unknown name lists all of them.
+      folder: Folder for checkpoints, the optimizer and its card.
+      seed: Random seed.
     """
 
     name: Annotated[str, tyro.conf.Positional]
@@ -96,12 +97,12 @@ class TrainBaseline:
 
 @dataclasses.dataclass(frozen=True)
 class TrainFewShot:
-    """Train an agent for few drawings of new characters; run it again to go on where it stopped.
+    """Train an agent for few-shot learning on Omniglot; the same command resumes a stopped run.
 
     Attributes:
-      name: Which, such as "omniglot-learned"; a wrong one lists them.
-      folder: Where checkpoints, the agent, its card and initial parameters go.
-      seed: Of everything random.
+      name: Name of the agent, such as "omniglot-learned"; an unknown name lists all of them.
+      folder: Folder for checkpoints, the agent, its card and its initial parameters.
+      seed: Random seed.
     """
 
     name: Annotated[str, tyro.conf.Positional]
@@ -113,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line.
 
     Args:
-      arguments: What was typed after `alphaopt`; by default this process's own arguments.
+      arguments: Arguments after `alphaopt`; by default those of this process.
     """
     command = tyro.extras.subcommand_cli_from_dict(
         {
@@ -143,10 +144,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse_optimizer(text: str) -> evaluation.HorizonFactory:
-    """From `module:function` or `module:function(literals)` to a function of the number of steps.
+    """Parses `module:function` or `module:function(literals)`.
+
+    Returns:
+      A function that maps the number of steps to the optimizer.
 
     Raises:
-      ValueError: It cannot be read, or names nothing that can be called.
+      ValueError: The text is malformed, or there is no such function.
 
     Example:
       >>> adam = parse_optimizer("optax:adam(learning_rate=1e-3)")(200)
@@ -163,15 +167,15 @@ def parse_optimizer(text: str) -> evaluation.HorizonFactory:
         for part in name.split("."):
             function = getattr(function, part)
     except (SyntaxError, ImportError, AttributeError) as error:
-        raise ValueError(f"Cannot make an optimizer of {text!r}: {error}.") from error
+        raise ValueError(f"{text!r} is not an optimizer: {error}.") from error
 
-    def make(num_steps: int) -> optax.GradientTransformation:
-        given = dict(keywords)
+    def optimizer_fn(num_steps: int) -> optax.GradientTransformation:
+        arguments = dict(keywords)
         if "num_steps" in inspect.signature(function).parameters:
-            given.setdefault("num_steps", num_steps)
-        return function(*positional, **given)
+            arguments.setdefault("num_steps", num_steps)
+        return function(*positional, **arguments)
 
-    return make
+    return optimizer_fn
 
 
 def _read_call(node: ast.expr) -> tuple[str, list[Any], dict[str, Any]]:
@@ -210,7 +214,9 @@ def _evaluate(command: Evaluate) -> None:
     names = command.tasks or [name for name, each in catalog.SUITE.items() if each.cheap]
     unknown = sorted(set(names) - known.keys())
     if unknown:
-        raise ValueError(f"No task has the name {', '.join(unknown)}; there are {sorted(known)}.")
+        raise ValueError(
+            f"No task has the name {', '.join(unknown)}; the names are {sorted(known)}."
+        )
     table = rich_table.Table("task", "steps", "optimizer", "training loss", "evaluation loss")
     total = len(names) * len(command.horizons) * len(optimizers)
     with rich_progress.Progress(console=_CONSOLE) as progress:
@@ -250,16 +256,16 @@ def _meta_train(command: MetaTrain) -> None:
     unknown = sorted(set(command.families) - families.keys())
     if unknown:
         raise ValueError(
-            f"No family has the name {', '.join(unknown)}; there are {sorted(families)}."
+            f"No family has the name {', '.join(unknown)}; the names are {sorted(families)}."
         )
-    if command.method == "persistent_es":  # Of whole episodes it would learn as OpenAI-ES does.
+    if command.method == "persistent_es":  # With whole episodes, this is OpenAI-ES.
         config = dataclasses.replace(config, rollout_length=8, rollouts_per_episode=4)
     if command.method == "ppo":
         method = ppo.ppo(config)
     else:
         method = evolution.evolution(config, command.method)
     if jax.config.jax_compilation_cache_dir is None:
-        # What is compiled outlasts the process, so that a run that is begun again goes on at once.
+        # A persistent compilation cache, so that a resumed run need not compile again.
         jax.config.update("jax_compilation_cache_dir", str(command.folder / "compiled"))
     result = meta.meta_train(
         {name: families[name] for name in command.families or families},
@@ -273,9 +279,9 @@ def _meta_train(command: MetaTrain) -> None:
         ),
     )
     if jax.process_index() == 0:
-        # Soft wraps: a path that is cut by a line break cannot be copied.
+        # Soft wraps, so that a path can be copied.
         _CONSOLE.print(
-            f"Best score {result.score:.3f}. The agent is {command.folder / 'agent.safetensors'}:"
+            f"Best score {result.score:.3f}. The agent is {command.folder / 'agent.safetensors'};"
             " use it with alphaopt(agent=...).",
             soft_wrap=True,
         )
@@ -303,6 +309,6 @@ def _train_few_shot(command: TrainFewShot) -> None:
     )
     path = command.folder / f"{card.name}.safetensors"
     _CONSOLE.print(
-        f"Accuracy {1.0 - card.score:.1%}. The agent is {path}: use it with alphaopt(agent=...).",
+        f"Accuracy {1.0 - card.score:.1%}. The agent is {path}; use it with alphaopt(agent=...).",
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""What can be typed: agents, evaluate, and clear words about what cannot be."""
+"""The command line: `agents`, `evaluate`, and the error messages of wrong arguments."""
 
 import pytest
 
@@ -25,20 +25,20 @@ def test_every_pretrained_agent_loads_is_small_and_has_a_card(name):
 
     agent = load_agent(name)
 
-    assert agent.network.actor_hidden <= 16  # What every parameter pays for.
+    assert agent.network.actor_hidden <= 16  # It determines the cost per parameter.
     path = AGENTS / f"{name}.safetensors"
     assert path.stat().st_size < 1_000_000
     assert card.name == name
     assert card.weaknesses
     assert card.results
     assert not set(card.trained_on) & set(card.selected_on)
-    if not name.startswith("omniglot"):  # Those are for it, and for nothing else.
+    if not name.startswith("omniglot"):  # Agents trained for Omniglot only.
         for family in (*card.trained_on, *card.selected_on):
             assert "mnist" not in family.lower()
             assert "omniglot" not in family.lower()
 
 
-def test_an_unknown_agent_is_named(capsys):
+def test_an_unknown_agent_is_refused(capsys):
     with pytest.raises(SystemExit, match=r"No pretrained optimizer 'none'"):
         cli.main(["agents", "none"])
 
@@ -56,8 +56,8 @@ def test_optimizers_are_read(text):
     "text",
     ["adam", "optax:", "optax:no_such_thing", "no_such_module:adam", "optax:adam(open('x'))"],
 )
-def test_what_is_no_optimizer_is_refused(text):
-    with pytest.raises(ValueError, match=r"module:function|Cannot make|malformed"):
+def test_invalid_optimizers_are_refused(text):
+    with pytest.raises(ValueError, match=r"module:function|is not an optimizer|malformed"):
         cli.parse_optimizer(text)(100)
 
 

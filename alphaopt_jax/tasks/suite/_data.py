@@ -164,8 +164,8 @@ def _folder_of(name: str) -> pathlib.Path:
             return folder
     searched = ", ".join(str(folder) for folder in folders)
     raise FileNotFoundError(
-        f"No prepared {name!r} in any of: {searched}. Prepare it with TFDS as array_record files and"
-        " set TFDS_DATA_DIR to its folder, or omit this task."
+        f"No prepared {name!r} in any of: {searched}. Prepare it with TFDS as array_record files"
+        " and set TFDS_DATA_DIR to its folder, or omit this task."
     )
 
 
