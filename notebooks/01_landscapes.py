@@ -14,12 +14,12 @@
 # %% [markdown]
 # # An agent in a landscape
 #
-# AlphaOpt is an optimizer that is a reinforcement-learning agent. At every step it looks at each
-# parameter, chooses that parameter's learning rate, and is paid by how much the loss fell. This
-# notebook watches it with just two parameters, where everything can be drawn: the landscape, the
-# path, the rates chosen, and how the agent gets better with practice.
+# AlphaOpt is an optimizer that is a reinforcement-learning agent. At every step it observes each
+# parameter and chooses that parameter's learning rate; its reward is the decrease of the loss. With
+# two parameters everything can be drawn: the landscape, the path, the learning rates, and the
+# improvement of the agent with practice.
 #
-# It takes about two minutes on a CPU, and nothing in it needs a GPU.
+# It takes about two minutes on a CPU and needs no GPU.
 
 # %%
 import importlib.util
@@ -51,14 +51,14 @@ QUICK = bool(os.environ.get("ALPHAOPT_NOTEBOOK_QUICK"))
 NUM_STEPS = 400 if QUICK else 2000
 NUM_EPISODES = 3 if QUICK else 20
 NUM_SEEDS = 1 if QUICK else 3
-TARGET = 1e-3  # How close to the minimum's value counts as having found it.
+TARGET = 1e-3  # Largest loss above the minimum that counts as having found it.
 
 # %% [markdown]
 # ## The landscape
 #
-# Himmelblau's function has four equally deep minima (stars). The start (dot) is the middle. A rate
-# that is good on the slope is too large at the bottom, and one that is good at the bottom takes
-# forever on the slope.
+# Himmelblau's function has four equally deep minima (stars). The start (dot) is in the middle. A
+# learning rate that is good on the slope is too large at the bottom, and one that is good at the
+# bottom is very slow on the slope.
 
 # %%
 landscape = LANDSCAPES["himmelblau"]
@@ -71,15 +71,15 @@ figure
 # %% [markdown]
 # ## An episode
 #
-# An ordinary optax loop; the only thing that AlphaOpt asks for is the loss, as `value`. The whole
-# episode, and all of the agent's own learning in it, is one compiled `lax.scan`. If `stop` is set,
-# it ends where the target is reached.
+# An optax training loop; AlphaOpt only needs the loss in addition, as `value`. The whole episode,
+# with the agent's own learning, is one compiled `lax.scan`. With `stop=True` it ends when the
+# target is reached.
 
 
 # %%
 @partial(jax.jit, static_argnames=("optimizer", "landscape", "stop"))
 def run(optimizer, landscape, state, stop=False):
-    """One episode; returns the optimizer's state and a `plotting.Trace` of what happened."""
+    """Runs one episode; returns the optimizer's state and a `plotting.Trace` of the episode."""
     optimizer = optax.with_extra_args_support(optimizer)
 
     def move(params, state, loss, grads):
@@ -95,13 +95,13 @@ def run(optimizer, landscape, state, stop=False):
 
     (_, state), trace = jax.lax.scan(step, (landscape.initial_point(), state), length=NUM_STEPS)
     trace = plotting.Trace(*trace)
-    if trace.rewards is not None:  # A step's reward is known only when the next one is made.
+    if trace.rewards is not None:  # The reward of a step is computed at the next step.
         trace = trace._replace(rewards=trace.rewards[1:])
     return state, trace
 
 
 def measure(state, params):
-    """The rates that an agent chose and its reward; nothing for other optimizers."""
+    """Learning rates and reward of the last step; None for other optimizers."""
     if not isinstance(state, alphaopt.AlphaOptState):
         return None, None
     reward = alphaopt.metrics(state).get("reward")  # A frozen agent has none.
@@ -109,50 +109,50 @@ def measure(state, params):
 
 
 # %% [markdown]
-# ## A fresh agent against Adam
+# ## From scratch, compared with Adam
 #
-# `agent=None` is an agent that knows nothing yet and learns while it optimizes. Nobody tells it a
-# learning rate. Adam gets its usual default, and one that suits this landscape.
+# With `agent=None` the agent starts from scratch and learns while it optimizes. No learning rate is
+# given. Adam has its usual default, and a rate that suits this landscape.
 #
-# Below the map: the loss; the two learning rates that the agent chose (faint: every step, with the
-# noise by which it explores; bold: their average); and its reward.
+# Below the map: the loss; the two learning rates of the agent (faint: every step, with exploration
+# noise; bold: their average); and its reward.
 
 # %%
-fresh = alphaopt.alphaopt(agent=None)
+from_scratch = alphaopt.alphaopt(agent=None)
 params = landscape.initial_point()
-_, trace = run(fresh, landscape, fresh.init(params))
-traces = {"AlphaOpt\nfresh, nothing tuned": trace}
+_, trace = run(from_scratch, landscape, from_scratch.init(params))
+traces = {"AlphaOpt\nfrom scratch": trace}
 for rate in (0.1, 0.001):
     adam = optax.adam(rate)
     traces[f"Adam\nrate {rate}"] = run(adam, landscape, adam.init(params))[1]
 
-plotting.landscape_figure(landscape, traces, title=f"{landscape.title}: a fresh agent and Adam")
+plotting.landscape_figure(landscape, traces, title=f"{landscape.title}: from scratch, and Adam")
 
 # %% [markdown]
 # ## Practice
 #
-# Now the same agent meets the landscape again and again. `alphaopt.new_episode` keeps the agent and
-# forgets the run: its moments and the history of the loss. The same agent with learning switched
-# off is the yardstick: without it, one could not tell learning from luck.
+# One agent optimizes the same landscape repeatedly. `alphaopt.new_episode` keeps the agent and
+# resets the moments and the history of the loss. The baseline is the same agent with
+# `learn=False`, which separates learning from luck.
 
 
 # %%
 def practise(seed):
-    """The steps that each episode took, the paths, and the agent at the end."""
+    """Returns the steps and the path of each episode, and the agent at the end."""
     optimizer = alphaopt.alphaopt(agent=None, seed=seed)
     state = optimizer.init(params)
     steps, paths = [], []
     for _ in range(NUM_EPISODES):
-        # `fresh` and `optimizer` differ in their seed alone, and that lives in the state:
-        # running `fresh` saves a compilation for each seed.
-        state, trace = run(fresh, landscape, alphaopt.new_episode(state), stop=True)
+        # `from_scratch` and `optimizer` differ only in the seed, which is part of the state:
+        # running `from_scratch` saves a compilation for each seed.
+        state, trace = run(from_scratch, landscape, alphaopt.new_episode(state), stop=True)
         steps.append(steps_needed(trace))
         paths.append(np.asarray(trace.points)[: steps[-1] + 1])
     return steps, paths, alphaopt.agent_from_state(state)
 
 
 def steps_needed(trace):
-    """The first step within the target, or all steps if there is none."""
+    """Returns the first step within the target, or `NUM_STEPS` if there is none."""
     reached = np.asarray(trace.losses) - landscape.minimum <= TARGET
     return int(reached.argmax()) if reached.any() else NUM_STEPS
 
@@ -161,16 +161,16 @@ frozen = alphaopt.alphaopt(agent=None, learn=False)
 never = steps_needed(run(frozen, landscape, frozen.init(params))[1])
 seeds = [practise(seed) for seed in range(NUM_SEEDS)]
 steps = np.array([each[0] for each in seeds])
-print(f"without learning: {never} steps; with learning, by episode: {steps.mean(axis=0).round()}")
+print(f"learn=False: {never} steps; learning, by episode: {steps.mean(axis=0).round()}")
 
 plotting.learning_figure(
     {landscape.title: (steps, np.full_like(steps, never))},
     limit=NUM_STEPS,
-    title="It gets better",
+    title="Practice",
 )
 
 # %% [markdown]
-# The same as a film: the path of each episode, earlier ones faded.
+# The same as an animation: the path of each episode, earlier ones faded.
 
 # %%
 _, paths, agent = seeds[0]
@@ -183,20 +183,20 @@ with tempfile.TemporaryDirectory() as folder:
         title="AlphaOpt learns by practice",
         frames_per_episode=4 if QUICK else 8,
     )
-    film = path.read_bytes()
-Image(data=film, format="gif")
+    animation = path.read_bytes()
+Image(data=animation, format="gif")
 
 # %% [markdown]
 # ## What it learned
 #
-# An agent is a policy: a map from what a parameter sees to a rate. So one can ask it everywhere:
-# started here, which rates would it choose over its first few steps? First the agent that never
-# learned, then the one that practised.
+# An agent is a policy: a function from the observation of a parameter to its learning rate. It can
+# be evaluated everywhere: the picture shows the mean learning rates of the first few steps from
+# each starting point, first before and then after practice.
 
 
 # %%
 def policy_map(optimizer, resolution=41 if QUICK else 121, num_steps=5):
-    """The mean rates of the first steps from every point of the landscape's grid."""
+    """Returns the mean rates of the first steps from every point of the landscape's grid."""
 
     def rates_from(point):
         def step(carry, _):
@@ -214,37 +214,37 @@ def policy_map(optimizer, resolution=41 if QUICK else 121, num_steps=5):
     return np.asarray(jax.jit(jax.vmap(jax.vmap(rates_from)))(points))
 
 
-plotting.policy_map_figure(landscape, policy_map(frozen), title="Before: the rates of a novice")
+plotting.policy_map_figure(landscape, policy_map(frozen), title="Rates before practice")
 
 # %%
 practised = alphaopt.alphaopt(agent=agent, learn=False)
 plotting.policy_map_figure(
-    landscape, policy_map(practised), title=f"After {NUM_EPISODES} episodes of practice"
+    landscape, policy_map(practised), title=f"Rates after {NUM_EPISODES} episodes of practice"
 )
 
 # %% [markdown]
-# ## Somewhere else
+# ## Transfer
 #
-# What was learned on one landscape can be used on another: freeze the agent and let it go. There
-# is no promise that it fits. That is what training over many tasks is for.
+# An agent that practised on one landscape can be frozen and used on another. Nothing guarantees
+# that it fits; training over many tasks is for that.
 
 # %%
 elsewhere = LANDSCAPES["beale"]
 start = elsewhere.initial_point()
 traces = {
-    "AlphaOpt\npractised elsewhere, frozen": run(practised, elsewhere, practised.init(start))[1],
-    "untrained\nthe same without practice": run(frozen, elsewhere, frozen.init(start))[1],
+    "AlphaOpt\npractised elsewhere": run(practised, elsewhere, practised.init(start))[1],
+    "AlphaOpt\nfrom scratch, learn=False": run(frozen, elsewhere, frozen.init(start))[1],
 }
 plotting.landscape_figure(
     elsewhere,
     traces,
-    title=f"{elsewhere.title}, by an agent that has only seen {landscape.title}",
+    title=f"{elsewhere.title}, by an agent trained only on {landscape.title}",
 )
 
 # %% [markdown]
-# ## Your own
+# ## Your own landscape
 #
-# Any function of two variables will do.
+# Any function of two variables works.
 
 # %%
 mine = Landscape(
@@ -259,5 +259,5 @@ mine = Landscape(
     bounds=(-4.5, 4.5, -4.5, 4.5),
     kind="few minima",
 )
-state, trace = run(fresh, mine, fresh.init(mine.initial_point()))
-plotting.landscape_figure(mine, {"AlphaOpt": trace}, title=mine.title)
+state, trace = run(from_scratch, mine, from_scratch.init(mine.initial_point()))
+plotting.landscape_figure(mine, {"AlphaOpt\nfrom scratch": trace}, title=mine.title)

@@ -12,15 +12,15 @@
 # ---
 
 # %% [markdown]
-# # MNIST, with nothing but the optimizer replaced
+# # MNIST, with only the optimizer replaced
 #
-# The network is the CNN of Flax's own MNIST example. The optimizer is an agent: at every step it
-# looks at every parameter, chooses that parameter's learning rate, and is rewarded with the
-# decrease of the loss. Nobody chooses a learning rate here.
+# The network is the CNN of Flax's own MNIST example. The optimizer is an agent: it chooses the
+# learning rate of every parameter, and its reward is the decrease of the loss. No learning rate is
+# given. The agent starts from scratch here, to show how it learns during training;
+# `alphaopt.alphaopt(num_steps=...)` uses the pretrained agent.
 #
-# All that an optimizer needs beyond the usual is the loss, which it takes as `value`:
-# `tx.update(grads, state, params, value=loss)`. This notebook shows the few lines for NNX and for
-# Linen.
+# The only addition to a training loop is the loss, passed as `value`: `tx.update(grads, state,
+# params, value=loss)`. This notebook shows the lines for NNX and for Linen.
 
 # %%
 import importlib.util
@@ -56,7 +56,7 @@ BATCH = 128
 # %% [markdown]
 # ## The data
 #
-# A prepared TFDS folder, else a download, else (with no network) scikit-learn's small digits.
+# MNIST from a prepared TFDS folder or a download; without a network, scikit-learn's small digits.
 
 # %%
 data = datasets.load_mnist()
@@ -66,7 +66,7 @@ generator = np.random.default_rng(0)
 
 
 def batches(steps):
-    """Random batches of images in [0, 1] and their labels."""
+    """Yields random batches of images in [0, 1] and their labels."""
     for _ in range(steps):
         chosen = generator.integers(0, len(data.train_labels), BATCH)
         yield data.train_images[chosen].astype(np.float32) / 255.0, data.train_labels[chosen]
@@ -81,7 +81,7 @@ plt.show()
 # %% [markdown]
 # ## NNX
 #
-# `nnx.Optimizer.update` passes `value` on, so the change is one argument.
+# `nnx.Optimizer.update` forwards `value`, so the change is one argument.
 
 
 # %%
@@ -108,7 +108,7 @@ optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
 
 @nnx.jit
 def train_step(model, optimizer, images, labels):
-    """One step of an ordinary NNX training loop."""
+    """One step of an NNX training loop."""
 
     def loss_fn(model):
         logits = model(images)
@@ -128,13 +128,13 @@ print(f"loss of the last ten steps: {np.mean(nnx_losses[-10:]):.3f}")
 # %% [markdown]
 # ## Linen
 #
-# The stock `TrainState.apply_gradients` does not pass extra arguments to the optimizer. Five lines
-# do.
+# Flax's `TrainState.apply_gradients` does not pass extra arguments to the optimizer. A subclass of
+# five lines does.
 
 
 # %%
 class TrainState(train_state.TrainState):
-    """A `TrainState` that tells the optimizer the loss."""
+    """A `TrainState` that passes the loss to the optimizer."""
 
     def apply_gradients(self, *, grads, value, **kwargs):
         updates, opt_state = self.tx.update(grads, self.opt_state, self.params, value=value)
@@ -143,7 +143,7 @@ class TrainState(train_state.TrainState):
 
 
 def linen_training(tx, seed=0):
-    """Trains the same CNN, in Linen, with any optimizer; returns losses, rates and the state."""
+    """Trains the same CNN in Linen with any optimizer; returns losses, rates and the state."""
     model = mnist.CNN()
     params = model.init(jax.random.key(seed), jnp.zeros((1, 28, 28, 1)))["params"]
     state = TrainState.create(apply_fn=model.apply, params=params, tx=tx)
@@ -170,11 +170,12 @@ losses, rates, state = linen_training(alphaopt.alphaopt(agent=None))
 adam_losses, _, adam_state = linen_training(optax.adam(1e-3))
 
 # %% [markdown]
-# ## What the agent chose
+# ## Learning rates
 #
-# Left, the loss beside Adam's at its usual rate of 1e-3. Right, the mean rate in every kernel: the
-# agent starts each leaf at a rate relative to the size of its parameters, so they differ from
-# the first step, and then learns whether larger or smaller ones lower the loss more.
+# Left, the loss, with that of Adam at its usual rate of 1e-3. Right, the mean learning rate of
+# every kernel. The initial rate of each array is relative to the size of its parameters, so the
+# rates differ from the first step. Then the agent learns whether larger or smaller ones lower the
+# loss.
 
 
 # %%
@@ -184,14 +185,14 @@ def smooth(values, window=10):
 
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
-left.plot(smooth(losses), label="AlphaOpt, nothing tuned", color="#d55e00", lw=2.2)
+left.plot(smooth(losses), label="AlphaOpt, from scratch", color="#d55e00", lw=2.2)
 left.plot(smooth(adam_losses), label="Adam 1e-3", color="#0072b2")
 left.set(yscale="log", xlabel="step", title="Minibatch loss")
 left.legend()
 for layer in rates[0]:
     means = [float(jnp.mean(rate[layer]["kernel"])) for rate in rates]
     right.plot(means, label=f"{layer} kernel", lw=1.2)
-right.set(yscale="log", xlabel="step", title="Mean learning rate chosen by the agent")
+right.set(yscale="log", xlabel="step", title="Mean learning rate, AlphaOpt, from scratch")
 right.legend()
 plt.show()
 
@@ -200,18 +201,17 @@ plt.show()
 
 # %%
 count = 256 if QUICK else len(data.test_labels)
-for name, trained in (("AlphaOpt", state), ("Adam 1e-3", adam_state)):
+for name, trained in (("AlphaOpt, from scratch", state), ("Adam 1e-3", adam_state)):
     loss, accuracy = mnist.evaluate(
         trained.params, data.test_images[:count], data.test_labels[:count]
     )
-    print(f"{name:<10} test loss {loss:.3f}, accuracy {accuracy:.2%}")
+    print(f"{name:<22} test loss {loss:.3f}, accuracy {accuracy:.2%}")
 
 # %% [markdown]
-# ## Where next
+# ## Next steps
 #
-# `optax.chain(optax.clip_by_global_norm(1.0), alphaopt.alphaopt())` works as with any optimizer,
-# and `alphaopt.save_agent(path, alphaopt.agent_from_state(state.opt_state))` keeps what the agent
-# learned.
+# `optax.chain(optax.clip_by_global_norm(1.0), alphaopt.alphaopt())` works as with any optimizer.
+# `alphaopt.save_agent(path, alphaopt.agent_from_state(state.opt_state))` saves the agent.
 
 # %%
 agent = alphaopt.agent_from_state(state.opt_state)

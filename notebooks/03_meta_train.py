@@ -14,9 +14,9 @@
 # %% [markdown]
 # # Train an optimizer, then look inside it
 #
-# A fresh agent learns on the user's time. One that has learned before does not have to: here a
-# small agent is trained by reinforcement learning (PPO) over two families of tasks, in some minutes
-# on a CPU; most of the time is compilation. Then it is frozen and used on a task it has not seen.
+# An agent that starts from scratch learns during your training; a pretrained one does not need to.
+# Here a small agent is trained by reinforcement learning (PPO) over two families of tasks, in a few
+# minutes on a CPU, most of which is compilation. Then it is frozen and used on an unseen task.
 
 # %%
 import importlib.util
@@ -46,9 +46,9 @@ ROUNDS = 4 if QUICK else 160
 # %% [markdown]
 # ## Train
 #
-# An episode optimizes one task. The reward of every leaf and every parameter is its own part of the
-# decrease of the log loss. The score is the mean log of the final over the initial loss, on
-# families that are not trained on: lower is better.
+# An episode optimizes one task. The reward of every parameter is its part of the decrease of the
+# log loss; the reward of every array is the whole decrease. The score is the mean log of the ratio
+# of final to initial loss, on families that are not used for training: lower is better.
 
 # %%
 families = distribution.training_families()
@@ -74,7 +74,7 @@ plotting.meta_training_figure(
 # %% [markdown]
 # ## Use it
 #
-# Frozen, on a task of another kind. Nothing is tuned; the agent is told the number of steps.
+# The frozen agent optimizes a task of another kind. Nothing is tuned; `num_steps` is given.
 
 # %%
 STEPS = 20 if QUICK else 400
@@ -82,7 +82,7 @@ task = distribution.validation_families()["teacher_elu"].draw(jax.random.key(1))
 
 
 def train(tx, steps):
-    """Losses, and the mean rate of every leaf if the optimizer is AlphaOpt."""
+    """Returns the losses, and the mean rates of every array if the optimizer is AlphaOpt."""
     params = task.init(jax.random.key(2))
     state = tx.init(params)
     losses, rates = [], []
@@ -105,11 +105,11 @@ def train(tx, steps):
 ours, rates = train(alphaopt.alphaopt(agent=result.agent, num_steps=STEPS), STEPS)
 adam, _ = train(optax.adam(1e-3), STEPS)
 plotting.training_figure(
-    {"AlphaOpt": ours[None], "Adam, 1e-3": adam[None]},
-    {"AlphaOpt": ours[None, -20:].mean(axis=1), "Adam, 1e-3": adam[None, -20:].mean(axis=1)},
+    {"AlphaOpt": ours[None], "Adam 1e-3": adam[None]},
+    {"AlphaOpt": ours[None, -20:].mean(axis=1), "Adam 1e-3": adam[None, -20:].mean(axis=1)},
     np.arange(STEPS),
     plotting.TrainingLabels(
-        title="A task not trained on",
+        title="An unseen task",
         x="step",
         curves="training loss",
         finals="mean of the last 20 steps",
@@ -118,7 +118,7 @@ plotting.training_figure(
 )
 
 # %% [markdown]
-# ## Which rates over time, by layer
+# ## Learning rates over time, by layer
 
 # %%
 paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(rates[0])]
@@ -129,9 +129,10 @@ by_layer = {
 plotting.rates_figure(by_layer, ours)
 
 # %% [markdown]
-# ## What it looks at
+# ## The policy
 #
-# The agent's rate as a function of two observations at a time, all others at rest (zero).
+# The agent's log rate as a function of two features of the observation at a time; all others are
+# zero.
 
 # %%
 network = result.agent.network
@@ -141,7 +142,7 @@ axis = jnp.linspace(-EXTENT, EXTENT, POINTS)
 
 
 def log_rates(across, upwards):
-    """Log rates over a grid of two observations."""
+    """Returns log rates over a grid of two features."""
     grid = jnp.zeros((POINTS, POINTS, len(names)))
     grid = grid.at[..., names.index(across)].set(axis[None, :])
     grid = grid.at[..., names.index(upwards)].set(axis[:, None])

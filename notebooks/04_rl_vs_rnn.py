@@ -14,11 +14,11 @@
 # %% [markdown]
 # # Reinforcement learning or a recurrent network?
 #
-# There are two lines of learned optimizers. Li & Malik learn by reinforcement learning;
-# Andrychowicz et al. train a recurrent network by backpropagation through time. It is said that the
-# recurrent network wins because it can use direct gradients. Here both are trained on the same
-# quadratics for some minutes on a CPU, and tried elsewhere; at the end is what a longer comparison
-# found, in which the network and the learner were exchanged one by one.
+# There are two lines of learned optimizers. Li & Malik use reinforcement learning; Andrychowicz et
+# al. train a recurrent network by backpropagation through time. A common explanation of the
+# recurrent network's success is its use of direct gradients. Here both are trained on the same
+# quadratics for a few minutes on a CPU and tested on other tasks. The last section has the results
+# of a longer comparison, which exchanges the network and the learner one by one.
 
 # %%
 import importlib.util
@@ -53,8 +53,9 @@ family = quadratics(10)
 # %% [markdown]
 # ## A recurrent network, by direct gradients
 #
-# A coordinatewise LSTM sees each parameter's gradient and puts out its step. Its own parameters
-# move along the gradient of the losses, which is taken through 20 steps of training at a time.
+# The input of a coordinatewise LSTM is the gradient of each parameter, and its output is the
+# update. The LSTM's own parameters are trained by the gradient of the losses, backpropagated
+# through 20 steps at a time.
 
 # %%
 episodes = 4 if QUICK else 600
@@ -77,8 +78,8 @@ lstm = train_lstm(
 # %% [markdown]
 # ## AlphaOpt's policy, by reinforcement learning
 #
-# A small actor sees AlphaOpt's observation of each parameter and chooses its learning rate. The
-# reward is the decrease of the loss; nothing is differentiated but the policy.
+# A small actor maps AlphaOpt's observation of each parameter to its learning rate. The reward is
+# the decrease of the loss; only the policy is differentiated.
 
 # %%
 rounds = 4 if QUICK else 60
@@ -95,56 +96,60 @@ agent = meta_train(
 )
 
 # %% [markdown]
-# ## Tried, frozen
+# ## Tests with frozen optimizers
 #
-# On quadratics that neither has seen; for ten times as many steps; and on digits, which have
-# nothing to do with quadratics. A dotted line marks the horizon that both were trained for. Adam
-# has the best of nine rates on each of the three.
+# Three tests: unseen quadratics; ten times as many steps; and digits, which are unrelated to
+# quadratics. A dotted line marks the horizon of both trainings. Adam has the best of nine rates in
+# each test.
 
 
 # %%
-def losses(make, made_of, family, steps, number):
-    """Losses along trainings of several tasks."""
-    drawn = rollouts.draw(family, jax.random.split(jax.random.key(1), number))
-    return np.asarray(rollouts.rollouts(family, make, made_of, *drawn, num_steps=steps))
+def losses(optimizer_fn, optimizer_params, family, steps, num_tasks):
+    """Returns the losses along trainings of several tasks, `[tasks, steps]`."""
+    drawn = rollouts.draw(family, jax.random.split(jax.random.key(1), num_tasks))
+    return np.asarray(
+        rollouts.rollouts(family, optimizer_fn, optimizer_params, *drawn, num_steps=steps)
+    )
 
 
-def try_all(family, steps, number):
-    """The same of all contenders."""
-    adams = [losses(optax.adam, rate, family, steps, number) for rate in np.geomspace(1e-3, 1, 9)]
+def compare(family, steps, num_tasks):
+    """Returns the losses of every optimizer, by name."""
+    rates = np.geomspace(1e-3, 1, 9)
+    adams = [losses(optax.adam, rate, family, steps, num_tasks) for rate in rates]
     best = min(adams, key=lambda each: np.nan_to_num(each[:, -1].mean(), nan=np.inf))
     trained = alphaopt.alphaopt(agent=agent.agent, num_steps=steps)
     return {
-        "LSTM": losses(lambda _: l2l(lstm.optimizer), 0, family, steps, number),
-        "AlphaOpt": losses(lambda _: trained, 0, family, steps, number),
+        "LSTM": losses(lambda _: l2l(lstm.optimizer), 0, family, steps, num_tasks),
+        "AlphaOpt": losses(lambda _: trained, 0, family, steps, num_tasks),
         "Adam, tuned": best,
     }
 
 
-number, longer = (2, 2 * HORIZON) if QUICK else (64, 10 * HORIZON)
+num_tasks, longer = (2, 2 * HORIZON) if QUICK else (64, 10 * HORIZON)
 digits = distribution.validation_families()["wide_digits_gelu"]
-found = {
-    "quadratics, as trained": try_all(family, HORIZON, number),
-    "ten times the steps": try_all(family, longer, number),
-    "digits": try_all(digits, HORIZON, 2 if QUICK else 8),
+curves = {
+    "quadratics, as trained": compare(family, HORIZON, num_tasks),
+    "ten times the steps": compare(family, longer, num_tasks),
+    "digits": compare(digits, HORIZON, 2 if QUICK else 8),
 }
 
 # %%
-plotting.panels_figure(found, title="Tried elsewhere", emphasized="AlphaOpt", trained=HORIZON)
+plotting.panels_figure(
+    curves, title="Tests with frozen optimizers", emphasized="AlphaOpt", trained=HORIZON
+)
 
 # %% [markdown]
-# Each has learned what it was shown. The LSTM is ahead of a tuned Adam on quadratics, for ten times
-# the steps too; AlphaOpt's policy, after these few minutes, is about as good as Adam at the horizon
-# that it was trained for. On digits neither is of any use: quadratics alone do not teach an
-# optimizer for networks, whoever the teacher is. (The agent that ships was trained on many families
-# of tasks, for hours.)
+# Each has learned the tasks of its training. The LSTM is ahead of a tuned Adam on quadratics, also
+# for ten times the steps; AlphaOpt's policy, after these few minutes, is about as good as Adam at
+# the horizon of its training. On digits both fail: quadratics alone do not train an optimizer for
+# networks, whichever learner is used. (The pretrained agent was trained on many families of tasks.)
 
 # %% [markdown]
-# ## The network and the learner told apart
+# ## Network and learner, exchanged one by one
 #
-# Above, two things differ at once. `python -m benchmarks.rl_vs_rnn` trains each network by each
-# learner, on the same tasks, from the same observations, with the same actions. Its results are
-# read here where this notebook lies in the repository.
+# Above, network and learner differ at once. `python -m benchmarks.rl_vs_rnn` trains each network by
+# each learner, on the same tasks, with the same observations and actions. This cell reads its
+# results from the repository.
 
 # %%
 results = next(
@@ -156,11 +161,11 @@ results = next(
     None,
 )
 if results is None:
-    print("Not in the repository: see benchmarks/results/rl_vs_rnn.md there.")
+    print("Not in a checkout. See benchmarks/results/rl_vs_rnn.md in the repository.")
 else:
     rows = [row for row in json.loads(results.read_text())["rows"] if row["section"] == "loss"]
     tests = "what it was trained on", "unseen tasks", "ten times the steps"
-    print("mean log of final over initial loss: less is better\n")
+    print("mean log of final over initial loss: lower is better\n")
     print(f"{'':32}" + "".join(f"{test:>24}" for test in tests))
     for row in rows:
         scores = "".join(f"{row['tests'][test]:24.2f}" for test in tests)

@@ -1,7 +1,7 @@
-"""Runs the notebooks from their scripts and stores them with their output.
+"""Runs the scripts as notebooks and stores the notebooks with their output.
 
-`python notebooks/store.py` runs all of them, which takes some ten minutes on two cores;
-`python notebooks/store.py 02_mnist` one. Pictures are stored with 256 colours.
+`python notebooks/store.py` runs all of them, in some ten minutes on two cores;
+`python notebooks/store.py 02_mnist` runs one. Pictures are stored with 256 colours.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _FOLDER = Path(__file__).parent
 def store(script: Path) -> None:
     """Runs a script as a notebook, and writes the notebook beside it."""
     notebook = jupytext.read(script)
-    # The script is tried with the package that is beside it, whatever is installed.
+    # The script imports the package of this checkout, whichever version is installed.
     paths = [str(_FOLDER.parent), os.environ.get("PYTHONPATH", "")]
     nbclient.NotebookClient(
         notebook,
         kernel_name="python3",
-        coalesce_streams=True,  # Or each state of a progress bar would be stored.
+        coalesce_streams=True,  # Otherwise each state of a progress bar is stored.
         record_timing=False,
         resources={"metadata": {"path": str(_FOLDER)}},
     ).execute(env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))})
@@ -41,7 +41,7 @@ def store(script: Path) -> None:
 
 
 def _make_small(output: NotebookNode) -> None:
-    """Takes a picture down to 256 colours, as the pictures of results are."""
+    """Reduces a picture to 256 colours, like the pictures of results."""
     if "image/png" not in output.get("data", {}):
         return
     with Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))) as picture:

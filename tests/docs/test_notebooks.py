@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, at reduced length, and match their scripts."""
+"""Notebooks run from top to bottom at reduced length, and match their scripts."""
 
 import os
 import pathlib
@@ -18,8 +18,7 @@ def test_there_are_notebooks():
 
 
 @pytest.mark.parametrize("path", _NOTEBOOKS, ids=lambda path: path.stem)
-# The kernel is another process with its own settings; what the client's libraries deprecate among
-# themselves is not ours to mend.
+# Deprecations inside the client's libraries are not ours; the kernel is a separate process.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
@@ -42,14 +41,14 @@ def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", _NOTEBOOKS, ids=lambda path: path.stem)
-def test_is_the_same_as_its_script(path):
+def test_matches_its_script(path):
     script = jupytext.read(path.with_suffix(".py"))
     sources = [cell.source for cell in nbformat.read(path, as_version=4).cells]
     assert sources == [cell.source for cell in script.cells]
 
 
 @pytest.mark.parametrize("path", _NOTEBOOKS, ids=lambda path: path.stem)
-def test_is_stored_with_its_output_which_names_no_folder_of_a_machine(path):
+def test_stored_output_has_pictures_no_errors_and_no_local_paths(path):
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     outputs = [output for cell in cells for output in cell.outputs]
     texts = [output.get("text", "") for output in outputs]
