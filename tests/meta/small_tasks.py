@@ -1,4 +1,4 @@
-"""Tiny families for the tests of meta-training: quick to compile, and with something to learn."""
+"""Small families for tests of meta-training: fast to compile, and learnable."""
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,11 @@ CONFIG = MetaConfig(
     min_horizon=16,
     max_horizon=64,
 )
-"""A population of 16 whose episodes are short, and last for one or two rollouts."""
+"""A population of 16 with short episodes of one or two rollouts."""
 
 
 def bowls(name: str = "bowls", noise: float = 0.1) -> Family:
-    """Separable quadratics over a matrix and a vector: noisy gradients, and a positive floor."""
+    """Separable quadratics of a matrix and a vector: noisy gradients, positive minimum."""
 
     def task(scales):
         def init(key):

@@ -1,4 +1,4 @@
-"""Meta-training on episodes, and meta-tests in which the agent is frozen."""
+"""Meta-training on episodes, and meta-tests with a frozen agent."""
 
 import dataclasses
 import types
@@ -51,7 +51,7 @@ _CONFIG = FewShotConfig(
 
 @pytest.fixture(name="data", scope="module")
 def _data():
-    """Characters without any to test on: whoever touched them would fail."""
+    """Characters without test characters, so that using those fails."""
     return characters.synthetic_omniglot()._replace(test=None)
 
 
@@ -80,7 +80,7 @@ def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path, monkeypatch
     assert card.command == "alphaopt train-few-shot small runs/small --seed 0"
     assert "small.safetensors" in capsys.readouterr().out
 
-    # What is in the folder is not learned again, be it the whole or its parts.
+    # A finished run is read from the folder; without its result, its finished parts are.
     result = train_few_shot(data, _CONFIG, folder=tmp_path, show_progress=False)
     with pytest.raises(ValueError, match="another run, which differs in config"):
         train_few_shot(data, dataclasses.replace(_CONFIG, rounds=3), folder=tmp_path)
@@ -92,7 +92,7 @@ def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path, monkeypatch
 
     assert [line["part"] for line in result.history] == ["start", "initialization", "agent"]
     assert [line["episodes"] for line in result.history] == [0, 4, 12]
-    # Two rounds of two intervals each, of which an episode has two of two steps.
+    # The agent's part: two rounds of four members, two intervals of two steps each.
     assert [line["env_steps"] for line in result.history] == [0.0, 16.0, 48.0]
     accuracies = [line["accuracy"] for line in result.history]
     assert result.accuracy == max(accuracies[1:])
@@ -104,8 +104,8 @@ def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path, monkeypatch
     assert start.rate_factors is None
 
 
-def test_initial_parameters_may_learn_through_descent_first(data, monkeypatch):
-    """What learns is a stand-in: what it is told is looked at."""
+def test_initial_parameters_can_learn_through_gradient_descent_first(data, monkeypatch):
+    """The functions that learn are replaced by fakes that record their arguments."""
     seen, accuracies = [], iter((0.1, 0.4, 0.3, 0.2))
 
     def learn(families, optimizer, config, **more):
@@ -139,7 +139,7 @@ def test_initial_parameters_may_learn_through_descent_first(data, monkeypatch):
 
 
 @pytest.mark.nightly
-def test_without_turns_the_agent_learns_alone(data):
+def test_without_turns_only_the_agent_learns(data):
     result = train_few_shot(data, dataclasses.replace(_CONFIG, turns=0), show_progress=False)
 
     assert [line["part"] for line in result.history] == ["start", "agent"]
@@ -147,7 +147,7 @@ def test_without_turns_the_agent_learns_alone(data):
 
 
 @pytest.mark.nightly
-def test_initial_parameters_learn_at_rates_that_count_as_constants(family):
+def test_initial_parameters_learn_at_constant_rates(family):
     agent = dataclasses.replace(alphaopt.load_agent("base"), direction="gradient")
     frozen = frozen_optimizer(agent, _STEPS)
     task = family.draw(jax.random.key(0))
@@ -158,7 +158,7 @@ def test_initial_parameters_learn_at_rates_that_count_as_constants(family):
         return meta_gradient(task, lambda _: optimizer, learned, keys, "maml").params
 
     def at_its_rates():
-        """Gradient descent at the rates that the agent chooses on its way from here."""
+        """Gradient descent with a fixed schedule: the rates on the agent's own trajectory."""
         params, state, all_rates = learned.params, frozen.init(learned.params), []
         step = training_step(task, frozen)
         for key in keys:
@@ -182,9 +182,9 @@ def test_initial_parameters_learn_at_rates_that_count_as_constants(family):
     )
 
 
-def test_factors_of_rates_are_learned_where_training_is_differentiated(data, monkeypatch):
-    """What learns is a stand-in: it makes every factor half as large again, and is looked at."""
-    begun, judged = [], []
+def test_maml_learns_rate_factors(data, monkeypatch):
+    """A fake in place of the learning multiplies the factors by 1.5 and 0.5 each time."""
+    begun, validated = [], []
 
     def learn(families, optimizer, config, **more):
         params = {"w": np.ones(2, np.float32)}
@@ -198,15 +198,15 @@ def test_factors_of_rates_are_learned_where_training_is_differentiated(data, mon
 
     def meta_train(families, *args, method, **more):
         (family,) = families.values()
-        judged.append(family.draw(jax.random.key(0)).rate_factors)
+        validated.append(family.draw(jax.random.key(0)).rate_factors)
         return types.SimpleNamespace(last_agent=method.agent, history=[{"env_steps": 8.0}])
 
     def validation_accuracy(family, optimizer, config):
-        if not begun:  # There is nothing to start from as yet.
+        if not begun:  # There are no initial parameters yet.
             return 0.0
         params = {"w": jnp.ones(2)}
         moved = optimizer.update({"w": jnp.ones(2)}, optimizer.init(params), params, value=1.0)[0]
-        judged.append(np.asarray(moved["w"]))
+        validated.append(np.asarray(moved["w"]))
         return 0.5
 
     monkeypatch.setattr(training.maml, "train_initialization", learn)
@@ -227,7 +227,7 @@ def test_factors_of_rates_are_learned_where_training_is_differentiated(data, mon
     np.testing.assert_allclose(first, 0.1, rtol=1e-6)
     np.testing.assert_allclose(descent, -0.25, rtol=1e-6)
     np.testing.assert_allclose(second, [0.15, 0.05], rtol=1e-6)
-    after_descent, after_turn, in_meta_training, after_agent = judged
+    after_descent, after_turn, in_meta_training, after_agent = validated
     np.testing.assert_allclose(after_descent[0] / after_descent[1], 3.0, rtol=1e-5)
     np.testing.assert_allclose(after_turn[0] / after_turn[1], 9.0, rtol=1e-5)
     np.testing.assert_array_equal(after_agent, after_turn)
@@ -235,7 +235,7 @@ def test_factors_of_rates_are_learned_where_training_is_differentiated(data, mon
     np.testing.assert_allclose(result.initialization.rate_factors["w"], [1.5, 0.5], rtol=1e-6)
 
 
-def test_an_initialization_comes_back_from_its_file(family, tmp_path):
+def test_an_initialization_is_saved_and_loaded(family, tmp_path):
     params = family.draw(jax.random.key(0)).init(jax.random.key(1))
     path = tmp_path / "mine.safetensors"
 
@@ -267,7 +267,7 @@ def _test(family, optimizer, initial_params=None, constant_state=None):
     return meta_test(family, learner, plan, jax.random.key(2))
 
 
-def test_meta_test_looks_before_and_after_training(family):
+def test_meta_test_evaluates_before_and_after_training(family):
     curves = _test(family, optax.sgd(0.0))
 
     assert curves.steps == (0, 2, 4)
@@ -279,18 +279,18 @@ def test_meta_test_looks_before_and_after_training(family):
     assert _differ(trained.losses, curves.losses)
 
 
-def test_meta_test_can_begin_elsewhere(family):
+def test_meta_test_starts_from_given_parameters(family):
     params = family.draw(jax.random.key(0)).init(jax.random.key(1))
     bias = np.array([0.0, 50.0, 0.0], np.float32)
     params = params | {"logits": params["logits"] | {"bias": bias}}
 
     curves = _test(family, optax.sgd(0.0), initial_params=params)
 
-    # The second of three, always.
+    # The network always predicts the second of three classes.
     np.testing.assert_allclose(curves.accuracies, 1.0 / 3.0, rtol=1e-6)
 
 
-def test_agent_of_a_meta_test_is_bit_by_bit_the_same_before_and_after(family):
+def test_meta_test_refuses_an_agent_that_changes(family):
     frozen = frozen_optimizer(alphaopt.load_agent("base"), _STEPS)
 
     def params(state):
@@ -304,7 +304,7 @@ def test_agent_of_a_meta_test_is_bit_by_bit_the_same_before_and_after(family):
         _test(family, learning, constant_state=params)
 
 
-def test_fresh_networks_are_trained_along_normalized_gradients():
+def test_rates_for_fresh_networks_multiply_normalized_gradients():
     learned, alone = (recipes.CONFIGS[name] for name in (recipes.LEARNED, recipes.RANDOM))
 
     assert (learned.turns, learned.meta.optimizer.direction) == (1, "gradient")

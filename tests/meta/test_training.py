@@ -1,4 +1,4 @@
-"""Meta-training learns, resumes bit for bit, and does not depend on the number of devices."""
+"""Meta-training learns, resumes bit for bit, and gives the same result on any number of devices."""
 
 import dataclasses
 import json
@@ -52,7 +52,7 @@ def uninterrupted():
     return _train()
 
 
-def test_the_history_tells_the_scores_and_the_best_agent_is_kept(uninterrupted):
+def test_the_result_has_the_history_and_the_best_agent(uninterrupted):
     history = uninterrupted.history
     assert [entry["round"] for entry in history] == [0, 4, 8, 12]
     assert uninterrupted.score == pytest.approx(min(entry["score"] for entry in history))
@@ -63,14 +63,14 @@ def test_the_history_tells_the_scores_and_the_best_agent_is_kept(uninterrupted):
     assert np.mean(list(scores.values())) == pytest.approx(uninterrupted.score, rel=1e-5)
 
 
-def test_who_is_always_told_the_horizon_is_not_judged_without_it():
+def test_agents_that_always_know_the_horizon_are_not_scored_without_it():
     config = dataclasses.replace(CONFIG, unknown_horizon=0.0)
     agent = network.init_params(jax.random.key(0), ppo.make_network(config))
 
     assert list(Validation(_VALIDATION, (20,), 2, config)(agent)) == ["held out/20"]
 
 
-def test_too_few_memory_maps_are_reported_before_the_compiler_fails(monkeypatch, tmp_path):
+def test_a_lack_of_memory_maps_is_reported_before_the_compiler_fails(monkeypatch, tmp_path):
     for name, text in (("_MAPS", "a map\n" * 96), ("_MAPS_LIMIT", "100\n")):
         (tmp_path / name).write_text(text)
         monkeypatch.setattr(devices, name, tmp_path / name)
@@ -79,7 +79,7 @@ def test_too_few_memory_maps_are_reported_before_the_compiler_fails(monkeypatch,
         _train()
 
 
-def test_an_interrupted_run_goes_on_bit_for_bit(uninterrupted, tmp_path):
+def test_an_interrupted_run_resumes_bit_for_bit(uninterrupted, tmp_path):
     def interrupt(number, metrics):
         if number == 7:
             raise KeyboardInterrupt
@@ -96,13 +96,13 @@ def test_an_interrupted_run_goes_on_bit_for_bit(uninterrupted, tmp_path):
     _assert_same(alphaopt.load_agent(tmp_path / "agent.safetensors"), resumed.agent)
 
 
-def test_a_folder_that_holds_another_run_is_refused(tmp_path):
+def test_a_folder_with_another_run_is_refused(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"seed": 5}))
     with pytest.raises(ValueError, match=r"another run, which differs in .*seed"):
         _train(folder=tmp_path)
 
 
-def test_a_run_from_before_the_settings_were_renamed_is_refused(tmp_path):
+def test_a_run_of_a_version_with_other_config_fields_is_refused(tmp_path):
     config = (
         "MetaConfig(optimizer=AlphaOptConfig(minimum_scale=0.001), anytime_steps=30.0, clip=0.2)"
     )
@@ -115,7 +115,7 @@ def test_a_run_from_before_the_settings_were_renamed_is_refused(tmp_path):
         _train(folder=tmp_path)
 
 
-def test_sharded_over_eight_devices_the_numbers_are_the_same(uninterrupted):
+def test_eight_devices_give_the_same_result_as_one(uninterrupted):
     sharded = _train(mesh=devices.all_devices_mesh())
 
     assert len(devices.all_devices_mesh().devices) == 8
@@ -137,12 +137,12 @@ def test_impossible_populations_are_refused(config, message):
         _train(config=config)
 
 
-def test_no_families_are_refused():
+def test_an_empty_mapping_of_families_is_refused():
     with pytest.raises(ValueError, match="at least one family"):
         meta_train({}, validation=_VALIDATION)
 
 
-def test_what_breaks_is_reported_with_its_round():
+def test_nan_is_reported_with_its_round():
     def broken(scale):
         task = bowls().task(scale)
         return dataclasses.replace(task, loss=lambda params, batch: jax.numpy.nan * batch.sum())
@@ -152,7 +152,7 @@ def test_what_breaks_is_reported_with_its_round():
         meta_train({"broken": family}, validation=_VALIDATION, schedule=_SCHEDULE, config=CONFIG)
 
 
-def test_training_improves_on_its_start_on_tasks_not_trained_on():
+def test_training_lowers_the_loss_on_held_out_tasks():
     schedule = Schedule(
         num_rounds=150, validate_every=150, validation_horizons=(20, 60), validation_tasks=8
     )
@@ -162,7 +162,7 @@ def test_training_improves_on_its_start_on_tasks_not_trained_on():
     assert end < start - 0.25  # In nats: the final loss is a fifth lower.
 
 
-def test_an_agent_can_go_on_learning(uninterrupted):
+def test_training_can_start_from_an_agent(uninterrupted):
     start = uninterrupted.agent
     schedule = dataclasses.replace(_SCHEDULE, num_rounds=4)
 
@@ -176,7 +176,7 @@ def test_an_agent_can_go_on_learning(uninterrupted):
     assert all(change > 0.0 for change in jax.tree.leaves(moved["actor"]))
 
 
-def test_an_agent_of_other_layers_cannot_go_on(uninterrupted):
+def test_an_agent_with_other_layers_is_refused(uninterrupted):
     config = dataclasses.replace(CONFIG, max_log_rate=CONFIG.max_log_rate + 1.0)
 
     with pytest.raises(ValueError, match=r"has max_log_rate=4\.0, but the config says 5\.0"):
@@ -185,7 +185,7 @@ def test_an_agent_of_other_layers_cannot_go_on(uninterrupted):
 
 @pytest.mark.parametrize("strategy", ["openai_es", "persistent_es"])
 @pytest.mark.nightly
-def test_evolution_improves_too(strategy):
+def test_evolution_lowers_the_loss_on_held_out_tasks(strategy):
     schedule = Schedule(
         num_rounds=150, validate_every=150, validation_horizons=(20, 60), validation_tasks=8
     )
@@ -225,7 +225,7 @@ def _start(folder, *arguments):
 
 
 @pytest.mark.nightly
-def test_two_processes_give_the_numbers_of_one(uninterrupted, tmp_path):
+def test_two_processes_give_the_same_result_as_one(uninterrupted, tmp_path):
     port = str(20000 + os.getpid() % 20000)
     processes = [_start(tmp_path, str(rank), port) for rank in range(2)]
     for process in processes:
@@ -237,7 +237,7 @@ def test_two_processes_give_the_numbers_of_one(uninterrupted, tmp_path):
 
 
 @pytest.mark.nightly
-def test_killed_and_started_again_it_ends_with_the_same_bits(uninterrupted, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(uninterrupted, tmp_path):
     process = _start(tmp_path)
     checkpoints = tmp_path / "checkpoints"
     while process.poll() is None and not (checkpoints / "6").exists():
