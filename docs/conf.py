@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages: `sphinx-build -W --keep-going -n docs docs/_build/html`."""
+"""Sphinx configuration. To build: `sphinx-build -W --keep-going -n docs docs/_build/html`."""
 
 from importlib import metadata
 from pathlib import Path
@@ -6,7 +6,7 @@ import sys
 
 sys.path[:0] = [
     str(Path(__file__).parent / "_extensions"),
-    str(Path(__file__).parents[1]),  # For `benchmarks`, which is not installed.
+    str(Path(__file__).parents[1]),  # `benchmarks` is not installed.
 ]
 
 import alphaopt_constants  # noqa: E402
@@ -25,7 +25,7 @@ exclude_patterns = ["_build", "_extensions"]
 html_theme = "furo"
 html_title = f"AlphaOpt {release}"
 
-# Notebooks are stored with their output; nothing is executed here.
+# Notebooks are stored with their output and not executed.
 nb_execution_mode = "off"
 myst_enable_extensions = ["deflist", "substitution"]
 myst_heading_anchors = 3
@@ -34,11 +34,13 @@ myst_substitutions = alphaopt_constants.substitutions()
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
-napoleon_attr_annotations = False  # Types of attributes stand in the signature.
-napoleon_use_ivar = True  # Attributes are described at their class, once.
+napoleon_attr_annotations = False  # The signature shows the types of attributes.
+napoleon_use_ivar = True  # Attributes are described once, in their class.
 napoleon_use_rtype = False
 
-# Nothing is downloaded while building, so there is nothing to link other projects' types to.
+# The build needs no network, so types of other projects cannot be linked. Types of private modules
+# are not documented.
+nitpick_ignore_regex = [(r"py:.*", r"alphaopt_jax\.(\w+\.)*_\w+(\.\w+)*")]
 nitpick_ignore = [
     ("py:class", name)
     for name in (
@@ -78,7 +80,7 @@ nitpick_ignore = [
         "optax.Updates",
         "os.PathLike",
         "pathlib.Path",
-        "_P",  # These two are type variables.
+        "_P",  # Type variables.
         "_R",
     )
 ]

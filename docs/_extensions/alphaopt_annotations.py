@@ -1,8 +1,8 @@
-"""Signatures as the source spells them, with every name in full, so that it can be linked.
+"""Signatures as written in the source, with fully qualified names, so that they can be linked.
 
-Sphinx evaluates annotations. That turns `chex.Array` into a union of six types, and it cannot find
-what named tuples were annotated with. Here annotations stay text; only `np.ndarray` becomes
-`numpy.ndarray`, and `agent_lib.Agent` the full name of the class.
+Sphinx evaluates annotations, which turns `chex.Array` into a union of six types and loses the
+annotations of named tuples. Here annotations stay text, and only their names are expanded:
+`np.ndarray` to `numpy.ndarray`, `task_lib.Task` to the full name of the class.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OWN = "alphaopt_jax"
 
 
 class _Text:
-    """An annotation that shows as it is."""
+    """An annotation that is shown verbatim."""
 
     def __init__(self, text: str):
         self._text = text
@@ -32,25 +32,25 @@ class _Text:
 
 
 class _Spelling(ast.NodeTransformer):
-    """Replaces each dotted name by its full one, of which only the last part is to be shown."""
+    """Expands each dotted name; `~` in front makes Sphinx show only its last part."""
 
     def __init__(self, module: ModuleType, aliases: Mapping[int, str]):
         self._module = module
         self._aliases = aliases
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
-        """Annotated types count as what they annotate."""
+        """`Annotated[T, ...]` is shown as `T`."""
         if ast.unparse(node.value).rpartition(".")[2] == "Annotated":
             assert isinstance(node.slice, ast.Tuple)
             return self.visit(node.slice.elts[0])
         return self.generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
-        """A name alone."""
+        """Expands a simple name."""
         return self._spelled(node.id)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        """A dotted name."""
+        """Expands a dotted name."""
         return self._spelled(ast.unparse(node))
 
     def _spelled(self, dotted: str) -> ast.AST:
@@ -61,10 +61,10 @@ class _Spelling(ast.NodeTransformer):
         elif id(thing) in self._aliases:
             full = [self._aliases[id(thing)], *rest]
         elif inspect.isclass(thing) or getattr(thing, "__module__", "").startswith("collections"):
-            # What is compiled may have its module in its name too, as `jax.Array` has.
+            # Classes of compiled modules may repeat the module in their name, as `jax.Array` does.
             name = re.sub(r"^.*\._\w+\.", "", getattr(thing, "__qualname__", head))
             full = [_public_module(thing), name, *rest]
-        else:  # What Python or `typing` has.
+        else:  # Builtins and `typing`.
             full = [dotted]
         found: ast.expr = ast.parse(".".join(full), mode="eval").body
         if len(full) > 1 or "." in full[0]:
@@ -73,14 +73,14 @@ class _Spelling(ast.NodeTransformer):
 
 
 def _public_module(thing: Any) -> str:
-    """Where users import something from, which may be defined in a private module."""
+    """The module that users import `thing` from; the definition may be in a private module."""
     public = thing.__module__.partition("._")[0]
     module = importlib.import_module(public)
     return public if getattr(module, thing.__name__, None) is thing else thing.__module__
 
 
 def spell_out(module_names: Iterable[str]) -> None:
-    """Replaces the annotations of everything that these modules define."""
+    """Replaces the annotations of everything defined in these modules."""
     modules = [importlib.import_module(name) for name in module_names]
     aliases = {}
     for module in modules:
@@ -103,7 +103,7 @@ def spell_out(module_names: Iterable[str]) -> None:
 
 
 def _home(module: ModuleType, name: str, modules: Iterable[ModuleType]) -> str:
-    """The module that assigns what this one may have imported."""
+    """The module that defines `name`, which `module` may only import."""
     for each in modules:
         if f"\n{name} = " in inspect.getsource(each) and vars(each).get(name) is vars(module)[name]:
             return each.__name__
@@ -111,7 +111,7 @@ def _home(module: ModuleType, name: str, modules: Iterable[ModuleType]) -> str:
 
 
 def _spell(thing: Any, spelling: _Spelling, fields: Mapping[str, Any]) -> None:
-    """Flax evaluates the annotations of constructors; those of fields are still there."""
+    """Replaces annotations; those of Flax constructors, which are evaluated, by the fields' own."""
     function = _function(thing)
     annotations = getattr(function, "__annotations__", None)
     if not annotations:
@@ -136,7 +136,7 @@ def _function(thing: Any) -> Callable[..., Any] | None:
 def readable(
     app: Any, what: str, name: str, thing: Any, options: Any, signature: str, returned: str
 ) -> tuple[str, str] | None:
-    """Leaves out the two arguments that every Flax module has, and defaults that are no Python."""
+    """Drops `parent` and `name` of Flax modules, and defaults that are not valid Python."""
     del app, what, name, options
     if not signature:
         return None

@@ -1,57 +1,89 @@
-"""The constants that the pages name, read from the package, so that no page can be out of date."""
+"""Constants and measured figures shown on the pages, read from the package and the results files."""
 
 from __future__ import annotations
 
 from alphaopt_jax import config, meta
 from alphaopt_jax._agent import agent, observation
 from alphaopt_jax.pretrained import card as card_lib
+from benchmarks.common import results
 
 
-def _items(names: tuple[str, ...]) -> str:
-    return "\n".join(f"- {name}" for name in names)
+def _items(lines: tuple[str, ...]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %")
 
 
 def substitutions() -> dict[str, str]:
-    """What `{{ name }}` becomes on a page."""
+    """Maps each `{{ name }}` on a page to its text."""
     fresh, given = config.AlphaOptConfig(), config.adaptive_config()
     training, schedule = meta.MetaConfig(), meta.Schedule()
     base, card = agent.load_agent("base"), card_lib.load_card("base")
     numbers = {
         "contract_version": observation.CONTRACT_VERSION,
-        "minimum_scale": given.minimum_scale,
+        "min_rms": given.minimum_scale,
         "relative_step": given.relative_step,
         "max_relative_step": given.max_relative_step,
-        "largest_multiplier": round(given.max_relative_step / given.relative_step, 2),
-        "decision_interval": given.decision_interval,
+        "max_learning_rate": round(given.max_relative_step / given.relative_step, 2),
+        "gradient_decay": given.gradient_decay,
+        "squared_gradient_decay": given.squared_gradient_decay,
+        "refresh_interval": given.decision_interval,
         "fresh_max_log_rate": fresh.max_log_rate,
-        "base_max_log_rate": base.max_log_rate,
-        "fresh_anytime_steps": fresh.anytime_steps,
-        "base_anytime_steps": base.anytime_steps,
+        "pretrained_max_log_rate": base.max_log_rate,
+        "fresh_inverse_sqrt_steps": fresh.anytime_steps,
+        "pretrained_inverse_sqrt_steps": base.anytime_steps,
         "fresh_num_explorers": fresh.num_explorers,
-        "given_num_explorers": given.num_explorers,
-        "exploration": given.exploration,
+        "pretrained_num_explorers": given.num_explorers,
+        "action_std": given.exploration,
         "rollout_length": given.rollout_length,
-        "given_prior_weight": given.prior_weight,
-        "clip": given.clip,
+        "kl_weight": given.prior_weight,
+        "clip_epsilon": given.clip,
         "discount": given.discount,
         "num_training_families": len(card.trained_on),
         "num_selection_families": len(card.selected_on),
-        "meta_rollout_length": training.rollout_length,
+        "meta_intervals_per_rollout": training.rollout_length,
         "meta_leaf_discount": training.leaf_discount,
-        "meta_leaf_gae_decay": training.leaf_gae_decay,
+        "meta_leaf_gae_lambda": training.leaf_gae_decay,
         "meta_copies": training.copies,
         "meta_min_horizon": training.min_horizon,
         "meta_max_horizon": training.max_horizon,
-        "meta_unknown_horizon": training.unknown_horizon,
+        "meta_unknown_horizon_fraction": training.unknown_horizon,
         "meta_validation_horizons": " and ".join(map(str, schedule.validation_horizons)),
     }
     lists = {
         "coordinate_features": observation.COORDINATE_FEATURES,
         "context_features": observation.CONTEXT_FEATURES,
         "memory_features": observation.MEMORY_FEATURES,
+        "weaknesses": card.weaknesses,
     }
     texts = {
         name: f"{number:g}" if isinstance(number, float) else str(number)
         for name, number in numbers.items()
     }
-    return texts | {name: _items(names) for name, names in lists.items()}
+    return texts | {name: _items(tuple(lines)) for name, lines in lists.items()} | _figures()
+
+
+def _figures() -> dict[str, str]:
+    """Figures of the results files, by the names of their claims."""
+    values = {claim["name"]: claim["value"] for claim in results.read_claims()}
+    shares = {
+        "share_below_tuned_adam": "zero_tuning.wins.tuned_adam",
+        "share_below_tuned_adam_no_horizon": "zero_tuning.wins.steps_not_given",
+        "share_below_tuned_cosine_adam": "zero_tuning.wins.tuned_cosine",
+    }
+    ratios = {
+        "loss_ratio_to_tuned_adam": "zero_tuning.ratio",
+        "long_run_ratio": "zero_tuning.length",
+        "learn_ratio_too_small": "adaptive.too_small",
+        "step_cost": "cost.times_adam.frozen",
+        "step_cost_learn": "cost.times_adam.adaptive",
+        "step_cost_from_scratch": "cost.times_adam.online",
+        "train_step_cost": "cost.mnist",
+        "state_bytes": "cost.state",
+        "compile_seconds": "cost.compile",
+    }
+    return {name: _percent(values[claim]) for name, claim in shares.items()} | {
+        name: f"{values[claim]:.3g}" for name, claim in ratios.items()
+    }

@@ -1,9 +1,9 @@
-"""Writes a page for every public module, and fails the build where a public name is missing.
+"""Writes a reference page for every public module; a missing public name fails the build.
 
 A module is public if no part of its dotted name begins with an underscore. Its public names are
-those of `__all__` where there is one, else all that it defines and that do not begin with an
-underscore. What gets a page is read from the source; whether everything has got one is asked of the
-imported modules, so that the one checks the other.
+those in `__all__` if it has one, else every name without a leading underscore that it defines.
+Names that `alphaopt_jax` exports from private modules are documented on the page of `alphaopt_jax`.
+Pages are made from the source and checked against the imported modules.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 PACKAGE = alphaopt_jax.__name__
 _GROUPS = {
     "The optimizer": "",
+    "Pretrained agents": "pretrained",
     "Meta-training": "meta",
     "Tasks": "tasks",
     "Baselines": "baselines",
-    "Pictures": "plotting",
+    "Plots": "plotting",
 }
 _CLASS_OPTIONS = ":members:\n:special-members: __call__\n"
 
@@ -41,11 +42,11 @@ def public_modules() -> list[str]:
     """Dotted names of the public modules, the package itself first."""
     found = pkgutil.walk_packages(alphaopt_jax.__path__, f"{PACKAGE}.")
     names = [PACKAGE, *(module.name for module in found)]
-    return [name for name in names if _is_public(name)]
+    return [name for name in names if not any(part[0] == "_" for part in name.split("."))]
 
 
 def public_names(module: ModuleType) -> Iterator[tuple[str, set[str]]]:
-    """Every public name of an imported module, with the dotted names that may document it."""
+    """Every public name of a module, with the dotted names under which it may be documented."""
     here = f"{module.__name__}."
     for name in getattr(module, "__all__", None) or sorted(vars(module)):
         thing = getattr(module, name)
@@ -54,18 +55,18 @@ def public_names(module: ModuleType) -> Iterator[tuple[str, set[str]]]:
         home = getattr(thing, "__module__", None)
         origin = f"{home}.{getattr(thing, '__qualname__', name)}"
         if hasattr(module, "__all__"):
-            yield name, {here + name, origin, f"{_home(module, name)}.{name}"}
+            yield name, {here + name, origin}
         elif home == module.__name__ or _assigns(module, name):
             yield name, {here + name}
 
 
 def _assigns(module: ModuleType, name: str) -> bool:
-    """Whether a constant, which knows of no module, is this one's."""
+    """True if the module's source assigns `name`; constants do not record their module."""
     return re.search(rf"^(\w+, )*{name}\b.*=", inspect.getsource(module), re.MULTILINE) is not None
 
 
 def _definitions(path: Path) -> Iterator[tuple[str, str]]:
-    """Public names that a file defines at its top level, in its order, each with its kind."""
+    """Public top-level names of a file, in source order, each with its kind."""
     for node in ast.parse(path.read_text()).body:
         names: list[tuple[str, str]] = []
         if isinstance(node, ast.ClassDef):
@@ -80,7 +81,7 @@ def _definitions(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def page(module_name: str) -> str:
-    """The page of a module, in Markdown."""
+    """The reference page of a module, in Markdown."""
     module = importlib.import_module(module_name)
     lines = [
         f"# `{module_name}`",
@@ -99,14 +100,13 @@ def page(module_name: str) -> str:
             lines += _alias(module_name, name, Path(str(module.__file__)))
         else:
             lines += _directive(module_name, name, kind)
-    for name in getattr(module, "__all__", ()):
-        home = _home(module, name)
-        # Names that users import from here, and names of private modules, are documented here.
-        if module_name == PACKAGE or not (_is_public(home) or _in_package(getattr(module, name))):
+    exported = getattr(module, "__all__", ())
+    if module_name == PACKAGE:  # Its exports are documented here, under the name users type.
+        for name in exported:
             kind = "class" if inspect.isclass(getattr(module, name)) else "function"
             lines += _directive(module_name, name, kind)
-        else:
-            elsewhere.append(f"{PACKAGE if _in_package(getattr(module, name)) else home}.{name}")
+    else:
+        elsewhere += [_place(getattr(module, name)) for name in exported]
     lines += [f"* :py:obj:`{place}`" for place in elsewhere]
     return "\n".join([*lines, "```", ""])
 
@@ -117,12 +117,12 @@ def _directive(module_name: str, name: str, kind: str) -> list[str]:
 
 
 def _alias(module_name: str, name: str, path: Path) -> list[str]:
-    """A name for a type, as the source has it; Sphinx would show what it stands for in full."""
+    """A type alias as written in the source; Sphinx would show the whole type."""
     body = ast.parse(path.read_text()).body
     for node, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
             lines = [f".. py:data:: {name}", f"   :module: {module_name}", ""]
-            lines += [f"   Stands for ``{ast.unparse(node.value)}``.", ""]
+            lines += [f"   Alias of ``{ast.unparse(node.value)}``.", ""]
             if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
                 text = inspect.cleandoc(str(following.value.value)).splitlines()
                 lines += [f"   {_to_restructured_text(line)}".rstrip() for line in text]
@@ -130,35 +130,26 @@ def _alias(module_name: str, name: str, path: Path) -> list[str]:
     raise LookupError(f"{path} does not assign {name}.")
 
 
-def _home(module: ModuleType, name: str) -> str:
-    """The dotted name of the module that defines what a subpackage exports."""
-    home = getattr(getattr(module, name), "__module__", None) or ""
-    if home.startswith(PACKAGE):
-        return home
-    # A constant does not name its module.
-    below = [each for each in public_modules() if each.startswith(f"{module.__name__}.")]
-    homes = (each for each in below if _assigns(importlib.import_module(each), name))
-    return next(homes, module.__name__)
-
-
-def _is_public(module_name: str) -> bool:
-    return not any(part.startswith("_") for part in module_name.split("."))
+def _place(thing: Any) -> str:
+    """The dotted name under which an export of a subpackage is documented."""
+    return f"{PACKAGE if _in_package(thing) else thing.__module__}.{thing.__name__}"
 
 
 def _in_package(thing: Any) -> bool:
-    """Whether the package itself exports it, by its own name."""
+    """True if `alphaopt_jax` itself exports `thing` under its own name."""
     return getattr(alphaopt_jax, getattr(thing, "__name__", ""), None) is thing
 
 
 def pages() -> dict[str, str]:
-    """All pages of the reference, from their paths to their text; `index.md` is one of them."""
+    """Maps the path of every reference page, `index.md` included, to its text."""
     modules = public_modules()
     texts = {f"{name}.md": page(name) for name in modules}
     lines = [
         "# Reference",
         "",
-        f"Made from the docstrings. [`{PACKAGE}`]({PACKAGE}.md) holds what most users need.",
-        "Everything else is public too, for those who build on parts of it.",
+        f"Generated from the docstrings. [`{PACKAGE}`]({PACKAGE}.md) has everything most users need.",
+        "The other public modules are for building on parts of the package. Modules whose name",
+        "begins with an underscore are private: they are not listed here and may change.",
     ]
     for title, folder in _GROUPS.items():
         members = [name for name in modules if _folder(name) == folder]
@@ -174,7 +165,7 @@ def _folder(module_name: str) -> str:
 
 
 def missing_names(documented: set[str]) -> list[str]:
-    """Public names that are not among the dotted names that are documented."""
+    """Public names that are not documented."""
     missing = []
     for module_name in public_modules():
         module = importlib.import_module(module_name)
@@ -189,9 +180,9 @@ def _write_pages(app: Sphinx) -> None:
 
 
 def fill(folder: Path, contents: dict[str, str | Path]) -> None:
-    """Makes a folder hold these texts and copies of files, and nothing else.
+    """Fills a folder with these texts and copies of files, and removes every other file.
 
-    What is there already is left alone, so that a second build reads no more than it must.
+    Unchanged files are not written, so that a second build only reads the pages that changed.
     """
     wanted = {
         folder / name: what.read_bytes() if isinstance(what, Path) else what.encode()
@@ -216,23 +207,23 @@ def _check(app: Sphinx, env: Any) -> None:
 def _skip_fields(
     app: Sphinx, kind: str, name: str, thing: Any, skip: bool, options: Any
 ) -> bool | None:
-    """Fields are described at their class; what is left of its members is functions."""
+    """Skips fields, which their class describes; methods and properties remain."""
     del app, options
     own = getattr(getattr(thing, "fget", thing), "__name__", None) == name
     return True if kind == "class" and not own else (skip or None)
 
 
 _CODE = re.compile(r"`+[^`]+`+")
-_MAY_TOUCH = ("", *" \"'([{</:-")  # What may stand right before code, or nothing.
+_MAY_TOUCH = ("", *" \"'([{</:-")  # Characters allowed right before inline code.
 
 
 def _from_markdown(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
 ) -> None:
-    """Docstrings write code between single backticks, and bars between which there are norms."""
+    """Converts inline code in single backticks, and escapes the bars of norms."""
     del app, name, options
     if what == "data" and "\n".join(lines).strip() == inspect.cleandoc(type(thing).__doc__ or ""):
-        lines.clear()  # Python gives a constant without a docstring that of its type.
+        lines.clear()  # A constant without a docstring inherits that of its type.
     in_example = False
     for index, line in enumerate(lines):
         in_example = line.lstrip().startswith(">>>") or (in_example and bool(line.strip()))
@@ -241,7 +232,7 @@ def _from_markdown(
 
 
 def _to_restructured_text(line: str) -> str:
-    """Code between double backticks, set off from what touches it; bars escaped elsewhere."""
+    """Puts code between double backticks, separated from adjacent text, and escapes bars."""
     parts, end = [], 0
     for match in _CODE.finditer(line):
         before = line[end : match.start()].replace("|", r"\|")
@@ -254,7 +245,7 @@ def _to_restructured_text(line: str) -> str:
 
 
 class _Unsplit:
-    """Keeps napoleon from taking the first words of a constant's docstring for its type."""
+    """Keeps napoleon from reading the first words of a constant's docstring as its type."""
 
     def __init__(self) -> None:
         self._lines: dict[str, list[str]] = {}
@@ -262,7 +253,7 @@ class _Unsplit:
     def keep(
         self, app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
     ) -> None:
-        """Before napoleon."""
+        """Stores the lines before napoleon changes them."""
         del app, thing, options
         if what in ("data", "property"):
             self._lines[name] = list(lines)
@@ -270,14 +261,14 @@ class _Unsplit:
     def restore(
         self, app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
     ) -> None:
-        """After napoleon."""
+        """Restores the lines after napoleon."""
         del app, thing, options
         if what in ("data", "property"):
             lines[:] = self._lines.pop(name)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Called by Sphinx."""
+    """Registers the extension with Sphinx."""
     from sphinx.domains.python import PyObject
 
     for field in PyObject.doc_field_types:

@@ -1,4 +1,4 @@
-"""Every example in the package's documentation gives what it says."""
+"""Every example in a docstring of the package gives the output that it shows."""
 
 import doctest
 import importlib
@@ -11,7 +11,7 @@ import pytest
 
 import alphaopt_jax
 
-# Nothing in these depends on the versions of libraries more than what is tested anyway.
+# These depend on library versions no more than modules that are tested on both Pythons.
 _SLOW = tuple(f"alphaopt_jax.{name}." for name in ("baselines", "meta", "tasks"))
 
 
@@ -23,7 +23,7 @@ def _modules():
 
 
 class _Finder(doctest.DocTestFinder):
-    """Finds the examples of functions whose shapes are checked: those are wrapped elsewhere."""
+    """Also finds the examples of functions that shape checking has wrapped."""
 
     def _from_module(self, module, object):
         return super()._from_module(module, inspect.unwrap(object))
