@@ -1,4 +1,4 @@
-"""Constants and measured figures shown on the pages, read from the package and the results files."""
+"""Constants of the package and measured figures for the pages; no page states them by hand."""
 
 from __future__ import annotations
 

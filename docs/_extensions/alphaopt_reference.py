@@ -55,7 +55,7 @@ def public_names(module: ModuleType) -> Iterator[tuple[str, set[str]]]:
         home = getattr(thing, "__module__", None)
         origin = f"{home}.{getattr(thing, '__qualname__', name)}"
         if hasattr(module, "__all__"):
-            yield name, {here + name, origin}
+            yield name, {here + name, origin, _place(module.__name__, name)}
         elif home == module.__name__ or _assigns(module, name):
             yield name, {here + name}
 
@@ -100,15 +100,35 @@ def page(module_name: str) -> str:
             lines += _alias(module_name, name, Path(str(module.__file__)))
         else:
             lines += _directive(module_name, name, kind)
-    exported = getattr(module, "__all__", ())
-    if module_name == PACKAGE:  # Its exports are documented here, under the name users type.
-        for name in exported:
-            kind = "class" if inspect.isclass(getattr(module, name)) else "function"
-            lines += _directive(module_name, name, kind)
-    else:
-        elsewhere += [_place(getattr(module, name)) for name in exported]
+    documented = {name for name, _ in _definitions(Path(str(module.__file__)))}
+    for name in getattr(module, "__all__", ()):
+        thing = getattr(module, name)
+        place = _place(module_name, name)
+        if inspect.ismodule(thing) or name in documented:
+            continue
+        if place != f"{module_name}.{name}":
+            elsewhere.append(place)
+        elif typing.get_origin(thing) is not None:
+            lines += _alias(module_name, name, _source(module, name))
+        else:
+            lines += _directive(module_name, name, _kind(thing))
     lines += [f"* :py:obj:`{place}`" for place in elsewhere]
     return "\n".join([*lines, "```", ""])
+
+
+def _kind(thing: Any) -> str:
+    """The kind of autodoc directive that documents `thing`."""
+    if inspect.isclass(thing):
+        return "class"
+    return "function" if inspect.isroutine(inspect.unwrap(thing)) else "data"
+
+
+def _source(module: ModuleType, name: str) -> Path:
+    """The file of the module from which `module` imports `name`."""
+    for node in ast.parse(Path(str(module.__file__)).read_text()).body:
+        if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}:
+            return Path(str(importlib.import_module(str(node.module)).__file__))
+    return Path(str(module.__file__))
 
 
 def _directive(module_name: str, name: str, kind: str) -> list[str]:
@@ -130,9 +150,22 @@ def _alias(module_name: str, name: str, path: Path) -> list[str]:
     raise LookupError(f"{path} does not assign {name}.")
 
 
-def _place(thing: Any) -> str:
-    """The dotted name under which an export of a subpackage is documented."""
-    return f"{PACKAGE if _in_package(thing) else thing.__module__}.{thing.__name__}"
+def _place(module_name: str, name: str) -> str:
+    """The dotted name under which an export of a module is documented.
+
+    The package itself comes first, then the public module that defines it, then the package around
+    the private module that defines it.
+    """
+    thing = getattr(importlib.import_module(module_name), name)
+    if _in_package(thing):
+        return f"{PACKAGE}.{thing.__name__}"
+    home = getattr(thing, "__module__", None) or ""
+    public = home.partition("._")[0]
+    if not public.startswith(PACKAGE):  # A constant, or an alias of a type.
+        return f"{module_name}.{name}"
+    if public == home or getattr(importlib.import_module(public), name, None) is thing:
+        return f"{public}.{name}"
+    return f"{module_name}.{name}"
 
 
 def _in_package(thing: Any) -> bool:
@@ -147,7 +180,7 @@ def pages() -> dict[str, str]:
     lines = [
         "# Reference",
         "",
-        f"Generated from the docstrings. [`{PACKAGE}`]({PACKAGE}.md) has everything most users need.",
+        f"Generated from the docstrings. [`{PACKAGE}`]({PACKAGE}.md) has what most users need.",
         "The other public modules are for building on parts of the package. Modules whose name",
         "begins with an underscore are private: they are not listed here and may change.",
     ]

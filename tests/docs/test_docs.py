@@ -56,7 +56,9 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(path, tmp_path, monkeypatch)
     assert blocks
     names = {"__name__": path.stem}
     for block in blocks:
-        padding = "\n" * text.count("\n", 0, block.start(1))  # Tracebacks show line numbers of the page.
+        padding = "\n" * text.count(
+            "\n", 0, block.start(1)
+        )  # Tracebacks show line numbers of the page.
         exec(compile(padding + block[1], path, "exec"), names)
 
 
