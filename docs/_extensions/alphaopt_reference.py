@@ -161,8 +161,10 @@ def _place(module_name: str, name: str) -> str:
         return f"{PACKAGE}.{thing.__name__}"
     home = getattr(thing, "__module__", None) or ""
     public = home.partition("._")[0]
-    if not public.startswith(PACKAGE):  # A constant, or an alias of a type.
-        return f"{module_name}.{name}"
+    if not public.startswith(PACKAGE):  # Constants and aliases of types do not name their module.
+        below = (each for each in public_modules() if each.startswith(f"{module_name}."))
+        homes = (each for each in below if _assigns(importlib.import_module(each), name))
+        return f"{next(homes, module_name)}.{name}"
     if public == home or getattr(importlib.import_module(public), name, None) is thing:
         return f"{public}.{name}"
     return f"{module_name}.{name}"
