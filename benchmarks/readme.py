@@ -20,7 +20,7 @@ from benchmarks.common import results
 from benchmarks.cost import report as cost_report
 from benchmarks.l2l import __main__ as l2l
 from benchmarks.li_malik import paper_2016, paper_2017
-from benchmarks.meta_learners import __main__ as meta_learners
+from benchmarks.meta_learners import report as meta_learners
 from benchmarks.mnist import __main__ as mnist
 from benchmarks.omniglot import report as omniglot_report
 from benchmarks.online_learning import __main__ as online_learning

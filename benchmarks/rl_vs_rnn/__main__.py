@@ -107,11 +107,11 @@ def make_learner(cell: Cell, rate: float) -> learners.Learner:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """Trainings towards one kind of goal.
+    """Trainings towards one kind of objective.
 
     Attributes:
       name: What files and tables call it.
-      goals: What is trained on.
+      objectives: What is trained on.
       judge: Scores a training as it goes.
       tests: Score what came out, by name.
       env_steps: Steps of tasks in each run.
@@ -119,7 +119,7 @@ class Section:
     """
 
     name: str
-    goals: Sequence[learners.Goal]
+    objectives: Sequence[learners.Objective]
     judge: scores.Judge
     tests: Mapping[str, scores.Judge]
     env_steps: float
@@ -134,7 +134,7 @@ def sections(arguments: Arguments) -> list[Section]:
         tests: Sequence[tasks.Test], score: scores.Score = scores.log_decrease
     ) -> dict[str, scores.Judge]:
         return {
-            test.name: scores.Judge(test.goals, test.steps, number, _TEST_KEY, score)
+            test.name: scores.Judge(test.objectives, test.steps, number, _TEST_KEY, score)
             for test in (tests[:2] if arguments.quick else tests)
         }
 
@@ -143,16 +143,16 @@ def sections(arguments: Arguments) -> list[Section]:
     return [
         Section(
             "loss",
-            tasks.ordinary_goals(),
-            scores.Judge(tasks.validation_goals(), tasks.HORIZON, number, _VALIDATION_KEY),
-            judges(tasks.ordinary_tests()),
+            tasks.loss_objectives(),
+            scores.Judge(tasks.validation_objectives(), tasks.HORIZON, number, _VALIDATION_KEY),
+            judges(tasks.loss_tests()),
             1e6 * millions[0],
             CELLS,
         ),
         Section(
             "errors",
-            tasks.error_goals(),
-            scores.Judge(tasks.error_goals(), tasks.HORIZON, number, _VALIDATION_KEY, errors),
+            tasks.error_objectives(),
+            scores.Judge(tasks.error_objectives(), tasks.HORIZON, number, _VALIDATION_KEY, errors),
             judges(tasks.error_tests(), errors),
             1e6 * millions[1],
             [cell for cell in CELLS if cell.network != _PUBLISHED],
@@ -271,7 +271,7 @@ def main(arguments: Arguments) -> int:
                 rate,
                 seed,
                 env_steps,
-                section.goals,
+                section.objectives,
                 section.judge,
                 folder / "rl_vs_rnn_runs" / section.name,
             )
@@ -299,7 +299,7 @@ def main(arguments: Arguments) -> int:
         speeds = training.remembered(
             kept / "seconds_per_step.json",
             functools.partial(
-                training.seconds_per_step, made, section.goals, 1 if arguments.quick else 5
+                training.seconds_per_step, made, section.objectives, 1 if arguments.quick else 5
             ),
         )
         rows += summarize(section, runs, speeds, tested, tuned)

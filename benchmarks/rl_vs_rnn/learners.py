@@ -27,21 +27,21 @@ from benchmarks.rl_vs_rnn import networks
 _WORST = 10.0
 
 
-class Goal(NamedTuple):
+class Objective(NamedTuple):
     """What is to be made small on which tasks.
 
     Attributes:
       family: The tasks that are optimized.
-      judged: The same tasks, of the same instances and parameters, with the loss that counts: the
+      scored: The same tasks, of the same instances and parameters, with the loss that counts: the
         same family, or one whose loss has no gradient.
     """
 
     family: Family
-    judged: Family
+    scored: Family
 
-    def outcome(self, instance: Any, params: chex.ArrayTree, key: chex.PRNGKey) -> chex.Array:
+    def scored_loss(self, instance: Any, params: chex.ArrayTree, key: chex.PRNGKey) -> chex.Array:
         """What counts, on a fresh batch. Consumes `key`."""
-        task = self.judged.task(instance)
+        task = self.scored.task(instance)
         return task.loss(params, task.batch(key))
 
 
@@ -49,17 +49,17 @@ class Learner(Protocol):
     """What trains a network, round by round."""
 
     @property
-    def tasks_of_a_round(self) -> int:
+    def tasks_per_round(self) -> int:
         """Tasks that a round draws."""
 
     @property
-    def steps_of_a_round(self) -> int:
+    def env_steps_per_round(self) -> int:
         """Steps made on all tasks together."""
 
-    def begin(self, key: chex.PRNGKey) -> Any:
+    def init(self, key: chex.PRNGKey) -> Any:
         """The start. Consumes `key`."""
 
-    def round(self, goal: Goal, learned: Any, instances: Any, keys: chex.PRNGKey) -> Any:
+    def round(self, objective: Objective, learned: Any, instances: Any, keys: chex.PRNGKey) -> Any:
         """One round, on tasks as `rollouts.draw` gives them."""
 
     def params(self, learned: Any) -> chex.ArrayTree:
@@ -67,7 +67,7 @@ class Learner(Protocol):
 
 
 def outcomes(
-    goal: Goal,
+    objective: Objective,
     instance: Any,
     optimizer: optax.GradientTransformation,
     key: chex.PRNGKey,
@@ -76,7 +76,7 @@ def outcomes(
     """What counts before and after a training.
 
     Args:
-      goal: The tasks and what counts.
+      objective: The tasks and what counts.
       instance: Of one of them.
       optimizer: What trains.
       key: Consumed.
@@ -85,13 +85,15 @@ def outcomes(
     Returns:
       Two `float32[]`.
     """
-    task = goal.family.task(instance)
+    task = objective.family.task(instance)
     init_key, stream = jax.random.split(key)
     start = task.init(init_key)
     keys = jax.random.split(stream, num_steps + 2)
     step = rollouts.training_step(task, optimizer)
     (end, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), keys[2:])
-    return goal.outcome(instance, start, keys[0]), goal.outcome(instance, end, keys[1])
+    return objective.scored_loss(instance, start, keys[0]), objective.scored_loss(
+        instance, end, keys[1]
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,16 +134,16 @@ class Evolution:
         )
 
     @property
-    def tasks_of_a_round(self) -> int:
+    def tasks_per_round(self) -> int:
         """Tasks that a round draws."""
         return self.config.pairs
 
     @property
-    def steps_of_a_round(self) -> int:
+    def env_steps_per_round(self) -> int:
         """Steps made on all tasks together."""
         return self.config.horizon * 2 * self.config.pairs
 
-    def begin(self, key: chex.PRNGKey) -> Any:
+    def init(self, key: chex.PRNGKey) -> Any:
         """The start: evosax's state. Consumes `key`."""
         init_key, strategy_key = jax.random.split(key)
         flat, _ = flatten_util.ravel_pytree(self.network.init(init_key))
@@ -151,11 +153,11 @@ class Evolution:
         """Parameters of the network."""
         return self._unravel(learned.mean)
 
-    def round(self, goal: Goal, learned: Any, instances: Any, keys: chex.PRNGKey) -> Any:
+    def round(self, objective: Objective, learned: Any, instances: Any, keys: chex.PRNGKey) -> Any:
         """Plays a round of episodes and learns from it.
 
         Args:
-          goal: What is to be made small.
+          objective: What is to be made small.
           learned: evosax's state.
           instances: Of `pairs` tasks.
           keys: `key[pairs]`, consumed.
@@ -167,7 +169,7 @@ class Evolution:
         halves = population.reshape(2, self.config.pairs, -1)
 
         def growth(flat: chex.Array, instance: Any, key: chex.PRNGKey) -> chex.Array:
-            return self._growth(goal, instance, self._unravel(flat), key)
+            return self._growth(objective, instance, self._unravel(flat), key)
 
         of_pair = jax.vmap(growth, in_axes=(0, 0, 0))
         fitness = jax.vmap(of_pair, in_axes=(0, None, None))(halves, instances, keys).ravel()
@@ -176,12 +178,12 @@ class Evolution:
         return learned
 
     def _growth(
-        self, goal: Goal, instance: Any, params: chex.ArrayTree, key: chex.PRNGKey
+        self, objective: Objective, instance: Any, params: chex.ArrayTree, key: chex.PRNGKey
     ) -> chex.Array:
         """By how much an episode increases the logarithm of the outcome."""
         horizon = self.config.horizon
         optimizer = self.network.optimizer(params, num_steps=horizon)
-        before, after = outcomes(goal, instance, optimizer, key, horizon)
+        before, after = outcomes(objective, instance, optimizer, key, horizon)
         return jnp.log(after + 1e-5 * before + 1e-30) - jnp.log(before + 1e-30)
 
 
@@ -201,16 +203,16 @@ class BackpropagationLearner:
         self._trainer = _bptt_trainer.Trainer(optimizer, config)
 
     @property
-    def tasks_of_a_round(self) -> int:
+    def tasks_per_round(self) -> int:
         """Tasks that a round draws."""
         return self.config.tasks
 
     @property
-    def steps_of_a_round(self) -> int:
+    def env_steps_per_round(self) -> int:
         """Steps made on all tasks together."""
         return self.config.horizon * self.config.tasks
 
-    def begin(self, key: chex.PRNGKey) -> _bptt_trainer.TrainingState:
+    def init(self, key: chex.PRNGKey) -> _bptt_trainer.TrainingState:
         """The start. Consumes `key`."""
         return self._trainer.init(key)
 
@@ -219,15 +221,19 @@ class BackpropagationLearner:
         return learned.params
 
     def round(
-        self, goal: Goal, learned: _bptt_trainer.TrainingState, instances: Any, keys: chex.PRNGKey
+        self,
+        objective: Objective,
+        learned: _bptt_trainer.TrainingState,
+        instances: Any,
+        keys: chex.PRNGKey,
     ) -> _bptt_trainer.TrainingState:
         """Plays one episode and learns after each of its unrolls.
 
         Args:
-          goal: What is to be made small; its `judged` is not looked at.
+          objective: What is to be made small; its `judged` is not looked at.
           learned: What was learned.
           instances: Of `tasks` tasks.
           keys: `key[tasks]`, consumed.
         """
-        learned, _ = self._trainer.episode(goal.family, learned, instances, keys)
+        learned, _ = self._trainer.episode(objective.family, learned, instances, keys)
         return learned

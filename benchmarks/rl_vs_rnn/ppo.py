@@ -18,7 +18,7 @@ from alphaopt_jax._agent import network as network_lib
 from alphaopt_jax._learning import explorers, ppo, reward
 from alphaopt_jax.baselines import _training
 from benchmarks.rl_vs_rnn import networks
-from benchmarks.rl_vs_rnn.learners import Goal
+from benchmarks.rl_vs_rnn.learners import Objective
 
 _MAX_REWARD, _MAX_ADVANTAGE = 5.0, 4.0
 
@@ -100,16 +100,16 @@ class PPO:
         )
 
     @property
-    def tasks_of_a_round(self) -> int:
+    def tasks_per_round(self) -> int:
         """Tasks that a round draws."""
         return self.config.groups
 
     @property
-    def steps_of_a_round(self) -> int:
+    def env_steps_per_round(self) -> int:
         """Steps made on all tasks together."""
         return self.config.horizon * self.config.groups * self.config.copies
 
-    def begin(self, key: chex.PRNGKey) -> Learned:
+    def init(self, key: chex.PRNGKey) -> Learned:
         """The start. Consumes `key`."""
         params = self.network.init(key)
         return Learned(params, self._optimizer.init(params))
@@ -118,31 +118,35 @@ class PPO:
         """Parameters of the network."""
         return learned.params
 
-    def round(self, goal: Goal, learned: Learned, instances: Any, keys: chex.PRNGKey) -> Learned:
+    def round(
+        self, objective: Objective, learned: Learned, instances: Any, keys: chex.PRNGKey
+    ) -> Learned:
         """Plays a round of episodes and learns from it.
 
         Args:
-          goal: What is to be made small.
+          objective: What is to be made small.
           learned: What was learned.
           instances: Of `groups` tasks.
           keys: `key[groups]`, consumed.
         """
         config = self.config
-        shapes = jax.eval_shape(lambda: goal.family.draw(jax.random.key(0)).init(jax.random.key(0)))
+        shapes = jax.eval_shape(
+            lambda: objective.family.draw(jax.random.key(0)).init(jax.random.key(0))
+        )
         model = networks.layout(shapes)
         counts = explorers.allocate(model.sizes, model.sizes, config.num_explorers)
         task_keys, noise_keys, learn_keys = jax.vmap(
             functools.partial(jax.random.split, num=3), out_axes=1
         )(keys)
         copies = jax.vmap(functools.partial(jax.random.split, num=config.copies))(noise_keys)
-        play = functools.partial(self._play, goal, learned.params, model, counts)
+        play = functools.partial(self._play, objective, learned.params, model, counts)
         of_copies = jax.vmap(play, in_axes=(None, None, 0))
         episodes = jax.vmap(of_copies)(instances, task_keys, copies)
         return self._learn(learned, episodes, counts, learn_keys[0])
 
     def _play(
         self,
-        goal: Goal,
+        objective: Objective,
         params: chex.ArrayTree,
         model: networks.Layout,
         counts: tuple[int, ...],
@@ -151,7 +155,7 @@ class PPO:
         noise_key: chex.PRNGKey,
     ) -> Episode:
         """One episode. Copies differ in `noise_key` alone."""
-        config, task = self.config, goal.family.task(instance)
+        config, task = self.config, objective.family.task(instance)
         tx = self.network.optimizer(params, num_steps=config.horizon)
         init_key, place_key, stream = jax.random.split(task_key, 3)
         start = task.init(init_key)
@@ -164,7 +168,7 @@ class PPO:
         def measure(params: Any, key: chex.PRNGKey) -> tuple[Any, chex.Array]:
             batch_key, outcome_key = jax.random.split(key)
             loss_and_grads = jax.value_and_grad(task.loss)(params, task.batch(batch_key))
-            return loss_and_grads, goal.outcome(instance, params, outcome_key)
+            return loss_and_grads, objective.scored_loss(instance, params, outcome_key)
 
         def step(carry: Any, key: chex.PRNGKey) -> tuple[Any, Any]:
             optimized, state, (loss, grads), noise = carry

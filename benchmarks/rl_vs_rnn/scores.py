@@ -23,7 +23,7 @@ class Score(Protocol):
 
     def __call__(
         self,
-        goal: learners.Goal,
+        objective: learners.Objective,
         make: rollouts.OptimizerFactory,
         made_of: Any,
         examples: tuple[Any, chex.PRNGKey],
@@ -33,14 +33,14 @@ class Score(Protocol):
 
 
 def log_decrease(
-    goal: learners.Goal,
+    objective: learners.Objective,
     make: rollouts.OptimizerFactory,
     made_of: Any,
     examples: tuple[Any, chex.PRNGKey],
     num_steps: int,
 ) -> float:
     """Mean log of the loss at the end, of the last twentieth, over that of the start."""
-    losses = rollouts.rollouts(goal.family, make, made_of, *examples, num_steps=num_steps)
+    losses = rollouts.rollouts(objective.family, make, made_of, *examples, num_steps=num_steps)
     return log_ratio(np.asarray(losses, np.float64))
 
 
@@ -52,19 +52,19 @@ def log_ratio(losses: np.ndarray) -> float:
 
 
 def outcome_at_the_end(
-    goal: learners.Goal,
+    objective: learners.Objective,
     make: rollouts.OptimizerFactory,
     made_of: Any,
     examples: tuple[Any, chex.PRNGKey],
     num_steps: int,
 ) -> float:
     """Mean of what counts, at the end; of a share of errors, in percent."""
-    return 100.0 * float(_ends(goal, make, made_of, *examples, num_steps=num_steps).mean())
+    return 100.0 * float(_ends(objective, make, made_of, *examples, num_steps=num_steps).mean())
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="num_steps")
 def _ends(
-    goal: learners.Goal,
+    objective: learners.Objective,
     make: rollouts.OptimizerFactory,
     made_of: Any,
     instances: Any,
@@ -73,7 +73,7 @@ def _ends(
     num_steps: int,
 ) -> chex.Array:
     def one(instance: Any, key: chex.PRNGKey) -> chex.Array:
-        _, after = learners.outcomes(goal, instance, make(made_of), key, num_steps)
+        _, after = learners.outcomes(objective, instance, make(made_of), key, num_steps)
         return after
 
     return jax.vmap(one)(instances, keys)
@@ -84,7 +84,7 @@ class Judge:
 
     def __init__(
         self,
-        goals: Sequence[learners.Goal],
+        objectives: Sequence[learners.Objective],
         num_steps: int,
         num_tasks: int,
         key: int,
@@ -93,17 +93,17 @@ class Judge:
         """Draws the tasks.
 
         Args:
-          goals: Where they are from; they count alike.
+          objectives: Where they are from; they count alike.
           num_steps: How long is optimized.
-          num_tasks: Of each goal.
+          num_tasks: Of each objective.
           key: Of everything random.
           score: What is made of it.
         """
-        self._goals = list(goals)
+        self._goals = list(objectives)
         self._num_steps = num_steps
         self._examples = [
-            rollouts.draw(goal.family, jax.random.split(jax.random.key(key), num_tasks))
-            for goal in goals
+            rollouts.draw(objective.family, jax.random.split(jax.random.key(key), num_tasks))
+            for objective in objectives
         ]
         self._score = score
         # One object for each network, so that it is compiled once.
@@ -117,12 +117,12 @@ class Judge:
         return float(np.mean(self._scores(make, params)))
 
     def tuned_adam(self) -> float:
-        """The score of Adam at its best rate for each goal, of these very tasks."""
+        """The score of Adam at its best rate for each objective, of these very tasks."""
         scores = [self._scores(optax.adam, rate) for rate in ADAM_RATES]
         return float(np.mean(np.min(scores, axis=0)))
 
     def _scores(self, make: rollouts.OptimizerFactory, made_of: Any) -> list[float]:
         return [
-            self._score(goal, make, made_of, drawn, self._num_steps)
-            for goal, drawn in zip(self._goals, self._examples, strict=True)
+            self._score(objective, make, made_of, drawn, self._num_steps)
+            for objective, drawn in zip(self._goals, self._examples, strict=True)
         ]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from alphaopt_jax.tasks import networks
 from alphaopt_jax.tasks.families import classification, distribution, supervised, synthetic
 from alphaopt_jax.tasks.task import Family
-from benchmarks.rl_vs_rnn.learners import Goal
+from benchmarks.rl_vs_rnn.learners import Objective
 
 HORIZON = 100
 TRAINED = ("linear_regression", "raw_mixture_relu", "deep_mixture_relu")
@@ -26,38 +26,38 @@ class Test:
 
     Attributes:
       name: What tables call it.
-      goals: What to optimize, and what counts in it.
+      objectives: What to optimize, and what counts in it.
       steps: For how long.
     """
 
     name: str
-    goals: Sequence[Goal]
+    objectives: Sequence[Objective]
     steps: int = HORIZON
 
 
-def ordinary_goals() -> list[Goal]:
+def loss_objectives() -> list[Objective]:
     """What is trained on in turn: families that are each judged by their own loss."""
     families = distribution.training_families()
-    return [Goal(families[name], families[name]) for name in TRAINED]
+    return [Objective(families[name], families[name]) for name in TRAINED]
 
 
-def validation_goals() -> list[Goal]:
+def validation_objectives() -> list[Objective]:
     """What trainings are judged by; none is of a kind that is trained on."""
     families = distribution.validation_families()
-    return [Goal(families[name], families[name]) for name in VALIDATED]
+    return [Objective(families[name], families[name]) for name in VALIDATED]
 
 
-def ordinary_tests() -> list[Test]:
+def loss_tests() -> list[Test]:
     """What networks that were trained by the loss are tried on, frozen."""
     plain = {family.name: family for family in distribution.plain_training_families()}
 
     def test(name: str, *families: Family) -> Test:
-        return Test(name, [Goal(family, family) for family in families])
+        return Test(name, [Objective(family, family) for family in families])
 
     return [
         test("what it was trained on", *(plain[name] for name in TRAINED)),
-        Test("unseen tasks", validation_goals()),
-        Test("ten times the steps", validation_goals(), 10 * HORIZON),
+        Test("unseen tasks", validation_objectives()),
+        Test("ten times the steps", validation_objectives(), 10 * HORIZON),
         test(
             "other activations",
             *(_classifier(activation=each) for each in (nn.sigmoid, nn.gelu, nn.elu)),
@@ -68,7 +68,7 @@ def ordinary_tests() -> list[Test]:
     ]
 
 
-def error_goals() -> list[Goal]:
+def error_objectives() -> list[Objective]:
     """Classifiers that learn by their cross-entropy and count by their share of errors."""
     return [_of_errors(hidden=(48,))]
 
@@ -76,7 +76,7 @@ def error_goals() -> list[Goal]:
 def error_tests() -> list[Test]:
     """What networks that were trained by the share of errors are tried on, frozen."""
     return [
-        Test("what it was trained on", error_goals()),
+        Test("what it was trained on", error_objectives()),
         Test("other widths", [_of_errors(hidden=(8,)), _of_errors(hidden=(200,))]),
         Test("deeper", [_of_errors(hidden=(32,) * 4)]),
     ]
@@ -87,8 +87,8 @@ def zero_one(logits: chex.Array, labels: chex.Array) -> chex.Array:
     return jnp.mean(jnp.argmax(logits, axis=-1) != labels, dtype=jnp.float32)
 
 
-def _of_errors(hidden: Sequence[int]) -> Goal:
-    return Goal(_classifier(hidden), _classifier(hidden, loss=zero_one, batch_size=256))
+def _of_errors(hidden: Sequence[int]) -> Objective:
+    return Objective(_classifier(hidden), _classifier(hidden, loss=zero_one, batch_size=256))
 
 
 def _classifier(

@@ -18,7 +18,7 @@ import numpy as np
 from alphaopt_jax._storage import atomic, progress
 from alphaopt_jax._storage import params as params_lib
 from alphaopt_jax.tasks import rollouts
-from benchmarks.rl_vs_rnn.learners import Goal, Learner
+from benchmarks.rl_vs_rnn.learners import Learner, Objective
 from benchmarks.rl_vs_rnn.networks import LearnedOptimizer
 
 _VALIDATIONS = 20
@@ -58,7 +58,7 @@ def train(
     rate: float,
     seed: int,
     env_steps: float,
-    goals: Sequence[Goal],
+    objectives: Sequence[Objective],
     judge: Callable[[LearnedOptimizer, chex.ArrayTree], float],
     folder: Path,
 ) -> Run:
@@ -71,7 +71,7 @@ def train(
       rate: Tells this training from others.
       seed: Of everything random.
       env_steps: Steps of tasks, all together.
-      goals: What to train on, one round after the other.
+      objectives: What to train on, one round after the other.
       judge: From a network and its parameters to its score, of which less is better.
       folder: Where finished runs are kept.
     """
@@ -83,9 +83,12 @@ def train(
         )
         return Run(**json.loads(curve.read_text()), params=params)
     init_key, stream = jax.random.split(jax.random.key(seed))
-    learned = learner.begin(init_key)
-    rounds = [jax.jit(functools.partial(learner.round, goal), donate_argnums=0) for goal in goals]
-    number = max(int(env_steps / learner.steps_of_a_round), len(goals))
+    learned = learner.init(init_key)
+    rounds = [
+        jax.jit(functools.partial(learner.round, objective), donate_argnums=0)
+        for objective in objectives
+    ]
+    number = max(int(env_steps / learner.env_steps_per_round), len(objectives))
     stops = set(np.linspace(0, number, _VALIDATIONS + 1).astype(int))
     measured: list[tuple[float, float]] = []
     best_score, best = np.inf, jax.device_get(learner.params(learned))
@@ -93,13 +96,13 @@ def train(
         for index in range(number + 1):
             if index in stops:
                 score = judge(network, learner.params(learned))
-                measured.append((index * learner.steps_of_a_round, score))
+                measured.append((index * learner.env_steps_per_round, score))
                 if score < best_score:
                     best_score, best = score, jax.device_get(learner.params(learned))
             bar.update(index, f"score {measured[-1][1]:.3f}")
             if index == number:
                 break
-            learned = _one_round(learner, goals, rounds, learned, stream, index)
+            learned = _one_round(learner, objectives, rounds, learned, stream, index)
     columns = [list(column) for column in zip(*measured, strict=True)]
     run = Run(name, rate, seed, *columns, params=best)
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,7 +133,7 @@ def remembered(path: Path, measure: Callable[[], Any]) -> Any:
 
 
 def seconds_per_step(
-    learners: Mapping[str, Learner], goals: Sequence[Goal], rounds: int = 5
+    learners: Mapping[str, Learner], objectives: Sequence[Objective], rounds: int = 5
 ) -> dict[str, float]:
     """How long each learner takes for a step of a task, compilation left out.
 
@@ -138,42 +141,42 @@ def seconds_per_step(
 
     Args:
       learners: By name.
-      goals: What they train on; each counts alike.
+      objectives: What they train on; each counts alike.
       rounds: How often each is timed.
     """
     stream = jax.random.key(0)
     compiled = {
-        name: [jax.jit(functools.partial(learner.round, goal)) for goal in goals]
+        name: [jax.jit(functools.partial(learner.round, objective)) for objective in objectives]
         for name, learner in learners.items()
     }
-    started = {name: learner.begin(jax.random.key(1)) for name, learner in learners.items()}
+    started = {name: learner.init(jax.random.key(1)) for name, learner in learners.items()}
     times: dict[tuple[str, int], list[float]] = {}
     for number in range(rounds + 1):
         for name, learner in learners.items():
-            for which in range(len(goals)):
+            for which in range(len(objectives)):
                 began = time.perf_counter()
-                index = number * len(goals) + which
-                done = _one_round(learner, goals, compiled[name], started[name], stream, index)
+                index = number * len(objectives) + which
+                done = _one_round(learner, objectives, compiled[name], started[name], stream, index)
                 jax.block_until_ready(done)
                 if number:  # Before, it is compiled.
                     elapsed = time.perf_counter() - began
                     times.setdefault((name, which), []).append(elapsed)
     return {
-        name: sum(statistics.median(times[name, which]) for which in range(len(goals)))
-        / (len(goals) * learner.steps_of_a_round)
+        name: sum(statistics.median(times[name, which]) for which in range(len(objectives)))
+        / (len(objectives) * learner.env_steps_per_round)
         for name, learner in learners.items()
     }
 
 
 def _one_round(
     learner: Learner,
-    goals: Sequence[Goal],
+    objectives: Sequence[Objective],
     rounds: Sequence[Callable[..., Any]],
     learned: Any,
     stream: chex.PRNGKey,
     index: int,
 ) -> Any:
-    """One round on fresh tasks of the goal whose turn it is."""
-    which = index % len(goals)
-    keys = jax.random.split(jax.random.fold_in(stream, index), learner.tasks_of_a_round)
-    return rounds[which](learned, *rollouts.draw(goals[which].family, keys))
+    """One round on fresh tasks of the objective whose turn it is."""
+    which = index % len(objectives)
+    keys = jax.random.split(jax.random.fold_in(stream, index), learner.tasks_per_round)
+    return rounds[which](learned, *rollouts.draw(objectives[which].family, keys))

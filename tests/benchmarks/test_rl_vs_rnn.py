@@ -42,9 +42,9 @@ def _bowls(scale=1.0) -> Family:
     return quadratics("bowls", 6, distances=(0.5 * scale, scale), rotated_share=0.5)
 
 
-def _first(learner, goal, seed=0):
-    keys = jax.random.split(jax.random.key(seed), learner.tasks_of_a_round)
-    return rollouts.draw(goal.family, keys)
+def _first(learner, objective, seed=0):
+    keys = jax.random.split(jax.random.key(seed), learner.tasks_per_round)
+    return rollouts.draw(objective.family, keys)
 
 
 def test_the_feedforward_network_is_the_agents_own_policy():
@@ -101,12 +101,12 @@ def test_noise_is_added_to_the_log_rates(network):
 def test_what_is_replayed_is_what_was_chosen(network):
     config = ppo_lib.PPOConfig(horizon=8, interval=2, groups=2, copies=4, num_explorers=5)
     ppo = ppo_lib.PPO(network, config)
-    goal = learners.Goal(_bowls(), _bowls())
+    objective = learners.Objective(_bowls(), _bowls())
     params = _random(network)
-    instances, keys = _first(ppo, goal)
+    instances, keys = _first(ppo, objective)
     model = networks.layout(jnp.zeros(6))
     episode = ppo._play(
-        goal,
+        objective,
         params,
         model,
         (5,),
@@ -144,12 +144,12 @@ def test_advantages_are_those_over_the_other_copies():
     np.testing.assert_allclose(found[..., 0], [[-np.sqrt(2), np.sqrt(2)], [0.0, 0.0]], rtol=1e-5)
 
 
-def _improves(learner, goal, rounds, judge):
-    learned = learner.begin(jax.random.key(0))
+def _improves(learner, objective, rounds, judge):
+    learned = learner.init(jax.random.key(0))
     before = judge(learner.network, learner.params(learned))
-    one_round = jax.jit(functools.partial(learner.round, goal))
+    one_round = jax.jit(functools.partial(learner.round, objective))
     for number in range(rounds):
-        learned = one_round(learned, *_first(learner, goal, number + 1))
+        learned = one_round(learned, *_first(learner, objective, number + 1))
     return judge(learner.network, learner.params(learned)) - before
 
 
@@ -157,8 +157,8 @@ def _improves(learner, goal, rounds, judge):
 @pytest.mark.parametrize("name", ["ppo", "evolution", "backpropagation"])
 def test_each_learner_makes_each_network_better(network, name):
     # The minimum is so far that the default rates do not reach it.
-    goal = learners.Goal(_bowls(30.0), _bowls(30.0))
-    judge = scores.Judge([goal], 20, 16, 0)
+    objective = learners.Objective(_bowls(30.0), _bowls(30.0))
+    judge = scores.Judge([objective], 20, 16, 0)
     config = learners.backpropagation.BackpropagationConfig(
         horizon=20, unroll=10, tasks=8, learning_rates=(1e-2,), objective="log_loss"
     )
@@ -170,16 +170,16 @@ def test_each_learner_makes_each_network_better(network, name):
         "backpropagation": learners.BackpropagationLearner(network, config),
     }[name]
 
-    assert _improves(learner, goal, 20, judge) < -0.1
+    assert _improves(learner, objective, 20, judge) < -0.1
 
 
 def test_errors_have_no_gradient_to_learn_from_and_yet_count():
-    goal = tasks.error_goals()[0]
-    instance = goal.family.sample(jax.random.key(0))
-    judged = goal.judged.task(instance)
+    objective = tasks.error_objectives()[0]
+    instance = objective.family.sample(jax.random.key(0))
+    judged = objective.scored.task(instance)
     params = judged.init(jax.random.key(1))
 
-    share = goal.outcome(instance, params, jax.random.key(2))
+    share = objective.scored_loss(instance, params, jax.random.key(2))
     gradient = jax.grad(judged.loss)(params, judged.batch(jax.random.key(2)))
 
     assert 0.2 < float(share) <= 1.0
@@ -197,14 +197,16 @@ def test_the_score_is_the_log_of_how_far_losses_fell():
 
 def test_a_finished_run_is_read_again(tmp_path):
     cell = rl_vs_rnn.Cell(report.LSTM, report.BPTT, (1e-3,))
-    goal = learners.Goal(_bowls(), _bowls())
-    judge = scores.Judge([goal], 5, 2, 0)
+    objective = learners.Objective(_bowls(), _bowls())
+    judge = scores.Judge([objective], 5, 2, 0)
     network, learner = rl_vs_rnn.NETWORKS[cell.network], rl_vs_rnn.make_learner(cell, 1e-3)
 
-    def run(goals):
-        return training.train(cell.name, network, learner, 1e-3, 0, 800, goals, judge, tmp_path)
+    def run(objectives):
+        return training.train(
+            cell.name, network, learner, 1e-3, 0, 800, objectives, judge, tmp_path
+        )
 
-    first, again = run([goal]), run([])
+    first, again = run([objective]), run([])
 
     assert again.scores == first.scores
     assert again.env_steps == [0, 400, 800]
@@ -240,11 +242,11 @@ def test_what_a_finished_run_scores_elsewhere_is_measured_once(tmp_path):
 
 
 def test_every_learner_is_timed_per_step_of_a_task():
-    goal = learners.Goal(_bowls(), _bowls())
+    objective = learners.Objective(_bowls(), _bowls())
     cells = [cell for cell in rl_vs_rnn.CELLS if cell.learner == report.BPTT]
     made = {cell.name: rl_vs_rnn.make_learner(cell, 1e-3) for cell in cells}
 
-    seconds = training.seconds_per_step(made, [goal], rounds=1)
+    seconds = training.seconds_per_step(made, [objective], rounds=1)
 
     assert set(seconds) == set(made)
     assert all(0.0 < each < 0.1 for each in seconds.values())
@@ -258,11 +260,11 @@ def test_ppo_refuses_a_network_without_log_rates():
 
 
 def test_what_counts_is_measured_before_and_after_a_training():
-    goal = learners.Goal(_bowls(), _bowls(3.0))
-    instance = goal.family.sample(jax.random.key(0))
+    objective = learners.Objective(_bowls(), _bowls(3.0))
+    instance = objective.family.sample(jax.random.key(0))
 
-    before, after = learners.outcomes(goal, instance, optax.sgd(0.1), jax.random.key(1), 50)
-    same, still = learners.outcomes(goal, instance, optax.sgd(0.0), jax.random.key(1), 50)
+    before, after = learners.outcomes(objective, instance, optax.sgd(0.1), jax.random.key(1), 50)
+    same, still = learners.outcomes(objective, instance, optax.sgd(0.0), jax.random.key(1), 50)
 
     assert float(after) < 0.5 * float(before)
     assert float(same) == float(before)
