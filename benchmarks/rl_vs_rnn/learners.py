@@ -230,7 +230,7 @@ class BackpropagationLearner:
         """Plays one episode and learns after each of its unrolls.
 
         Args:
-          objective: What is to be made small; its `judged` is not looked at.
+          objective: What is to be made small; its scored loss is not used.
           learned: What was learned.
           instances: Of `tasks` tasks.
           keys: `key[tasks]`, consumed.
