@@ -311,5 +311,5 @@ def test_rates_for_fresh_networks_multiply_normalized_gradients():
     assert (alone.turns, alone.meta.optimizer.direction) == (0, None)
     with pytest.raises(ValueError, match="MAML need an agent whose rates multiply the gr"):
         dataclasses.replace(alone, turns=1)
-    with pytest.raises(SystemExit, match="No few-shot agent has the name 'none'; there are"):
+    with pytest.raises(SystemExit, match="No few-shot agent has the name 'none'; the names are"):
         cli.main(["train-few-shot", "none", "runs/none"])
