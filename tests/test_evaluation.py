@@ -1,4 +1,4 @@
-"""Training by `evaluation` is a plain optax loop, many at once, and measures what it says."""
+"""Training by `evaluation` equals a plain optax loop, for many runs at once."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from alphaopt_jax.tasks.task import Family, Task
 
 
 def _regression(instance):
-    """A noisy linear regression whose data is `instance`, `float32[64, 4]`."""
+    """A linear regression on the inputs `instance`, `float32[64, 4]`."""
 
     def loss(params, batch):
         return jnp.mean(jnp.square(batch @ params["weights"] + params["bias"] - 1.0))
@@ -32,10 +32,10 @@ def _sample(key):
 _FAMILY = Family("regression", _sample, _regression)
 
 
-def test_training_is_the_plain_loop():
+def test_training_equals_a_plain_loop():
     task = _FAMILY.draw(jax.random.key(0))
     optimizer = optax.adam(0.03)
-    steps = 130  # More than one chunk, and no multiple of it.
+    steps = 130  # More than one chunk, and not a multiple of it.
 
     outcome = evaluation.train(_FAMILY, optimizer, steps, seeds=(0, 1))
 
@@ -77,7 +77,7 @@ def test_many_rates_equal_separate_runs():
         np.testing.assert_allclose(together.initial_losses, alone.initial_losses, rtol=1e-6)
 
 
-def test_one_after_the_other_is_the_same_as_together_and_does_what_is_rare_rarely():
+def test_sequential_runs_equal_vectorized_ones_and_skip_rare_branches():
     def update(updates, state, params=None):
         def rare(state):
             jax.debug.callback(lambda: calls.append(1))
@@ -98,7 +98,7 @@ def test_one_after_the_other_is_the_same_as_together_and_does_what_is_rare_rarel
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_a_checkpoint_is_what_a_shorter_run_ends_with():
+def test_a_checkpoint_equals_the_end_of_a_shorter_run():
     seen = []
     optimizer = optax.adam(0.01)
 
@@ -114,7 +114,7 @@ def test_a_checkpoint_is_what_a_shorter_run_ends_with():
     )
 
 
-def test_optimizers_get_the_loss_and_may_be_judged_at_other_parameters():
+def test_optimizers_get_the_loss_and_may_be_evaluated_at_other_parameters():
     def init(params):
         return jnp.zeros(())
 
@@ -138,7 +138,7 @@ def test_optimizers_get_the_loss_and_may_be_judged_at_other_parameters():
     np.testing.assert_allclose(outcome.final_evaluation_losses, (total - 1.0) ** 2, rtol=1e-5)
 
 
-def test_data_of_a_family_is_no_constant_of_the_program():
+def test_data_of_a_family_is_not_a_compiled_constant():
     def task(instance):
         assert isinstance(instance, jax.core.Tracer)
         return _regression(instance)
@@ -146,7 +146,7 @@ def test_data_of_a_family_is_no_constant_of_the_program():
     evaluation.train(Family("traced", _sample, task), optax.sgd(0.01), 2, (0,))
 
 
-def test_losses_that_are_not_finite_are_kept_and_counted():
+def test_non_finite_losses_are_kept_and_counted():
     rows = evaluation.evaluate(
         {"too fast": lambda num_steps: optax.sgd(1e6), "good": lambda num_steps: optax.sgd(0.05)},
         [_FAMILY],
@@ -161,17 +161,17 @@ def test_losses_that_are_not_finite_are_kept_and_counted():
     assert good.train_loss == pytest.approx(good.train_losses.mean())
 
 
-def test_factories_are_told_the_horizon_and_rows_are_nested_by_task():
-    told = []
+def test_factories_get_the_horizon_and_rows_are_nested_by_task():
+    horizons = []
 
-    def make(num_steps):
-        told.append(num_steps)
+    def optimizer_fn(num_steps):
+        horizons.append(num_steps)
         return optax.sgd(0.01)
 
     seen = []
-    rows = evaluation.evaluate({"sgd": make}, [_FAMILY], [2, 3], (0, 1), on_row=seen.append)
+    rows = evaluation.evaluate({"sgd": optimizer_fn}, [_FAMILY], [2, 3], (0, 1), on_row=seen.append)
 
-    assert told == [2, 3] == [row.num_steps for row in rows]
+    assert horizons == [2, 3] == [row.num_steps for row in rows]
     assert len(seen) == 2
 
 

@@ -61,7 +61,7 @@ def learning_animation(
     color = COLORS["AlphaOpt"]
     curve.axhline(steps_without_learning, color=COLORS["Adam"], ls="--", lw=1.4)
     curve.annotate(
-        "learning off",
+        "learn=False",
         (0.98, steps_without_learning),
         (0, 4),
         xycoords=("axes fraction", "data"),

@@ -39,7 +39,7 @@ def characters_figure(drawings: np.ndarray, *, support: int, title: str) -> Figu
     panel.set(xticks=[], xlabel="characters")
     panel.set_yticks(
         [(height + 4) * middle for middle in (support / 2, (support + people) / 2)],
-        ["trained on", "asked for"],
+        ["support", "queries"],
         rotation=90,
         va="center",
     )

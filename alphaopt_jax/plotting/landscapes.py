@@ -72,8 +72,8 @@ def landscape_figure(landscape: Landscape, traces: Mapping[str, Trace], *, title
         _draw_noisy(reward, rewards, color, "-", "", lambda values: values)
         _symmetric_log(reward, rewards)
     loss.set(yscale="log", title="Loss above the minimum")
-    rate.set(yscale="log", title="Learning rates chosen")
-    reward.set(title="The agent's reward: −ΔL")
+    rate.set(yscale="log", title="Learning rates")
+    reward.set(title="Reward: −ΔL")
     if rate.lines:
         rate.legend(loc="best", ncols=2, handlelength=1.8)
     for panel in (loss, rate):

@@ -47,8 +47,8 @@ def learning_figure(
     for panel, (name, (on, off)) in zip(panels, steps.items(), strict=False):
         episodes = np.arange(1, on.shape[1] + 1)
         panel.axhline(limit, color=FAINT, lw=0.8, ls=":", label="not reached")
-        band(panel, episodes, off, COLORS["Adam"], "learning off", ls="--")
-        band(panel, episodes, on, COLORS["AlphaOpt"], "learning on")
+        band(panel, episodes, off, COLORS["Adam"], "learn=False", ls="--")
+        band(panel, episodes, on, COLORS["AlphaOpt"], "learn=True")
         least = min(on.min(), off.min())
         panel.set(yscale="log", title=name, ylim=(0.7 * min(least, 0.5 * limit), 1.3 * limit))
         tidy_log_axis(panel.yaxis)

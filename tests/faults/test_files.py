@@ -1,4 +1,4 @@
-"""A file that is damaged, of something else, or not written to its end does no harm."""
+"""Damaged files, foreign files and incomplete files are detected and do no harm."""
 
 import ast
 import contextlib
@@ -33,7 +33,7 @@ from alphaopt_jax.meta.few_shot.initialization import (
 )
 from alphaopt_jax.tasks.omniglot import characters
 
-resource = pytest.importorskip("resource", reason="Limits of a process, as of a full disk")
+resource = pytest.importorskip("resource", reason="Limits of a process simulate a full disk")
 
 _ODD_NAMES = ["a b", "Füße 日本語", "100%25 #1", "-o", "'quoted\" & $HOME", "x" * 200]
 _PACKAGE = pathlib.Path(alphaopt.__file__).parent
@@ -51,14 +51,14 @@ def _same(agent, other):
 
 
 def _flip(content, share, bit):
-    """One bit of it turned."""
+    """Returns `content` with one bit flipped."""
     flipped = bytearray(content)
     flipped[min(int(share * len(flipped)), len(flipped) - 1)] ^= 1 << bit
     return bytes(flipped)
 
 
 def _try(load):
-    """What it returns, or the reason why it refuses."""
+    """Returns the result of `load`, or its error message."""
     try:
         return load(), None
     except ValueError as error:
@@ -88,7 +88,7 @@ def saved(agent, folder):
 
 @pytest.fixture(scope="module")
 def without_checksums(saved, folder):
-    """The same as an earlier version wrote it."""
+    """The same file as written by an earlier version."""
     arrays = safetensors.numpy.load(saved)
     with safetensors.safe_open(folder / "whole.safetensors", framework="numpy") as file:
         metadata = {name: text for name, text in file.metadata().items() if name != "checksums"}
@@ -115,7 +115,7 @@ def test_an_agent_with_one_bit_flipped_is_refused_or_is_the_same(
     loaded, reason = _try(lambda: alphaopt.load_agent(path))
 
     if reason is None:
-        # What says that there are checksums may be what was flipped; all else is compared.
+        # Flipping the key of the checksums disables them; all else is detected.
         assert part == "header"
         assert _same(loaded, agent)
     else:
@@ -123,7 +123,7 @@ def test_an_agent_with_one_bit_flipped_is_refused_or_is_the_same(
 
 
 @hypothesis.given(share=_SHARES, bit=_BITS)
-def test_one_without_checksums_is_refused_or_has_the_same_shapes(
+def test_an_agent_without_checksums_is_refused_or_has_the_same_shapes(
     agent, without_checksums, folder, share, bit
 ):
     path = folder / "flipped.safetensors"
@@ -137,7 +137,7 @@ def test_one_without_checksums_is_refused_or_has_the_same_shapes(
         assert "flipped.safetensors'" in reason
 
 
-def test_an_agent_from_before_checksums_is_read(agent, without_checksums, tmp_path):
+def test_an_agent_without_checksums_is_read(agent, without_checksums, tmp_path):
     (tmp_path / "old.safetensors").write_bytes(without_checksums)
 
     assert _same(alphaopt.load_agent(tmp_path / "old.safetensors"), agent)
@@ -152,7 +152,7 @@ def test_an_agent_from_before_checksums_is_read(agent, without_checksums, tmp_pa
     ],
     ids=["array", "text", "name"],
 )
-def test_what_is_damaged_is_named(change, message, saved, tmp_path):
+def test_the_damaged_part_is_named(change, message, saved, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(change(saved))
 
     with pytest.raises(ValueError, match=rf"a\.safetensors' is damaged: {message} changed since"):
@@ -160,7 +160,7 @@ def test_what_is_damaged_is_named(change, message, saved, tmp_path):
 
 
 def _write_sparse(path, shapes, metadata, held=None):
-    """A safetensors file of that many zeros, which take no room on the disk."""
+    """Writes a sparse safetensors file of zeros, which takes no space on the disk."""
     header, end = {"__metadata__": metadata}, 0
     for name, shape in shapes.items():
         begin, end = end, end + 4 * int(np.prod(shape))
@@ -187,13 +187,13 @@ _TOO_MUCH = {"actor/hidden/kernel": [2**15, 2**14]}
         (_MUCH, {}, None, "but not an agent"),
         (_MUCH, _USABLE | {"format": "pt"}, None, "but not an agent"),
         (_MUCH, _USABLE, None, "needs the parameters of an actor and a critic"),
-        (_TOO_MUCH, _USABLE, None, "holds 2147483648 bytes of parameters"),
+        (_TOO_MUCH, _USABLE, None, "has 2147483648 bytes of parameters"),
         ({"actor/hidden/kernel": [2**40]}, _USABLE, 4, "is not a safetensors file"),
         ({"actor/hidden/kernel": [2**62, 2**62]}, _USABLE, 4, "is not a safetensors file"),
     ],
     ids=["contract", "library", "format", "arrays", "enormous", "claims", "overflows"],
 )
-def test_what_is_large_is_refused_before_it_is_read(shapes, metadata, held, message, tmp_path):
+def test_large_files_are_refused_before_they_are_read(shapes, metadata, held, message, tmp_path):
     path = tmp_path / "a.safetensors"
     _write_sparse(path, shapes, metadata, held)
 
@@ -203,7 +203,7 @@ def test_what_is_large_is_refused_before_it_is_read(shapes, metadata, held, mess
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert peak < 2**24  # What is refused has half a gigabyte and more.
+    assert peak < 2**24  # The refused files have half a gigabyte or more.
 
 
 def test_a_header_that_claims_to_be_enormous_is_refused(tmp_path):
@@ -214,7 +214,7 @@ def test_a_header_that_claims_to_be_enormous_is_refused(tmp_path):
         alphaopt.load_agent(tmp_path / "a.safetensors")
 
 
-def test_more_than_would_be_read_is_not_written(tmp_path):
+def test_parameters_above_the_size_limit_are_not_written(tmp_path):
     enormous = np.broadcast_to(np.float32(0.0), (2**15, 2**14))
 
     tracemalloc.start()
@@ -238,7 +238,7 @@ def test_arrays_of_another_type_are_refused(agent, tmp_path):
 @pytest.mark.parametrize(
     "names", [["actor", "actor/hidden/kernel"], ["a/" * 5000 + "b"]], ids=["within", "deep"]
 )
-def test_names_that_make_no_tree_are_refused(names, tmp_path):
+def test_names_that_form_no_tree_are_refused(names, tmp_path):
     arrays = {name: np.zeros(1, np.float32) for name in names}
     safetensors.numpy.save_file(arrays, tmp_path / "a.safetensors", _USABLE)
 
@@ -247,7 +247,7 @@ def test_names_that_make_no_tree_are_refused(names, tmp_path):
 
 
 @pytest.mark.parametrize("bound", ["nan", "inf", "-1.0", "0.0", "many"])
-def test_bounds_that_bound_nothing_are_refused(bound, agent, tmp_path):
+def test_invalid_bounds_are_refused(bound, agent, tmp_path):
     arrays = {name: np.asarray(leaf) for name, leaf in params_lib.flatten(agent.params).items()}
     metadata = _USABLE | {"max_log_rate": bound}
     safetensors.numpy.save_file(arrays, tmp_path / "a.safetensors", metadata)
@@ -257,7 +257,7 @@ def test_bounds_that_bound_nothing_are_refused(bound, agent, tmp_path):
 
 
 class _Trap:
-    """Whoever unpickles it makes a file."""
+    """Unpickling this object creates a file."""
 
     def __init__(self, path):
         self.path = path
@@ -267,7 +267,7 @@ class _Trap:
 
 
 def _trap(path, sprung):
-    """Writes a pickle at `path`, bare or within an archive, that makes the file `sprung`."""
+    """Writes a pickle, bare or in an archive, that creates the file `sprung` when it is loaded."""
     if path.suffix == ".npz":
         with path.open("wb") as file:
             names = ("background", "evaluation")
@@ -292,7 +292,7 @@ _PARTS = ("bits", "alphabets")
     ],
     ids=["agent", "initialization", "l2l", "2016", "2017"],
 )
-def test_no_pickle_is_run_whatever_it_is_called(load, suffix, tmp_path):
+def test_no_pickle_is_run_under_any_name(load, suffix, tmp_path):
     _trap(tmp_path / f"a{suffix}", tmp_path / "sprung")
     (tmp_path / f"a{suffix}").rename(tmp_path / "a.safetensors")
 
@@ -321,7 +321,7 @@ _UNPICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", 
 
 
 def _runs_code(source):
-    """What of a module's source could run what it reads."""
+    """Returns the names in a module's source that could run code from a file."""
     found = []
     for node in ast.walk(ast.parse(source)):
         modules = []
@@ -336,7 +336,7 @@ def _runs_code(source):
         keywords = {each.arg: ast.unparse(each.value) for each in node.keywords}
         if called in ("eval", "exec", "compile", "__import__") or keywords.get("shell") == "True":
             found.append(called)
-        # NumPy's own default may not be relied on: it was another once.
+        # Explicitly, since NumPy's default has changed before.
         if called in ("np.load", "numpy.load") and keywords.get("allow_pickle") != "False":
             found.append(called)
         if keywords.get("allow_pickle", "False") != "False":
@@ -344,7 +344,7 @@ def _runs_code(source):
     return found
 
 
-def test_nothing_in_the_package_runs_what_it_reads():
+def test_nothing_in_the_package_runs_code_from_files():
     sources = sorted(_PACKAGE.rglob("*.py"))
 
     assert len(sources) > 50
@@ -366,13 +366,13 @@ def test_nothing_in_the_package_runs_what_it_reads():
         "run(text, shell=True)",
     ],
 )
-def test_what_would_run_what_it_reads_is_found(source):
+def test_code_that_runs_files_is_found(source):
     assert _runs_code(source)
 
 
 @contextlib.contextmanager
-def _room_for(size):
-    """No file may grow beyond that many bytes, as on a disk that is nearly full."""
+def _disk_space(size):
+    """Limits the size of files, as on a nearly full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -381,19 +381,19 @@ def _room_for(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_fills_up_on_the_way_leaves_the_old_agent(agent, saved, tmp_path):
+def test_a_disk_that_fills_up_during_writing_keeps_the_old_agent(agent, saved, tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(saved)
     other = dataclasses.replace(agent, params=jax.tree.map(jnp.zeros_like, dict(agent.params)))
 
-    with _room_for(5000), pytest.raises(OSError, match="too large"):
+    with _disk_space(5000), pytest.raises(OSError, match="too large"):
         alphaopt.save_agent(path, other)
 
     assert path.read_bytes() == saved
     assert [each.name for each in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-def test_a_disk_that_is_full_at_the_end_leaves_the_old_agent(agent, saved, tmp_path, monkeypatch):
+def test_a_disk_that_is_full_at_the_end_keeps_the_old_agent(agent, saved, tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     path.write_bytes(saved)
 
@@ -408,12 +408,12 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_old_agent(agent, saved, tmp_p
     assert [each.name for each in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-def test_a_folder_that_is_not_there_is_named(agent, tmp_path):
+def test_a_missing_folder_is_named(agent, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no folder '.*/nowhere'"):
         alphaopt.save_agent(tmp_path / "nowhere" / "a.safetensors", agent)
 
 
-def test_a_link_stays_one_and_others_may_read_what_is_written(agent, tmp_path):
+def test_links_and_file_permissions_are_kept(agent, tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "a.safetensors").symlink_to(tmp_path / "real" / "b.safetensors")
     mask = os.umask(0o022)
@@ -429,7 +429,7 @@ def test_a_link_stays_one_and_others_may_read_what_is_written(agent, tmp_path):
 
 
 @pytest.mark.parametrize("name", _ODD_NAMES)
-def test_names_of_files_may_be_odd(name, agent, tmp_path, monkeypatch):
+def test_unusual_names_of_files_work(name, agent, tmp_path, monkeypatch):
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     params = {"layer": {"w": jnp.arange(3.0), "temperature": jnp.asarray(2.0)}}
@@ -444,7 +444,7 @@ def test_names_of_files_may_be_odd(name, agent, tmp_path, monkeypatch):
 
 
 def _state(number):
-    """Something of the kind that a run keeps, with an array that is stored by itself."""
+    """A state of a run, with an array large enough for a file of its own."""
     values = jax.random.normal(jax.random.key(number), (40, 50))
     return {"params": (values, jnp.arange(5)), "round": jnp.asarray(number, jnp.int32)}
 
@@ -478,7 +478,7 @@ def _in_place_of(path, content):
 
 
 def _refuses(run):
-    """Whether the latest checkpoint is refused as damaged; otherwise it must be as it was."""
+    """Returns whether the latest checkpoint is refused; otherwise asserts that it is intact."""
     restored, reason = _try(lambda: _store(run).restore(lambda: _state(0)))
     assert _equal(restored, _state(2)) if reason is None else "checkpoints/2' is damaged" in reason
     return reason is not None
@@ -492,19 +492,19 @@ def test_a_checkpoint_with_one_bit_flipped_is_refused(run, which, share, bit):
     with _in_place_of(path, _flip(path.read_bytes(), share, bit)):
         refused = _refuses(run)
 
-    # A flip between the words of the list of checksums is none in what it says.
+    # A flip in the whitespace of the list of checksums changes nothing.
     assert refused or path.name == "checksums.json"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_checkpoint_of_which_a_file_is_cut_off_is_refused(run, share):
+def test_a_checkpoint_with_a_truncated_file_is_refused(run, share):
     for path in _files_of_checkpoint(run):
         content = path.read_bytes()
         with _in_place_of(path, content[: int(share * len(content))]):
             assert _refuses(run) or not content
 
 
-def test_a_damaged_checkpoint_is_deleted_to_go_on_from_the_one_before(tmp_path):
+def test_after_deleting_a_damaged_checkpoint_the_previous_one_is_used(tmp_path):
     store = _store(tmp_path)
     for number in (1, 2):
         store.save(number, _state(number))
@@ -520,7 +520,7 @@ def test_a_damaged_checkpoint_is_deleted_to_go_on_from_the_one_before(tmp_path):
     assert _equal(_store(tmp_path).restore(lambda: _state(0)), _state(1))
 
 
-def test_a_checkpoint_from_before_checksums_is_read(run):
+def test_a_checkpoint_without_checksums_is_read(run):
     checksums = run / "checkpoints" / "2" / "checksums.json"
     content = checksums.read_bytes()
     checksums.unlink()
@@ -557,7 +557,7 @@ def test_a_checkpoint_of_another_library_is_refused_and_not_run(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe"])
-def test_a_folder_that_does_not_say_what_it_holds_is_refused(content, tmp_path):
+def test_a_folder_with_a_damaged_identity_is_refused(content, tmp_path):
     (tmp_path / "run.json").write_bytes(content)
 
     with pytest.raises(ValueError, match=r"run\.json'.* is damaged"):
@@ -565,14 +565,14 @@ def test_a_folder_that_does_not_say_what_it_holds_is_refused(content, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe", b'{"run": 3}', b"{}"])
-def test_what_came_of_a_run_is_refused_where_it_is_damaged(content, tmp_path):
+def test_a_damaged_result_is_refused(content, tmp_path):
     (tmp_path / "result.json").write_bytes(content)
 
     with pytest.raises(ValueError, match=r"result\.json'.* is damaged\. Delete it"):
         run_folder.read_result(tmp_path, {"seed": 1})
 
 
-def test_what_came_of_a_run_is_that_of_no_other(tmp_path):
+def test_the_result_of_another_run_is_refused(tmp_path):
     assert run_folder.read_result(tmp_path, {"seed": 1}) is None
     run_folder.write_result(tmp_path, {"seed": 1, "sizes": (2, 3)}, {"score": 0.5})
 
@@ -583,7 +583,7 @@ def test_what_came_of_a_run_is_that_of_no_other(tmp_path):
 
 
 @pytest.mark.parametrize("name", _ODD_NAMES)
-def test_names_of_folders_may_be_odd(name, tmp_path, monkeypatch):
+def test_unusual_names_of_folders_work(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _store(name).save(3, _state(3))
 
@@ -591,11 +591,11 @@ def test_names_of_folders_may_be_odd(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_disk_that_fills_up_on_the_way_leaves_the_checkpoint_before(tmp_path):
+def test_a_disk_that_fills_up_keeps_the_previous_checkpoint(tmp_path):
     store = _store(tmp_path)
     store.save(1, _state(1))
 
-    with _room_for(3000), pytest.raises(Exception, match="too large"):
+    with _disk_space(3000), pytest.raises(Exception, match="too large"):
         store.save(2, _state(2))
 
     again = _store(tmp_path)
@@ -604,41 +604,41 @@ def test_a_disk_that_fills_up_on_the_way_leaves_the_checkpoint_before(tmp_path):
     assert _equal(_store(tmp_path).restore(lambda: _state(0)), _state(2))
 
 
-def test_a_line_of_the_history_that_was_cut_off_is_forgotten(tmp_path):
+def test_an_incomplete_line_of_the_history_is_dropped(tmp_path):
     store = _store(tmp_path)
     for number in range(3):
         store.append_history({"round": number, "score": -0.5 * number})
     path = tmp_path / "history.jsonl"
     path.write_bytes(path.read_bytes()[:-7])
 
-    kept = _store(tmp_path).read_history(before=3)
+    history = _store(tmp_path).read_history(before=3)
     store.append_history({"round": 2, "score": -1.0})
 
     expected = [{"round": number, "score": -0.5 * number} for number in range(3)]
-    assert kept == expected[:2]
+    assert history == expected[:2]
     assert [json.loads(line) for line in path.read_text().splitlines()] == expected
 
 
-def test_a_history_that_is_damaged_is_refused(tmp_path):
+def test_a_damaged_history_is_refused(tmp_path):
     (tmp_path / "history.jsonl").write_text('{"round": 1}\n{"round": 2,\n{"round": 3}\n')
 
     with pytest.raises(ValueError, match=r"history\.jsonl' is damaged"):
         _store(tmp_path).read_history(before=9)
 
 
-def test_a_disk_that_fills_up_on_the_way_leaves_the_history(tmp_path):
+def test_a_disk_that_fills_up_keeps_the_history(tmp_path):
     store = _store(tmp_path)
     for number in range(50):
         store.append_history({"round": number})
     before = (tmp_path / "history.jsonl").read_bytes()
 
-    with _room_for(100), pytest.raises(OSError, match="too large"):
+    with _disk_space(100), pytest.raises(OSError, match="too large"):
         store.read_history(before=40)
 
     assert (tmp_path / "history.jsonl").read_bytes() == before
 
 
-def test_lines_are_added_after_what_is_whole_of_a_file(tmp_path):
+def test_lines_are_appended_after_the_last_complete_one(tmp_path):
     path = tmp_path / "runs" / "some.jsonl"
     assert atomic.read_json_lines(path) == []
     atomic.add_json_lines(path, [{"run": 1}, {"run": 2}])

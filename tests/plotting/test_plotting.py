@@ -1,4 +1,4 @@
-"""Pictures are made from arrays alone, and leave matplotlib's settings as they were."""
+"""Figures depend on arrays alone, and do not change matplotlib's settings."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,24 +15,26 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def _settings_stay():
+def _unchanged_settings():
     before = dict(matplotlib.rcParams)
     yield
     assert dict(matplotlib.rcParams) == before
 
 
-def _trace(*, steps=30, rates=False, spoiled=False):
+def _trace(*, steps=30, rates=False, diverged=False):
     points = np.linspace((-3.0, 2.0), (0.0, 0.0), steps + 1).astype(np.float32)
     losses = np.square(points).sum(axis=1)
-    if spoiled:
+    if diverged:
         points[-3:], losses[-3:] = np.inf, np.nan
-    chosen = jnp.full((steps, 2), 0.1) if rates else None
-    return plotting.Trace(points, losses, chosen, jnp.linspace(1, -1, steps) if rates else None)
+    learning_rates = jnp.full((steps, 2), 0.1) if rates else None
+    return plotting.Trace(
+        points, losses, learning_rates, jnp.linspace(1, -1, steps) if rates else None
+    )
 
 
 @pytest.mark.parametrize("name", LANDSCAPES)
 def test_landscape_figure_has_four_panels_with_everything_in_them(name, tmp_path):
-    traces = {"AlphaOpt\nfresh": _trace(rates=True), "Adam": _trace(), "SGD": _trace(spoiled=True)}
+    traces = {"AlphaOpt\nfresh": _trace(rates=True), "Adam": _trace(), "SGD": _trace(diverged=True)}
 
     figure = plotting.landscape_figure(LANDSCAPES[name], traces, title="A title")
     plotting.save_png(figure, tmp_path / "figure.png")
@@ -46,13 +48,13 @@ def test_landscape_figure_has_four_panels_with_everything_in_them(name, tmp_path
         assert image.size == (1170, 1014)
 
 
-def test_panels_without_anything_to_show_are_hidden():
+def test_empty_panels_are_hidden():
     figure = plotting.landscape_figure(LANDSCAPES["bowl"], {"Adam": _trace()}, title="")
 
     assert [panel.axison for panel in figure.axes[:4]] == [True, True, False, False]
 
 
-def test_overview_and_policy_map_can_be_drawn(tmp_path):
+def test_overview_and_policy_map_are_drawn(tmp_path):
     bowl, beale = LANDSCAPES["bowl"], LANDSCAPES["beale"]
     runs = {"AlphaOpt": _trace(), "Adam": _trace()}
     rates = np.geomspace(1e-3, 1.0, 11 * 11 * 2).reshape(11, 11, 2)
@@ -78,14 +80,14 @@ def test_curves_show_the_mean_over_seeds():
     )
 
     shown = {line.get_label(): line.get_ydata() for line in learning.axes[0].lines}
-    np.testing.assert_allclose(shown["learning on"], [150.0, 60.0])
-    np.testing.assert_allclose(shown["learning off"], 300.0)
+    np.testing.assert_allclose(shown["learn=True"], [150.0, 60.0])
+    np.testing.assert_allclose(shown["learn=False"], 300.0)
     np.testing.assert_allclose(training.axes[0].lines[0].get_ydata(), [3.0, 5.0])
     names = [label.get_text() for label in training.axes[1].get_yticklabels()]
     assert names == ["Adam", "SGD"]
 
 
-def test_accuracies_are_shown_in_percent_and_ours_are_thick():
+def test_accuracies_are_in_percent_and_emphasized_lines_are_thick():
     shares = np.tile(np.linspace(0.2, 0.8, 3), (5, 1)) + 0.01 * np.arange(5)[:, None]
     by_optimizer = {"AlphaOpt, other": shares, "AlphaOpt": shares + 0.1, "Adam": shares - 0.1}
 
@@ -104,7 +106,7 @@ def test_accuracies_are_shown_in_percent_and_ours_are_thick():
     assert len({line.get_color() for line in one.lines}) == 3
 
 
-def test_characters_stand_in_columns():
+def test_characters_are_columns():
     drawings = np.zeros((3, 4, 28, 28))
     drawings[2, 1, 5, 6] = 1.0
 
@@ -113,11 +115,11 @@ def test_characters_stand_in_columns():
     (panel,) = figure.axes
     sheet = np.asarray(panel.images[0].get_array())
     assert sheet.shape == (4 * 32, 3 * 32)
-    # The third character's column, the second person's row, within a frame two pixels wide.
+    # Column of the third character, row of the second person, with a margin of two pixels.
     assert np.argwhere(sheet == 0.0).tolist() == [[32 + 2 + 5, 2 * 32 + 2 + 6]]
 
 
-def test_animation_has_the_frames_asked_for(tmp_path):
+def test_animation_has_the_requested_number_of_frames(tmp_path):
     episodes = [_trace(steps=steps).points for steps in (40, 20, 10)]
 
     plotting.learning_animation(

@@ -1,4 +1,4 @@
-"""How long a training took is counted over all of its sessions, killed ones too."""
+"""The time of a training is summed over all of its sessions, including killed ones."""
 
 import json
 import time
@@ -21,7 +21,7 @@ def test_sessions_add_up(tmp_path):
     assert kept == {"seconds": pytest.approx(watch.seconds, abs=0.1), "sessions": 3}
 
 
-def test_it_is_written_down_while_it_runs(tmp_path):
+def test_it_is_written_while_it_runs(tmp_path):
     path = tmp_path / "time.json"
 
     with wall_clock.Stopwatch(path, interval=0.05):
@@ -31,7 +31,7 @@ def test_it_is_written_down_while_it_runs(tmp_path):
     assert seen["seconds"] > 0.0
 
 
-def test_an_error_stops_it_and_is_passed_on(tmp_path):
+def test_an_error_stops_it_and_propagates(tmp_path):
     path = tmp_path / "time.json"
 
     with pytest.raises(KeyboardInterrupt), wall_clock.Stopwatch(path):

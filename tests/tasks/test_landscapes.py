@@ -1,4 +1,4 @@
-"""Landscapes: the formulas give the literature's values, and the stated minima are minima."""
+"""Landscapes: formulas give the values of the literature, and stated minima are minima."""
 
 import hypothesis
 from hypothesis import strategies
@@ -9,7 +9,7 @@ import pytest
 
 from alphaopt_jax.tasks.landscapes import LANDSCAPES
 
-_COUNTED = (
+_SOLVABLE = (
     "bowl",
     "ill_conditioned",
     "rotated",
@@ -22,17 +22,17 @@ _COUNTED = (
 )
 _EVERY = pytest.mark.parametrize("landscape", LANDSCAPES.values(), ids=LANDSCAPES)
 
-# One compilation for each landscape, not one for each of the many points below.
+# One compilation per landscape instead of one per point below.
 _VALUE_AND_GRAD = {
     name: jax.jit(jax.value_and_grad(each.function)) for name, each in LANDSCAPES.items()
 }
 _HESSIAN = {name: jax.jit(jax.hessian(each.function)) for name, each in LANDSCAPES.items()}
 
 
-def test_the_nine_that_a_local_optimizer_should_solve_are_marked():
+def test_nine_landscapes_are_solvable_by_a_local_optimizer():
     marked = [name for name, each in LANDSCAPES.items() if each.kind in ("unimodal", "few minima")]
 
-    assert tuple(marked) == _COUNTED
+    assert tuple(marked) == _SOLVABLE
     assert {"plateau", "styblinski_tang", "rastrigin", "ackley"} <= set(LANDSCAPES)
 
 
@@ -66,7 +66,7 @@ def test_value_at_a_known_point(name, point, value):
     np.testing.assert_allclose(LANDSCAPES[name](jnp.array(point)), value, rtol=2e-5)
 
 
-def test_rotated_bowl_is_the_ill_conditioned_one_in_other_coordinates():
+def test_rotated_bowl_is_the_ill_conditioned_one_rotated():
     rotated, straight = LANDSCAPES["rotated"], LANDSCAPES["ill_conditioned"]
     eigenvalues = np.linalg.eigvalsh(jax.hessian(rotated.function)(jnp.zeros(2)))
 
@@ -88,7 +88,7 @@ def test_minima_are_minima_and_have_the_stated_value(landscape):
 
 
 @_EVERY
-def test_nothing_drawn_lies_below_the_minimum_and_start_and_minima_are_drawn(landscape):
+def test_grid_is_above_the_minimum_and_contains_start_and_minima(landscape):
     x, y, values = landscape.grid(101)
     low_x, high_x, low_y, high_y = landscape.bounds
 
@@ -105,7 +105,7 @@ def test_nothing_drawn_lies_below_the_minimum_and_start_and_minima_are_drawn(lan
 
 
 @_EVERY
-def test_start_is_no_stationary_point(landscape):
+def test_start_is_not_stationary(landscape):
     value, gradient = _VALUE_AND_GRAD[landscape.name](landscape.initial_point())
 
     assert value > landscape.minimum + 0.1

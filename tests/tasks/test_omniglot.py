@@ -1,4 +1,4 @@
-"""Omniglot: where it comes from, what is kept apart, and what an episode is made of."""
+"""Omniglot: its sources, its splits, and its episodes."""
 
 import logging
 
@@ -21,7 +21,7 @@ _FEW = episodes_lib.few_shot_protocol(5, 1)
 
 @pytest.fixture(autouse=True)
 def _cache(monkeypatch, tmp_path):
-    """No test reads or writes the user's cache, or what another test has read."""
+    """Each test has its own cache, separate from the user's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     characters_lib._load.cache_clear()
     yield
@@ -29,13 +29,13 @@ def _cache(monkeypatch, tmp_path):
 
 
 def _characters(count=12, alphabets=3, seed=0):
-    """Drawings of noise, which no two of are alike."""
+    """Random drawings, all different."""
     bits = np.random.default_rng(seed).integers(0, 256, (count, 20, 98), np.uint8)
     return Characters(bits, np.repeat(np.arange(alphabets, dtype=np.int32), count // alphabets))
 
 
 def _as_tfds(monkeypatch, paper):
-    """A prepared data set of 7 background and 2 evaluation alphabets, whose order is mixed."""
+    """Simulates a prepared data set of 7 background and 2 evaluation alphabets in mixed order."""
     rng = np.random.default_rng(0)
 
     def examples(alphabets):
@@ -70,7 +70,7 @@ def _prepared(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("paper", [1, 255])
-def test_ink_is_ink_whatever_the_decoder_makes_of_paper(monkeypatch, prepared, paper):
+def test_ink_does_not_depend_on_the_png_decoder(monkeypatch, prepared, paper):
     _as_tfds(monkeypatch, paper)
 
     data = characters_lib.load_omniglot()
@@ -79,7 +79,7 @@ def test_ink_is_ink_whatever_the_decoder_makes_of_paper(monkeypatch, prepared, p
     assert data.test.bits.shape == (2, 20, 98)
     images = np.asarray(characters_lib.unpack(data.test.bits))[..., 0]
     assert images.max() == 1.0
-    # 8 of 105 pixels each way, at rows that tell the character.
+    # Squares of 8 of 105 pixels, at rows that depend on the character.
     np.testing.assert_allclose(images.mean(axis=(2, 3)), (8 / 105) ** 2, atol=0.006)
     assert images[0].sum(axis=(0, 2)).argmax() < images[1].sum(axis=(0, 2)).argmax()
 
@@ -94,7 +94,7 @@ def test_every_sixth_background_alphabet_is_for_validation(monkeypatch, prepared
     assert data.test.alphabets.tolist() == [1, 3]
 
 
-def test_is_read_once_and_then_from_the_cache(monkeypatch, prepared, caplog):
+def test_the_second_load_reads_the_cache(monkeypatch, prepared, caplog):
     _as_tfds(monkeypatch, 1)
     first = characters_lib.load_omniglot()
     monkeypatch.delattr("tensorflow_datasets.data_source")
@@ -107,7 +107,7 @@ def test_is_read_once_and_then_from_the_cache(monkeypatch, prepared, caplog):
     assert not caplog.records
 
 
-def test_damaged_cache_is_made_anew(monkeypatch, prepared, tmp_path, caplog):
+def test_a_damaged_cache_is_written_again(monkeypatch, prepared, tmp_path, caplog):
     _as_tfds(monkeypatch, 1)
     cache = tmp_path / "cache" / "alphaopt_jax" / characters_lib._CACHE_NAME
     cache.parent.mkdir(parents=True)
@@ -120,14 +120,14 @@ def test_damaged_cache_is_made_anew(monkeypatch, prepared, tmp_path, caplog):
     assert characters_lib._read_cache(cache) is not None
 
 
-def test_place_that_cannot_be_written_to_is_no_reason_to_stop(monkeypatch, prepared, tmp_path):
+def test_a_cache_that_cannot_be_written_is_ignored(monkeypatch, prepared, tmp_path):
     _as_tfds(monkeypatch, 1)
     (tmp_path / "cache").write_text("a file where a folder should be")
 
     assert characters_lib.load_omniglot().test.number == 2
 
 
-def test_without_data_and_network_characters_are_drawn_and_named_so(monkeypatch, tmp_path, caplog):
+def test_without_data_and_network_characters_are_synthetic(monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(datasets, "prepared_folders", lambda data_dir=None: [tmp_path])
     monkeypatch.setattr(datasets, "download_obstacle", lambda: "no network: test")
 
@@ -139,25 +139,25 @@ def test_without_data_and_network_characters_are_drawn_and_named_so(monkeypatch,
     assert not (tmp_path / "cache").exists()
 
 
-def test_named_folder_without_omniglot_is_refused(tmp_path):
+def test_a_given_folder_without_omniglot_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No prepared Omniglot.*omniglot/3\.0\.0"):
         characters_lib.load_omniglot(tmp_path)
 
 
-def test_drawn_drawers_differ_and_characters_differ_more():
+def test_synthetic_drawings_differ_less_within_a_character():
     drawings = draw_characters(0, 2, characters=6, drawers=5).astype(np.float32)
 
     assert 0.02 < drawings.mean() < 0.3
     blurred = drawings.reshape(12, 5, 7, 4, 7, 4).mean(axis=(3, 5)).reshape(12, 5, -1)
-    of_character = blurred.mean(axis=1)
-    within = np.linalg.norm(blurred - of_character[:, None], axis=-1)
-    between = np.linalg.norm(of_character[:, None] - of_character[None], axis=-1)
+    means = blurred.mean(axis=1)
+    within = np.linalg.norm(blurred - means[:, None], axis=-1)
+    between = np.linalg.norm(means[:, None] - means[None], axis=-1)
     assert within.min() > 0.0
     assert within.mean() < 0.7 * between[~np.eye(12, dtype=bool)].mean()
 
 
 @pytest.mark.parametrize("data", ["synthetic", "omniglot"])
-def test_no_character_and_no_turn_of_one_crosses(data):
+def test_splits_share_no_character_in_any_rotation(data):
     if data == "omniglot" and not _HAVE_OMNIGLOT:
         pytest.skip("Omniglot is not on this machine.")
     load = {
@@ -182,7 +182,7 @@ def test_no_character_and_no_turn_of_one_crosses(data):
         assert len(set.union(*alphabets)) == 50
 
 
-def test_people_of_the_support_set_are_none_of_the_queries():
+def test_support_and_queries_are_by_different_people():
     characters = _characters()
     episode = episodes_lib.draw_episode(characters, _FEW, jax.random.key(0))
 
@@ -198,7 +198,7 @@ def test_people_of_the_support_set_are_none_of_the_queries():
     np.testing.assert_array_equal(np.sort(episode.drawers), np.tile(np.arange(20), (5, 1)))
 
 
-def test_turned_characters_are_classes_of_their_own():
+def test_rotated_characters_are_classes_of_their_own():
     characters = _characters(count=3)
     whole = episodes_lib.Protocol("all", 12, 1, 1)
     episode = episodes_lib.draw_episode(characters, whole, jax.random.key(0))
@@ -211,7 +211,7 @@ def test_turned_characters_are_classes_of_their_own():
         np.testing.assert_array_equal(image[..., 0], np.rot90(drawing, int(turn)))
 
 
-def test_many_shots_are_of_one_alphabet_upright():
+def test_multi_shot_episodes_have_one_upright_alphabet():
     characters = _characters(count=60, alphabets=3)
     characters = characters._replace(alphabets=np.repeat([4, 6, 9], [10, 25, 25]).astype(np.int32))
 
@@ -226,7 +226,7 @@ def test_many_shots_are_of_one_alphabet_upright():
     assert episodes.turns is None
 
 
-def test_an_alphabet_may_be_turned_as_a_whole():
+def test_an_alphabet_may_be_rotated_as_a_whole():
     characters = _characters(count=60, alphabets=3)
 
     def draw(key):
@@ -259,21 +259,21 @@ def test_batches_come_from_the_support_set():
     } <= known
 
 
-def test_queries_do_not_see_each_other():
-    """What is made of one query is the same whatever the others are."""
+def test_queries_do_not_influence_one_another():
+    """The logits of a query do not depend on the other queries."""
     network = episodes_lib.CharacterNet(outputs=5, width=4)
     images = jax.random.uniform(jax.random.key(0), (12, 28, 28, 1))
     params = network.init(jax.random.key(1), images)
 
-    together = network.apply(params, images, 8)
+    among_queries = network.apply(params, images, 8)
     alone = network.apply(params, jnp.concatenate([images[:8], images[9:10]]), 8)
-    with_each_other = network.apply(params, images)
+    without_reference = network.apply(params, images)
 
-    np.testing.assert_allclose(together[9], alone[8], rtol=1e-4)
-    assert np.abs(with_each_other[9] - together[9]).max() > 1e-3
+    np.testing.assert_allclose(among_queries[9], alone[8], rtol=1e-4)
+    assert np.abs(without_reference[9] - among_queries[9]).max() > 1e-3
 
 
-def test_network_normalises_what_it_is_trained_on():
+def test_network_normalizes_its_batch():
     network = episodes_lib.CharacterNet(outputs=3, width=4)
     images = jax.random.uniform(jax.random.key(0), (6, 28, 28, 1))
     params = network.init(jax.random.key(1), images)
@@ -283,7 +283,7 @@ def test_network_normalises_what_it_is_trained_on():
     )
 
 
-def test_accuracy_is_the_share_of_queries_told_right():
+def test_accuracy_is_the_share_of_correct_queries():
     family = episodes_lib.episode_family(_characters(), _FEW, width=4)
     task = family.draw(jax.random.key(3))
     params = task.init(jax.random.key(1))
@@ -291,11 +291,11 @@ def test_accuracy_is_the_share_of_queries_told_right():
     always_the_third = params | {"logits": {"kernel": params["logits"]["kernel"], "bias": bias}}
 
     assert float(task.accuracy(always_the_third)) == pytest.approx(0.2)
-    # Four fifths of the queries cost some 50 each, the others nothing.
+    # Four fifths of the queries have a loss of about 50, the others of 0.
     assert float(task.evaluation_loss(always_the_third)) == pytest.approx(40.0, abs=3.0)
 
 
-def test_reward_is_that_of_queries():
+def test_reward_loss_is_that_of_queries():
     family = episodes_lib.episode_family(_characters(), _FEW, width=4)
     task = family.draw(jax.random.key(0))
     params = task.init(jax.random.key(1))
@@ -303,24 +303,24 @@ def test_reward_is_that_of_queries():
         [task.reward_loss(params, key) for key in jax.random.split(jax.random.key(2), 30)]
     )
 
-    # 30 times 40 of the 75 queries.
+    # 30 samples of 40 of the 75 queries.
     assert float(losses.mean()) == pytest.approx(float(task.evaluation_loss(params)), rel=0.1)
     assert float(losses.std()) > 0.0
 
 
-def test_learned_parameters_are_where_episodes_begin():
+def test_episodes_begin_with_given_parameters():
     characters = _characters()
     fresh = episodes_lib.episode_family(characters, _FEW, width=4)
     learned = fresh.draw(jax.random.key(0)).init(jax.random.key(5))
 
     family = episodes_lib.episode_family(characters, _FEW, width=4, initial_params=learned)
 
-    begun = family.draw(jax.random.key(1)).init(jax.random.key(6))
-    jax.tree.map(np.testing.assert_array_equal, begun, learned)
+    initial = family.draw(jax.random.key(1)).init(jax.random.key(6))
+    jax.tree.map(np.testing.assert_array_equal, initial, learned)
 
 
-def test_more_drawings_than_there_are_is_refused():
+def test_too_few_drawings_or_characters_are_refused():
     with pytest.raises(ValueError, match=r"16 shots and 5 queries.*20 drawings"):
         episodes_lib.Protocol("much", 5, 16, 5)
-    with pytest.raises(ValueError, match="No 20 characters for an episode of '20-way, multi-shot'"):
+    with pytest.raises(ValueError, match=r"Too few characters .*'20-way, multi-shot'"):
         episodes_lib.draw_episode(_characters(), episodes_lib.MULTI_SHOT, jax.random.key(0))

@@ -1,4 +1,4 @@
-"""The tasks of Li & Malik's two papers: what they are made of, and what their losses are."""
+"""The tasks of Li & Malik's two papers: their data and their losses."""
 
 from flax import linen as nn
 import jax
@@ -40,7 +40,7 @@ def test_the_loss_of_robust_regression_is_bounded_and_that_of_the_paper():
     np.testing.assert_allclose(family.task(data).loss(jnp.full(4, 1e6), None), 1.0, rtol=1e-3)
 
 
-def test_each_group_of_robust_regression_has_a_line_of_its_own():
+def test_each_group_of_robust_regression_has_its_own_line():
     data = _instance(li_malik_2016.robust_regression())
     inputs = np.c_[np.asarray(data.inputs), np.ones(100)]
     for group in np.split(np.arange(100), 4):
@@ -50,7 +50,7 @@ def test_each_group_of_robust_regression_has_a_line_of_its_own():
     assert np.sqrt(residual / 100) > 0.5
 
 
-def test_the_tiny_net_is_what_it_says_and_both_labels_occur():
+def test_the_tiny_net_equals_its_formula_and_both_labels_occur():
     family = li_malik_2016.tiny_net()
     for seed in range(5):
         labels = np.asarray(_instance(family, seed).targets)
@@ -65,7 +65,7 @@ def test_the_tiny_net_is_what_it_says_and_both_labels_occur():
     np.testing.assert_allclose(family.task(data).loss(params, None), fit + decay, rtol=1e-5)
 
 
-def test_objectives_of_a_family_are_trained_together():
+def test_vectorized_rollouts_equal_single_ones():
     import optax
 
     family = li_malik_2016.logistic_regression()
@@ -81,7 +81,7 @@ def test_objectives_of_a_family_are_trained_together():
     np.testing.assert_allclose(losses[2], alone, rtol=1e-4)
 
 
-def test_projections_are_standardised_and_the_net_is_that_of_the_paper():
+def test_projections_are_standardized_and_the_net_has_the_size_of_the_paper():
     family = li_malik_2017.projected_net("digits")
     data = _instance(family)
 
@@ -91,12 +91,12 @@ def test_projections_are_standardised_and_the_net_is_that_of_the_paper():
     params = task.init(jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 48 * 48 + 48 + 48 * 10 + 10
     assert task.batch(jax.random.key(1)).inputs.shape == (64, 48)
-    # Of digits the objective is over all rows.
+    # The digits have fewer rows than the limit: the objective includes all of them.
     whole = task.loss(params, li_malik_2017.Batch(data.inputs, data.targets))
     np.testing.assert_allclose(task.evaluation_loss(params), whole, rtol=1e-5)
 
 
-def test_a_data_set_that_is_not_here_is_named(monkeypatch, tmp_path):
+def test_a_missing_data_set_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="'no_such_images' is not on this machine"):
         _instance(li_malik_2017.projected_net("no_such_images"))

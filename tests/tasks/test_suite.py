@@ -1,4 +1,4 @@
-"""The test suite: sound tasks of the promised sizes, with data that says when it is missing."""
+"""The test suite: finite losses, sizes, and errors for missing data."""
 
 import functools
 
@@ -13,13 +13,13 @@ from alphaopt_jax.tasks.suite import _data, _networks, catalog
 pytestmark = pytest.mark.slow
 
 _EVERY = {**catalog.SUITE, **catalog.LARGE}
-_QUICK_KEYS = "unsafe_rbg"  # Random enough to test with, and compiled in a tenth of the time.
+_QUICK_KEYS = "unsafe_rbg"  # Compiles in a tenth of the time of the default.
 _quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 _FROM_FILES = {"mnist_cnn", "mnist_mlp", "mnist_autoencoder", "omniglot", "large_mnist"}
 
 
 def _instance(name):
-    """The data of a task, made up where it would have to be read from files."""
+    """The data of a task; random data in place of files."""
     if name not in _FROM_FILES:
         return _quick_jit(_EVERY[name].family.sample)(jax.random.key(0, impl=_QUICK_KEYS))
     generator = np.random.default_rng(0)
@@ -29,7 +29,7 @@ def _instance(name):
 
 
 @pytest.mark.parametrize("name", catalog.SUITE)
-def test_first_losses_and_gradients_are_finite(name):
+def test_initial_losses_and_gradients_are_finite(name):
     family = catalog.SUITE[name].family
     init_key, batch_key = jax.random.split(jax.random.key(0, impl=_QUICK_KEYS))
 
@@ -90,7 +90,7 @@ def test_convolution_by_slices_is_a_convolution():
 @pytest.mark.parametrize(
     "network", [_networks.CharacterTransformer(11), _networks.CharacterGRU(11)]
 )
-def test_text_models_do_not_see_what_they_predict(network):
+def test_text_models_are_causal(network):
     text = jax.random.randint(jax.random.key(0), (1, 12), 0, 11)
     changed = text.at[0, 7].set((text[0, 7] + 1) % 11)
     texts = jnp.stack([text, changed])
@@ -106,7 +106,7 @@ def test_text_models_do_not_see_what_they_predict(network):
     assert (jnp.abs(before[0, 7:] - after[0, 7:]).max(axis=-1) > 1e-6).all()
 
 
-def test_ill_conditioned_regression_has_its_condition_and_its_answer():
+def test_ill_conditioned_regression_has_its_condition_number_and_its_solution():
     family = catalog.SUITE["ill_conditioned"].family
     instance = family.sample(jax.random.key(0))
     task = family.task(instance)
@@ -117,7 +117,7 @@ def test_ill_conditioned_regression_has_its_condition_and_its_answer():
     assert float(task.evaluation_loss(answer)) == pytest.approx(0.03**2, rel=0.2)
 
 
-def test_held_out_data_are_others_than_those_trained_on():
+def test_held_out_data_differ_from_training_data():
     family = catalog.SUITE["diabetes"].family
     task = family.task(data := family.sample(jax.random.key(0)))
     params = jax.tree.map(
@@ -145,8 +145,8 @@ def test_poissons_residual_vanishes_for_a_known_solution():
     np.testing.assert_allclose(wave.loss(params, points), expected, rtol=1e-4)
 
 
-def test_ink_is_ink_whatever_the_decoder_says(monkeypatch, tmp_path):
-    """Paper is 1 or 255, and what is read is the same."""
+def test_ink_does_not_depend_on_the_png_decoder(monkeypatch, tmp_path):
+    """Paper is 1 or 255, depending on the decoder."""
     import tensorflow_datasets as tfds
 
     (tmp_path / "omniglot").mkdir()
@@ -177,7 +177,7 @@ def test_ink_is_ink_whatever_the_decoder_says(monkeypatch, tmp_path):
         np.testing.assert_array_equal(array, other)
 
 
-def test_text_is_made_of_the_known_characters():
+def test_text_has_only_known_characters():
     train, held_out = _data.text()
 
     assert len(train) > 8 * len(held_out) > 8000
@@ -185,7 +185,7 @@ def test_text_is_made_of_the_known_characters():
     assert "".join(_data.CHARACTERS[code] for code in train).count(" the ") > 50
 
 
-def test_photograph_is_seen_like_the_white_squares_of_a_chessboard():
+def test_photograph_is_split_like_a_chessboard():
     data = _data.photograph()
 
     assert data.train_inputs.shape == data.test_inputs.shape == (2048, 2)

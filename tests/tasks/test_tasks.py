@@ -1,4 +1,4 @@
-"""Task families: every one gives finite, positive, differentiable losses, and tasks that differ."""
+"""Task families: finite, positive, differentiable losses, and tasks that differ."""
 
 import functools
 
@@ -26,8 +26,8 @@ _TRAINING = distribution.training_families()
 _VALIDATION = distribution.validation_families()
 _UNAUGMENTED = {**_PLAIN, **_VALIDATION}
 
-# Compiling is nearly all of the time that these tests take, and nothing here runs for long. Keys of
-# this kind compile faster than the usual ones.
+# Compiling takes nearly all of the time of these tests, so it is done without optimizations. Keys
+# of type "unsafe_rbg" compile faster than the default ones.
 _jit = functools.partial(
     jax.jit,
     compiler_options={
@@ -50,7 +50,7 @@ def _first_step(family, key):
     return instance, params, loss, gradient, task.evaluation_loss(params)
 
 
-def test_names_are_unique_and_nothing_trained_on_validates():
+def test_names_are_unique_and_training_and_validation_families_differ():
     assert len(distribution.plain_training_families()) == len(_PLAIN) == len(_TRAINING)
     assert len(_TRAINING) >= 18
     assert len(_VALIDATION) == 8
@@ -60,7 +60,7 @@ def test_names_are_unique_and_nothing_trained_on_validates():
 
 
 @pytest.mark.parametrize("name", _UNAUGMENTED)
-def test_population_has_finite_positive_losses_gradients_everywhere_and_differs(name):
+def test_tasks_have_finite_positive_losses_and_nonzero_gradients_and_differ(name):
     first_steps = _jit(jax.vmap(functools.partial(_first_step, _UNAUGMENTED[name])))
     instance, params, loss, gradient, evaluation = first_steps(_keys(3))
     again, *_ = first_steps(_keys(3))
@@ -74,7 +74,7 @@ def test_population_has_finite_positive_losses_gradients_everywhere_and_differs(
     assert any((leaf[0] != leaf[1]).any() for leaf in jax.tree.leaves(instance))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
     assert sum(leaf[0].size for leaf in jax.tree.leaves(params)) <= 8500
-    if name == "mixture_zero_last":  # Nothing passes the zeros back to the layers before.
+    if name == "mixture_zero_last":  # The zero kernel passes no gradient to earlier layers.
         gradient = gradient["Dense_2"]
     for leaf in jax.tree.leaves(gradient):
         assert jnp.isfinite(leaf).all()
@@ -84,7 +84,7 @@ def test_population_has_finite_positive_losses_gradients_everywhere_and_differs(
 @pytest.mark.parametrize(
     "name", ["quadratic", "conv_strided", "running_sum_recurrent", "markov_attention"]
 )
-def test_augmented_family_has_the_parameters_of_the_plain_one(name):
+def test_augmented_family_has_the_parameters_of_the_original_one(name):
     def shapes(family):
         return jax.eval_shape(functools.partial(_first_step, family), jax.random.key(0))
 
@@ -154,7 +154,7 @@ def test_losses_by_hand():
     )
 
 
-def test_label_noise_replaces_the_share_it_says():
+def test_label_noise_replaces_the_given_share():
     labels = jnp.zeros(20_000, jnp.int32)
 
     noisy = _jit(synthetic.add_label_noise, static_argnums=3)(_keys(1)[0], labels, 0.1, 5)
@@ -211,21 +211,20 @@ def test_markov_chain_follows_its_transitions():
     np.testing.assert_array_equal(inputs[:, 1:], targets[:, :-1])
 
 
-def test_bundled_rows_are_split_once_and_standardised():
+def test_digits_are_split_and_standardized():
     data = _jit(_digits.digits().sample)(_keys(1)[0])
 
     assert data.train.inputs.shape == (1437, 64)
     assert data.held_out.inputs.shape == (360, 64)
-    deviation = (
-        data.train.inputs.std()
-    )  # Of every rotation the same, and the scale of the instance.
+    # The standard deviation is the scale of the instance, whatever its rotation.
+    deviation = data.train.inputs.std()
     scaled = data.train.inputs / deviation
     np.testing.assert_allclose(scaled.mean(), 0.0, atol=1e-1)
     np.testing.assert_allclose(jnp.square(scaled).sum() / 1437, 64.0, rtol=1e-2)
 
 
 def _bowls():
-    """Tasks of minimising the sum of squares of two leaves, which start at 1 and 2."""
+    """The sum of squares of two leaves, initialized to 1 and 2."""
 
     def loss(params, batch=None):
         return jnp.sum(params["a"] ** 2) + jnp.sum(params["b"] ** 2)
@@ -261,7 +260,7 @@ def test_reparametrized_starts_at_the_same_function_in_other_units():
     np.testing.assert_allclose(gradient["b"], 2.0 * 2.0 * 0.5)
 
 
-def test_noise_is_the_batchs_on_the_gradient_and_leaves_the_loss_positive():
+def test_noise_changes_the_gradient_and_keeps_the_loss_positive():
     family = augmentation.noisy_gradients(_bowls())
     task = family.task(augmentation.Augmented(jnp.zeros(()), jnp.array([1e-4, 1e3])))
     params = task.init(jax.random.key(0))
