@@ -55,7 +55,7 @@ def substitutions() -> dict[str, str]:
     lists = {
         "coordinate_features": observation.COORDINATE_FEATURES,
         "context_features": observation.CONTEXT_FEATURES,
-        "memory_features": observation.MEMORY_FEATURES,
+        "history_features": observation.MEMORY_FEATURES,
         "weaknesses": card.weaknesses,
     }
     texts = {
