@@ -21,12 +21,11 @@ from benchmarks.cost import report as cost_report
 from benchmarks.l2l import __main__ as l2l
 from benchmarks.li_malik import paper_2016, paper_2017
 from benchmarks.meta_learners import report as meta_learners
-from benchmarks.mnist import __main__ as mnist
+from benchmarks.mnist import report as mnist_report
 from benchmarks.omniglot import report as omniglot_report
 from benchmarks.online_learning import __main__ as online_learning
 from benchmarks.rl_vs_rnn import report as rl_vs_rnn_report
-from benchmarks.zero_tuning import __main__ as zero_tuning
-from benchmarks.zero_tuning import optimizers, statistics
+from benchmarks.zero_tuning import comparison, optimizers, statistics
 from benchmarks.zero_tuning import report as zero_tuning_report
 
 _ROOT = results.RESULTS.parents[1]
@@ -92,14 +91,14 @@ def _landscapes(folder: Path) -> str:
 
 
 def _mnist(folder: Path) -> str:
-    shown = mnist.displayed(_rows(folder, "mnist"))
+    shown = mnist_report.displayed(_rows(folder, "mnist"))
     return results.markdown_table(shown, {key: key for key in shown[0]})
 
 
 def _mnist_short(folder: Path) -> str:
     """The modes of AlphaOpt, the default Adam, and the best of each group by training loss."""
     rows = sorted(_rows(folder, "mnist"), key=lambda row: row["train_loss"])
-    shown = {row["optimizer"]: row for row in mnist.displayed(rows)}
+    shown = {row["optimizer"]: row for row in mnist_report.displayed(rows)}
     ours = [name for name in shown if name.startswith("AlphaOpt")]
     free = [name for name in shown if shown[name]["given"] == "nothing" and name not in ours]
     groups = {
@@ -125,10 +124,10 @@ def _zero_tuning(folder: Path) -> str:
     methods = [row for row in _rows(folder, "zero_tuning") if "ratio_interval" in row]
     columns = {
         key: heading
-        for key, heading in zero_tuning.SUMMARY_COLUMNS.items()
+        for key, heading in zero_tuning_report.SUMMARY_COLUMNS.items()
         if key not in ("rank", "speed_up")
     }
-    return results.markdown_table(zero_tuning.displayed(methods), columns)
+    return results.markdown_table(zero_tuning_report.displayed(methods), columns)
 
 
 def _compared(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -145,7 +144,7 @@ def _compared(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         (row["optimizer"], row["task"], row["steps"]): row for row in rows if row["kind"] == "pair"
     }
     methods = [row for row in rows if row["kind"] == "method"]
-    tuned = zero_tuning_report.ADAM_TUNED
+    tuned = comparison.ADAM_TUNED
     tasks = [task for task in catalog.SUITE if (tuned, task, _HORIZONS[0]) in pairs]
 
     def logs(optimizer: str, key: str) -> np.ndarray:
@@ -168,7 +167,7 @@ def _compared(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         compared.append(
             {
                 "optimizer": name,
-                "tuned": "per task" if name in zero_tuning_report.TUNED else "no",
+                "tuned": "per task" if name in comparison.TUNED else "no",
                 "ratio": method["ratio"],
                 "ratio_interval": method["ratio_interval"],
                 "wins": method.get(f"wins: {tuned}"),
@@ -193,7 +192,7 @@ def _percent(share: float) -> str:
 def _compared_table(compared: Sequence[Mapping[str, Any]]) -> str:
     shown = []
     for row in compared:
-        same = row["optimizer"] == zero_tuning_report.ADAM_TUNED
+        same = row["optimizer"] == comparison.ADAM_TUNED
         cells = {
             "train": f"{row['ratio']:.2f} ({_range(row['ratio_interval'])})",
             "evaluation": f"{row['evaluation_ratio']:.2f} ({_range(row['evaluation_interval'])})",
@@ -213,12 +212,12 @@ def _zero_tuning_evaluation(folder: Path) -> str:
 def _zero_tuning_short(folder: Path) -> str:
     """AlphaOpt, the tuned Adams, the best methods of optax with one setting, and a default Adam."""
     compared = _compared(_rows(folder, "zero_tuning"))
-    names = [method.name for method in optimizers.TUNING_FREE]
+    names = [spec.name for spec in optimizers.TUNING_FREE]
     free = [row for row in compared if row["optimizer"] in names]
     named = (
-        zero_tuning_report.ADAM_TUNED,
-        zero_tuning_report.COSINE_TUNED,
-        zero_tuning_report.ADAM_DEFAULT,
+        comparison.ADAM_TUNED,
+        comparison.COSINE_TUNED,
+        comparison.ADAM_DEFAULT,
         *_MODES,
         *(row["optimizer"] for row in free[:2]),
     )

@@ -1,4 +1,4 @@
-"""How sure a mean over seeds is."""
+"""Confidence intervals of means over seeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy import stats
 
 
 def half_interval(values: Sequence[float] | np.ndarray) -> float | None:
-    """Half of the 95 % interval of the mean (Student); None of fewer than two values.
+    """Half the width of the 95 % Student interval of the mean; None for fewer than two values.
 
     Example:
       >>> round(half_interval([1.0, 2.0, 3.0]), 3)

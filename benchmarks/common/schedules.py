@@ -1,4 +1,4 @@
-"""Learning-rate schedules of the tuned baselines."""
+"""Learning-rate schedules of the baselines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ import jax.numpy as jnp
 def warmup_cosine(
     rate: chex.Numeric, num_steps: int, warmup: float = 0.05
 ) -> Callable[[chex.Numeric], chex.Array]:
-    """A schedule: linear up to `rate` in the first 5 % of the steps, then half a cosine to zero."""
+    """Linear warm-up, then a cosine decay to zero.
+
+    Args:
+      rate: The peak learning rate.
+      num_steps: Number of steps.
+      warmup: Share of the steps in which the rate rises.
+
+    Returns:
+      A schedule from a step's number to its learning rate.
+    """
     rising = max(1, round(warmup * num_steps))
 
     def schedule(count: chex.Numeric) -> chex.Array:

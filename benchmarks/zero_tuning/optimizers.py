@@ -1,71 +1,70 @@
-"""The optimizers that `benchmarks.zero_tuning` compares, and what each was given."""
+"""The optimizers that `benchmarks.zero_tuning` compares, with what each is given."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
 import chex
-import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 from optax import contrib
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax import config, evaluation
-from benchmarks.common import schedules
+from benchmarks.common import schedules, versions
 
 GRID = (*(factor * 10.0**power for power in range(-7, 0) for factor in (1, 3)), 1.0)
 GRID = tuple(float(f"{rate:.0e}") for rate in GRID)
 """The 15 learning rates {1, 3} x 10^-7 ... 10^-1 and 1."""
 
-Group = Literal["grid", "tuning-free", "default", "candidate"]
+Group = Literal["grid", "tuning-free", "default", "alphaopt"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
-    """An optimizer as it enters the comparison.
+class OptimizerSpec:
+    """An optimizer in the comparison.
 
     Attributes:
-      name: What tables, pictures and stored runs call it.
-      group: "grid" methods run at every rate of `GRID`; all others have one setting for all tasks.
-      make: From a learning rate, which may be traced and only "grid" methods use, and the number of
-        steps, to the optimizer.
-      knows_horizon: Whether the number of steps matters to it. If not, one run gives its losses at
-        several numbers of steps.
-      evaluation_params: From state and parameters to those that are judged, if others.
-      learns: Whether it does more at some steps than at others, so that runs come one by one.
-      agent: What the agent learned, in short, so that runs of another agent are not taken for it.
+      name: Name in tables, pictures and stored runs.
+      group: "grid" optimizers run at every learning rate of `GRID`; all others have one setting for
+        all tasks.
+      optimizer_fn: Maps a learning rate and the number of steps to the optimizer. Only "grid"
+        optimizers use the learning rate, which may be traced.
+      needs_horizon: True if the optimizer depends on the number of steps. If not, one run gives the
+        losses at several numbers of steps.
+      evaluation_params: Maps state and parameters to the parameters to evaluate; None for the
+        parameters themselves.
+      learns: True for an agent that learns. Its steps differ in cost, so its runs are not batched.
+      version: Version of AlphaOpt, which tells stored runs of two agents apart; None for all other
+        optimizers.
     """
 
     name: str
     group: Group
-    make: Callable[[chex.Numeric, int], optax.GradientTransformation]
-    knows_horizon: bool = False
+    optimizer_fn: Callable[[chex.Numeric, int], optax.GradientTransformation]
+    needs_horizon: bool = False
     evaluation_params: evaluation.EvaluationParams | None = None
     learns: bool = False
-    agent: str | None = None
+    version: str | None = None
 
 
-ADAM = Method("Adam", "grid", lambda rate, num_steps: optax.adam(rate))
-COSINE = Method(
+ADAM = OptimizerSpec("Adam", "grid", lambda rate, num_steps: optax.adam(rate))
+COSINE = OptimizerSpec(
     "cosine Adam",
     "grid",
     lambda rate, num_steps: optax.adam(schedules.warmup_cosine(rate, num_steps)),
-    knows_horizon=True,
+    needs_horizon=True,
 )
-SGD = Method("SGD momentum", "grid", lambda rate, num_steps: optax.sgd(rate, momentum=0.9))
+SGD = OptimizerSpec("SGD momentum", "grid", lambda rate, num_steps: optax.sgd(rate, momentum=0.9))
 ADAM_DEFAULT_RATE = 1e-3
 
 
 def _one_setting(
-    name: str, group: Group, make: Callable[[], optax.GradientTransformation], **more: Any
-) -> Method:
-    return Method(name, group, lambda rate, num_steps: make(), **more)
+    name: str, group: Group, optimizer_fn: Callable[[], optax.GradientTransformation], **more: Any
+) -> OptimizerSpec:
+    return OptimizerSpec(name, group, lambda rate, num_steps: optimizer_fn(), **more)
 
 
 TUNING_FREE = (
@@ -84,53 +83,44 @@ TUNING_FREE = (
         evaluation_params=contrib.schedule_free_eval_params,
     ),
 )
-# optax has no default rates for these: they are those of the authors' own code.
+# optax has no default rates for these; the rates are those of the authors' own code.
 DEFAULTS = (
     _one_setting("Muon", "default", lambda: contrib.muon(0.02, adam_learning_rate=3e-4)),
     _one_setting("AdamW 1e-3", "default", lambda: optax.adamw(1e-3)),
     _one_setting("Lion 1e-4", "default", lambda: optax.lion(1e-4)),
 )
-PEERS = (ADAM, COSINE, *TUNING_FREE, *DEFAULTS, SGD)
-"""In the order in which they run."""
+BASELINES = (ADAM, COSINE, *TUNING_FREE, *DEFAULTS, SGD)
+"""All optimizers but AlphaOpt, in the order in which they run."""
 
-
-CANDIDATES: Mapping[str, Mapping[str, Any]] = {
-    "AlphaOpt": {"knows_horizon": True},
-    "AlphaOpt, steps not given": {"knows_horizon": False},
-    "AlphaOpt, learning": {"knows_horizon": True, "learn": True},
+ALPHAOPT, NO_HORIZON, LEARN = "AlphaOpt", "AlphaOpt, no horizon", "AlphaOpt, learn=True"
+MODES: Mapping[str, Mapping[str, bool]] = {
+    ALPHAOPT: {"needs_horizon": True},
+    NO_HORIZON: {"needs_horizon": False},
+    LEARN: {"needs_horizon": True, "learn": True},
 }
-"""From a name to whether the number of steps is given and the arguments of `alphaopt`."""
+"""The modes of AlphaOpt: from a name to the arguments of `alphaopt_spec`."""
 
 
-def candidate(name: str, agent: Path | None) -> Method:
-    """One of `CANDIDATES` with the agent of a file; by default the one that `alphaopt()` uses."""
-    return _alphaopt(name, agent, **CANDIDATES[name])
+def alphaopt_spec(name: str, agent: Path | None) -> OptimizerSpec:
+    """One of `MODES`.
 
+    Args:
+      name: Name of the mode.
+      agent: File of the agent; by default the one that `alphaopt()` uses.
+    """
+    needs_horizon, learn = MODES[name]["needs_horizon"], MODES[name].get("learn", False)
+    loaded = alphaopt.load_agent("base" if agent is None else agent)
 
-def _alphaopt(name: str, agent: Path | None, *, knows_horizon: bool, **arguments: Any) -> Method:
-    if agent is not None:
-        arguments["agent"] = str(agent)
+    def optimizer_fn(rate: chex.Numeric, num_steps: int) -> optax.GradientTransformation:
+        del rate
+        horizon = num_steps if needs_horizon else None
+        return alphaopt.alphaopt(agent=loaded, learn=learn, num_steps=horizon)
 
-    def make(rate: chex.Numeric, num_steps: int) -> optax.GradientTransformation:
-        return alphaopt.alphaopt(num_steps=num_steps if knows_horizon else None, **arguments)
-
-    learns = arguments.get("learn", False)
-    constants = config.adaptive_config()
-    return Method(
+    return OptimizerSpec(
         name,
-        "candidate",
-        make,
-        knows_horizon,
-        learns=learns,
-        agent=_fingerprint(make(1.0, 100), constants),
+        "alphaopt",
+        optimizer_fn,
+        needs_horizon,
+        learns=learn,
+        version=versions.optimizer_version(loaded, config.adaptive_config(), learn=learn),
     )
-
-
-def _fingerprint(optimizer: optax.GradientTransformation, constants: config.AlphaOptConfig) -> str:
-    """Twelve characters that differ between agents and between constants of the optimizer."""
-    agent = alphaopt.agent_from_state(optimizer.init(jnp.zeros(1)))
-    digest = hashlib.sha256(str(constants).encode())
-    digest.update(f"{agent.contract} {agent.max_log_rate} {agent.anytime_steps}".encode())
-    for leaf in jax.tree.leaves(agent.params):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Pictures of `benchmarks.zero_tuning`: curves, a performance profile, and ratios of losses."""
+"""Pictures of `benchmarks.zero_tuning`: training curves, a performance profile, loss ratios."""
 
 from __future__ import annotations
 
@@ -12,51 +12,50 @@ import numpy as np
 
 from alphaopt_jax.plotting import _style as style
 from alphaopt_jax.tasks.suite import catalog
-from benchmarks.zero_tuning import optimizers as contenders
-from benchmarks.zero_tuning import report as tables
-from benchmarks.zero_tuning import runs, statistics
+from benchmarks.zero_tuning import optimizers, runs, statistics
+from benchmarks.zero_tuning.comparison import ADAM_DEFAULT, ADAM_TUNED, COSINE_TUNED, Comparison
+from benchmarks.zero_tuning.optimizers import ALPHAOPT
 
 _FACTORS = np.geomspace(1.0, 30.0, 120)
 _DASHES = ("-", "--", "-.", ":")
 
 
-def write(table: tables.Table, folder: Path) -> None:
-    """Draws all pictures for what the table holds, into `folder`."""
+def write(table: Comparison, folder: Path) -> None:
+    """Writes `curves.png`, `profile.png` and, if tuned Adam was run, `ratios.png` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
         "curves": curves_figure(table),
         "profile": profile_figure({entry: table.logs(entry) for entry in table.entries}),
     }
-    if tables.ADAM_TUNED in table.entries and len(table.entries) > 1:
+    if ADAM_TUNED in table.entries and len(table.entries) > 1:
         figures["ratios"] = ratios_figure(table)
     for name, figure in figures.items():
         style.save_png(figure, folder / f"{name}.png")
 
 
-def _main_entries(table: tables.Table) -> list[str]:
-    """The few entries that every picture shows."""
+def _main_entries(table: Comparison) -> list[str]:
+    """Entries of the curves and the ratios."""
     names = (
-        tables.ALPHAOPT,
-        tables.ADAM_TUNED,
-        tables.COSINE_TUNED,
-        tables.ADAM_DEFAULT,
+        ALPHAOPT,
+        ADAM_TUNED,
+        COSINE_TUNED,
+        ADAM_DEFAULT,
         _best_free_overall(table),
     )
     return [name for name in names if name in table.entries]
 
 
-def _best_free_overall(table: tables.Table) -> str:
-    free = [each.name for each in contenders.TUNING_FREE]
+def _best_free_overall(table: Comparison) -> str:
+    free = [each.name for each in optimizers.TUNING_FREE]
     names = [each for each in table.entries if each in free]
     return min(names, key=lambda name: table.logs(name).mean()) if names else ""
 
 
 @style.styled
-def curves_figure(table: tables.Table, *, columns: int = 5) -> Figure:
-    """Smoothed training curves of the main entries on every task, at the longest common run.
+def curves_figure(table: Comparison, *, columns: int = 5) -> Figure:
+    """Smoothed training curves of the main entries on every task, at the longest common horizon.
 
-    Returns:
-      The figure: geometric means over the seeds; shades reach from the least to the most.
+    Lines are geometric means over the seeds; shades are ranges.
     """
     horizon = max(table.settings.horizons)
     steps = statistics.marks(horizon, runs.CURVE_POINTS)
@@ -76,7 +75,7 @@ def curves_figure(table: tables.Table, *, columns: int = 5) -> Figure:
                 [[np.nan if each is None else each for each in curve] for curve in result.curves]
             )
             logs = np.log(np.clip(values, statistics.FLOOR, None))
-            color, emphasis = style.color_of(name, dict.fromkeys(names)), name == tables.ALPHAOPT
+            color, emphasis = style.color_of(name, dict.fromkeys(names)), name == ALPHAOPT
             middle = np.exp(logs.mean(axis=0))
             low, high = np.exp(logs.min(axis=0)), np.exp(logs.max(axis=0))
             panel.fill_between(steps, low, high, color=color, alpha=0.15, lw=0)
@@ -107,13 +106,13 @@ def curves_figure(table: tables.Table, *, columns: int = 5) -> Figure:
 
 @style.styled
 def profile_figure(logs: Mapping[str, np.ndarray]) -> Figure:
-    """On which share of task-horizon pairs each method comes within a factor of the best one.
+    """Share of task-horizon pairs on which each optimizer is within a factor of the best one.
 
     Args:
-      logs: From a method to the logarithms of its losses, `float[N, H, S]`.
+      logs: Logarithms of the losses of each optimizer, `float[N, H, S]`.
     """
     shares = statistics.performance_profile(logs, _FACTORS)
-    figure = style.new_figure((8.5, 4.8), "How often a method is nearly the best")
+    figure = style.new_figure((8.5, 4.8), "Performance profile")
     panel = figure.subplots()
     order = sorted(shares, key=lambda name: -shares[name].mean())
     for place, name in enumerate(order):
@@ -129,7 +128,7 @@ def profile_figure(logs: Mapping[str, np.ndarray]) -> Figure:
         xscale="log",
         xlim=(1.0, _FACTORS[-1]),
         ylim=(0.0, 1.02),
-        xlabel="final training loss, as a multiple of the best method's",
+        xlabel="final training loss, as a multiple of the best optimizer's",
         ylabel="share of task-horizon pairs",
     )
     panel.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
@@ -139,10 +138,10 @@ def profile_figure(logs: Mapping[str, np.ndarray]) -> Figure:
 
 
 @style.styled
-def ratios_figure(table: tables.Table) -> Figure:
+def ratios_figure(table: Comparison) -> Figure:
     """Final training losses as multiples of tuned Adam's, a row for each task."""
-    names = [name for name in _main_entries(table) if name != tables.ADAM_TUNED]
-    reference = table.logs(tables.ADAM_TUNED).mean(axis=-1)
+    names = [name for name in _main_entries(table) if name != ADAM_TUNED]
+    reference = table.logs(ADAM_TUNED).mean(axis=-1)
     horizons = table.settings.horizons
     title = "Final training loss, as a multiple of tuned Adam's"
     height = 0.27 * len(table.tasks) + 1.6
@@ -165,9 +164,9 @@ def ratios_figure(table: tables.Table) -> Figure:
 
 
 def _dots(panel: Axes, ratios: np.ndarray, name: str, color: str) -> None:
-    """A dot for the geometric mean over the seeds and a bar over their range, in every row."""
+    """Draws the geometric mean over the seeds as a dot and their range as a bar, in every row."""
     rows = np.arange(len(ratios))
-    emphasis = name == tables.ALPHAOPT
+    emphasis = name == ALPHAOPT
     panel.hlines(rows, ratios.min(axis=1), ratios.max(axis=1), color=color, lw=1.6, alpha=0.45)
     panel.plot(
         np.exp(np.log(ratios).mean(axis=1)),

@@ -1,287 +1,70 @@
-"""From stored runs to the rows and claims of `benchmarks.zero_tuning`."""
+"""The claims, the tables and the page of `benchmarks.zero_tuning`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from rich import console as rich_console
+from rich import table as rich_table
 
 from alphaopt_jax.tasks.suite import catalog
-from benchmarks.common import results as results_lib
-from benchmarks.zero_tuning import optimizers as contenders
+from benchmarks.common import results
+from benchmarks.common.results import Claim
 from benchmarks.zero_tuning import runs, statistics
+from benchmarks.zero_tuning.comparison import (
+    ADAM_DEFAULT,
+    ADAM_TUNED,
+    BEST_FREE,
+    COSINE_TUNED,
+    TUNED,
+    Comparison,
+)
+from benchmarks.zero_tuning.optimizers import ALPHAOPT, LEARN, NO_HORIZON
 
-ALPHAOPT, NOT_GIVEN, LEARNING = "AlphaOpt", "AlphaOpt, steps not given", "AlphaOpt, learning"
-ADAM_TUNED, COSINE_TUNED = "Adam, tuned", "cosine Adam, tuned"
-ADAM_DEFAULT = "Adam 1e-3"
-BEST_FREE = "best tuning-free peer"
-TUNED = (ADAM_TUNED, COSINE_TUNED, "SGD momentum, tuned")
-_AS_LOW = 1.02  # A ratio of two noisy losses that are the same may be above 1 by this much.
+_AS_LOW = 1.02  # The ratio of two noisy losses that are equal may exceed 1 by this much.
 
-
-class Result(NamedTuple):
-    """One entry of the comparison on one task at one number of steps, `S` seeds.
-
-    Attributes:
-      train: The training loss at the end, `S` numbers; None where it is not finite.
-      evaluation: The same of the evaluation loss.
-      initial: The training loss before training.
-      smoothed: The moving average of the training curve at its end.
-      curves: The moving averages at `statistics.marks`, if they were kept.
-      rate: The learning rate, if the entry has one.
-      milliseconds: Wall-clock of one step of one run among several that ran at once.
-    """
-
-    train: list[float | None]
-    evaluation: list[float | None]
-    initial: list[float]
-    smoothed: list[float | None]
-    curves: list[list[float | None]] | None
-    rate: float | None
-    milliseconds: float
-
-    @property
-    def logs(self) -> np.ndarray:
-        """Bounded logarithms of the training loss, `float[S]`."""
-        pairs = zip(self.train, self.initial, strict=True)
-        return np.array([statistics.log_loss(*pair) for pair in pairs])
-
-    @property
-    def diverged(self) -> int:
-        """Seeds whose loss is not finite or above the initial one."""
-        return sum(map(statistics.diverged, self.train, self.initial))
+SUMMARY_COLUMNS = {
+    "optimizer": "optimizer",
+    "tuned": "tuned",
+    "ratio": "loss ratio to tuned Adam",
+    "ratio_interval": "95 % interval",
+    "rank": "rank",
+    f"wins: {ADAM_TUNED}": "wins: tuned Adam",
+    f"wins: {COSINE_TUNED}": "tuned cosine Adam",
+    f"wins: {BEST_FREE}": "best tuning-free",
+    f"wins: {ADAM_DEFAULT}": "Adam 1e-3",
+    "speed_up": "speed-up",
+    "diverged": "diverged",
+}
+_PAIR_ENTRIES = (
+    ALPHAOPT,
+    NO_HORIZON,
+    LEARN,
+    ADAM_TUNED,
+    COSINE_TUNED,
+    BEST_FREE,
+    ADAM_DEFAULT,
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """All results of a comparison.
-
-    Attributes:
-      results: By entry (a method with the way its rate was chosen), task and number of steps.
-      envelopes: By task, what Adam at any rate has reached after how many steps: pairs of steps and
-        smoothed losses.
-      settings: How much was run.
-      tasks: Names of the suite's tasks that were run.
-    """
-
-    results: Mapping[tuple[str, str, int], Result]
-    envelopes: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]
-    settings: runs.Settings
-    tasks: tuple[str, ...]
-
-    @property
-    def entries(self) -> list[str]:
-        """Those that have a result for every task at each of the settings' numbers of steps."""
-        return [
-            entry
-            for entry in dict.fromkeys(entry for entry, _, _ in self.results)
-            if all((entry, *pair) in self.results for pair in self.pairs)
-        ]
-
-    @property
-    def pairs(self) -> list[tuple[str, int]]:
-        """Every task with every number of steps."""
-        return [(task, horizon) for task in self.tasks for horizon in self.settings.horizons]
-
-    def logs(self, entry: str) -> np.ndarray:
-        """Logarithms of the entry's losses, `float[N, H, S]`; `BEST_FREE` is an entry too."""
-        return np.array(
-            [
-                [self.find(entry, task, horizon).logs for horizon in self.settings.horizons]
-                for task in self.tasks
-            ]
-        )
-
-    def find(self, entry: str, task: str, horizon: int) -> Result:
-        """The result of an entry, `BEST_FREE` included; KeyError if there is none."""
-        if entry == BEST_FREE:
-            entry = self.best_free(task, horizon)
-        return self.results[entry, task, horizon]
-
-    def best_free(self, task: str, horizon: int) -> str:
-        """The tuning-free peer with the least loss there, on the very seeds that are reported."""
-        names = [each.name for each in contenders.TUNING_FREE]
-        present = [name for name in names if (name, task, horizon) in self.results]
-        if not present:
-            raise KeyError(f"No tuning-free peer was run on {task!r} for {horizon} steps.")
-        return min(present, key=lambda name: self.results[name, task, horizon].logs.mean())
-
-
-def collect(
-    store: runs.Store,
-    tasks: Sequence[str],
-    methods: Sequence[contenders.Method],
-    settings: runs.Settings,
-) -> Table:
-    """Reads what the store has of the comparison; what it does not have is left out."""
-    small = tuple(task for task in tasks if task in catalog.SUITE)
-    results: dict[tuple[str, str, int], Result] = {}
-    for task in tasks:
-        horizons = (*settings.horizons, runs.SHORTER, runs.LONG, runs.LARGE_HORIZON)
-        for horizon in dict.fromkeys(horizons):
-            for method in methods:
-                for entry, rate in _entries(method, task, horizon, store, small, settings):
-                    keys = [
-                        runs.Key(task, method.name, rate, horizon, seed, method.agent)
-                        for seed in settings.seeds
-                    ]
-                    if all(key in store for key in keys):
-                        found = [store[key] for key in keys]
-                        results[entry, task, horizon] = _result(found, rate)
-    envelopes = {}
-    for task in small:
-        longest = (settings.horizons[-1], runs.EXTENDED, runs.LONG)
-        found = [(h, store.get(runs.Key(task, runs.ENVELOPE, None, h, None))) for h in longest]
-        envelopes[task] = [
-            (
-                statistics.marks(horizon, runs.ENVELOPE_POINTS),
-                np.array([math.inf if each is None else each for each in record["curve"]]),
-            )
-            for horizon, record in found
-            if record is not None
-        ]
-    return Table(results, envelopes, settings, small)
-
-
-def _entries(
-    method: contenders.Method,
-    task: str,
-    horizon: int,
-    store: runs.Store,
-    tasks: Sequence[str],
-    settings: runs.Settings,
-) -> list[tuple[str, float | None]]:
-    if method.group != "grid":
-        return [(method.name, None)]
-    entries = [
-        (f"{method.name}, tuned", runs.chosen_rate(store, method.name, task, horizon, settings)),
-    ]
-    if method != contenders.SGD:
-        single = runs.single_rate(store, method.name, tasks, settings)
-        entries.append((f"{method.name}, best single rate", single))
-    if method == contenders.ADAM:
-        entries.append((ADAM_DEFAULT, contenders.ADAM_DEFAULT_RATE))
-    return [(entry, rate) for entry, rate in entries if rate is not None]
-
-
-def _result(found: Sequence[Mapping[str, Any]], rate: float | None) -> Result:
-    return Result(
-        train=[run["train"] for run in found],
-        evaluation=[run["eval"] for run in found],
-        initial=[run["initial"] for run in found],
-        smoothed=[run["smoothed"] for run in found],
-        curves=[run["curve"] for run in found] if all("curve" in run for run in found) else None,
-        rate=rate,
-        milliseconds=float(np.mean([run["ms"] for run in found])),
-    )
-
-
-def speed_up(table: Table, entry: str) -> tuple[float, float] | None:
-    """How many times fewer steps than Adam at its best rate at every step an entry takes.
-
-    Adam's steps to the entry's final smoothed training loss, divided by the entry's own.
-
-    Returns:
-      The geometric mean over tasks and numbers of steps, in which Adam counts with the steps it was
-      run where it never came that far, and the share of such pairs; None without Adam's curves.
-    """
-    if not all(table.envelopes.get(task) for task in table.tasks):
-        return None
-    logs, censored = [], []
-    for task, horizon in table.pairs:
-        smoothed = table.results[entry, task, horizon].smoothed
-        finite = [math.inf if each is None else each for each in smoothed]
-        steps, reached = statistics.steps_to_reach(float(np.mean(finite)), table.envelopes[task])
-        logs.append(math.log(steps / horizon))
-        censored.append(not reached)
-    return math.exp(np.mean(logs)), float(np.mean(censored))
-
-
-def pair_rows(table: Table) -> list[dict[str, Any]]:
-    """One row for each task, number of steps and entry: all losses."""
-    grid = table.settings.grid
-    order = list(dict.fromkeys(entry for entry, _, _ in table.results))
-    return [
-        {
-            "kind": "pair",
-            "task": task,
-            "steps": horizon,
-            "optimizer": entry,
-            "rate": result.rate,
-            "rate_at_edge": entry in TUNED and result.rate in (grid[0], grid[-1]),
-            "train_loss": _mean(result.train),
-            "evaluation_loss": _mean(result.evaluation),
-            "initial_loss": _mean(result.initial),
-            "train_losses": result.train,
-            "evaluation_losses": result.evaluation,
-            "diverged": result.diverged,
-            "milliseconds": round(result.milliseconds, 4),
-        }
-        for (entry, task, horizon), result in sorted(
-            table.results.items(), key=lambda item: (*item[0][1:], order.index(item[0][0]))
-        )
-    ]
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    """The mean; NaN if a value is not finite."""
-    return float(np.mean([math.nan if each is None else each for each in values]))
-
-
-def method_rows(table: Table) -> list[dict[str, Any]]:
-    """One row for each entry that is complete, the best first."""
-    entries = table.entries
-    if ADAM_TUNED not in entries:
-        return []
-    logs = {entry: table.logs(entry) for entry in entries}
-    if any(each.name in entries for each in contenders.TUNING_FREE):
-        logs[BEST_FREE] = table.logs(BEST_FREE)
-    ranked = sorted(
-        (entry for entry in entries if entry not in TUNED), key=lambda entry: logs[entry].mean()
-    )
-    ranked = [entry for entry in ranked if entry not in (NOT_GIVEN, LEARNING)]
-    rows = []
-    for entry in entries:
-        row: dict[str, Any] = {
-            "kind": "method",
-            "optimizer": entry,
-            "ratio": statistics.loss_ratio(logs[entry], logs[ADAM_TUNED]),
-            "ratio_interval": statistics.ratio_interval(logs[entry], logs[ADAM_TUNED]),
-            "rank": ranked.index(entry) + 1 if entry in ranked else None,
-            "diverged": sum(table.results[entry, *pair].diverged for pair in table.pairs),
-        }
-        for rival in (ADAM_TUNED, COSINE_TUNED, BEST_FREE, ADAM_DEFAULT):
-            if rival in logs and rival != entry:
-                row[f"wins: {rival}"] = statistics.win_fraction(logs[entry], logs[rival])
-                interval = statistics.win_interval(logs[entry], logs[rival])
-                row[f"wins_interval: {rival}"] = interval
-        if entry == LEARNING and ALPHAOPT in logs:
-            row["ratio_to_frozen"] = statistics.loss_ratio(logs[entry], logs[ALPHAOPT])
-            row["ratio_to_frozen_interval"] = statistics.ratio_interval(logs[entry], logs[ALPHAOPT])
-        if (faster := speed_up(table, entry)) is not None:
-            row["speed_up"], row["speed_up_censored"] = faster
-        rows.append(row)
-    return sorted(rows, key=lambda row: row["ratio"])
-
-
-def make_claims(table: Table, rows: Sequence[Mapping[str, Any]]) -> list[results_lib.Claim]:
-    """The promises of the full comparison."""
+def make_claims(table: Comparison, rows: Sequence[Mapping[str, Any]]) -> list[Claim]:
+    """The claims of the full comparison."""
     by_name = {row["optimizer"]: row for row in rows}
     ours = by_name[ALPHAOPT]
     claims = [
-        results_lib.Claim(
+        Claim(
             f"zero_tuning.wins.{name}",
             f"share of task-horizon pairs with a lower training loss than {text}",
-            ours[f"wins: {rival}"],
+            ours[f"wins: {baseline}"],
             f">= {bar}",
         )
-        for name, text, rival, bar in (
+        for name, text, baseline, bar in (
             ("tuned_adam", "Adam at the best of 15 rates for each task", ADAM_TUNED, 0.6),
             ("tuned_cosine", "cosine Adam at the best for each task", COSINE_TUNED, 0.3),
-            ("tuning_free", "the best tuning-free peer of each task", BEST_FREE, 0.6),
+            ("tuning_free", "the best tuning-free optimizer for each task", BEST_FREE, 0.6),
             ("adam_default", "Adam at 1e-3", ADAM_DEFAULT, 0.95),
         )
     ]
@@ -298,78 +81,165 @@ def make_claims(table: Table, rows: Sequence[Mapping[str, Any]]) -> list[results
     ]
     return [
         *claims,
-        results_lib.Claim(
+        Claim(
             "zero_tuning.ratio",
             "geometric mean of the loss ratio to Adam tuned on each task",
             ours["ratio"],
             "< 1",
         ),
-        results_lib.Claim(
+        Claim(
             "zero_tuning.rank",
-            "rank of the loss ratio among all methods with one setting for all tasks",
+            "rank of the loss ratio among all optimizers with one setting for all tasks",
             ours["rank"],
             "== 1",
         ),
-        results_lib.Claim(
+        Claim(
             "zero_tuning.diverged",
-            "runs that end above the initial loss or not finite",
+            "runs with a final loss that is above the initial one or not finite",
             sum(result.diverged for key, result in table.results.items() if key[0] == ALPHAOPT),
             "== 0",
         ),
-        results_lib.Claim(
-            "zero_tuning.wins.steps_not_given",
-            "share of pairs below tuned Adam when the number of steps is not given",
-            by_name[NOT_GIVEN][f"wins: {ADAM_TUNED}"],
+        Claim(
+            "zero_tuning.wins.no_horizon",
+            f"share of task-horizon pairs on which {NO_HORIZON} is below tuned Adam",
+            by_name[NO_HORIZON][f"wins: {ADAM_TUNED}"],
             ">= 0.45",
         ),
-        results_lib.Claim(
+        Claim(
             "zero_tuning.length",
-            f"the worst ratio of the loss at {runs.LONG:,} steps to that at {runs.SHORTER:,}",
+            f"largest ratio of the loss after {runs.LONG:,} steps to that after {runs.SHORTER:,}",
             float(np.exp(max(long_ratios))),
             f"<= {_AS_LOW}",
         ),
-        results_lib.Claim(
+        Claim(
             "zero_tuning.size",
             "share of networks of over 600,000 parameters with a lower loss than Adam at 1e-3",
             float(np.mean(large_wins)),
             ">= 1",
         ),
-        *_claims_of_learning(table),
+        *_learning_claims(table),
     ]
 
 
-def _claims_of_learning(table: Table) -> list[results_lib.Claim]:
-    """What `learn=True` must not spoil, if it was run."""
-    if LEARNING not in table.entries:
+def _learning_claims(table: Comparison) -> list[Claim]:
+    """Claims about `learn=True`, if it was run."""
+    if LEARN not in table.entries:
         return []
-    low, _ = statistics.ratio_interval(table.logs(LEARNING), table.logs(ALPHAOPT))
+    low, _ = statistics.ratio_interval(table.logs(LEARN), table.logs(ALPHAOPT))
     return [
-        results_lib.Claim(
+        Claim(
             "zero_tuning.learning",
-            "lower end of the 95 % interval of the loss ratio of learn=True to frozen: at 1 or"
+            f"lower end of the 95 % interval of the loss ratio of {LEARN} to {ALPHAOPT}; at 1 or"
             " below, learning is not measurably worse",
             low,
             "<= 1",
         ),
-        results_lib.Claim(
+        Claim(
             "zero_tuning.learning.diverged",
-            "runs with learn=True that end above the initial loss or not finite",
-            sum(result.diverged for key, result in table.results.items() if key[0] == LEARNING),
+            f"runs of {LEARN} with a final loss that is above the initial one or not finite",
+            sum(result.diverged for key, result in table.results.items() if key[0] == LEARN),
             "== 0",
         ),
     ]
 
 
-def is_complete(table: Table) -> bool:
-    """Whether everything that the claims speak of was run."""
-    needed = [(ALPHAOPT, task, h) for task in catalog.SUITE for h in runs.HORIZONS]
-    needed += [(NOT_GIVEN, task, h) for task in catalog.SUITE for h in runs.HORIZONS]
-    cheap = [task for task in catalog.SUITE if catalog.SUITE[task].cheap]
-    needed += [(ALPHAOPT, task, h) for task in cheap for h in (runs.SHORTER, runs.LONG)]
-    needed += [
-        (entry, task, runs.LARGE_HORIZON)
-        for entry in (ALPHAOPT, ADAM_DEFAULT)
-        for task in catalog.LARGE
-    ]
-    peers = {*TUNED, ADAM_DEFAULT, *(each.name for each in contenders.TUNING_FREE)}
-    return peers <= set(table.entries) and all(key in table.results for key in needed)
+def displayed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `comparison.optimizer_rows` as tables show them."""
+    shown = []
+    for row in rows:
+        low, high = row["ratio_interval"]
+        cells = {key: row.get(key) for key in SUMMARY_COLUMNS}
+        cells |= {
+            "tuned": "per task" if row["optimizer"] in TUNED else "no",
+            "ratio_interval": f"{results.cell(low)} to {results.cell(high)}",
+        }
+        for key, value in cells.items():
+            if key.startswith("wins: ") and value is not None:
+                cells[key] = f"{100 * value:.0f} %"
+        if row.get("speed_up") is not None and row["speed_up_censored"]:
+            cells["speed_up"] = f"> {results.cell(row['speed_up'])}"
+        shown.append(cells)
+    return shown
+
+
+def loss_table(table: Comparison, figure: str) -> str:
+    """A Markdown table with a line for each task and number of steps.
+
+    Args:
+      table: All results.
+      figure: "train" or "evaluation".
+    """
+    pairs = sorted({key[1:] for key in table.results}, key=lambda pair: (pair[1], pair[0]))
+    lines = []
+    for task, horizon in pairs:
+        line: dict[str, Any] = {"task": task, "steps": horizon}
+        for entry in _PAIR_ENTRIES:
+            try:
+                result = table.find(entry, task, horizon)
+            except KeyError:
+                continue
+            values = [math.nan if each is None else each for each in getattr(result, figure)]
+            line[entry] = results.cell(float(np.mean(values)))
+            if entry in TUNED:
+                line[entry] += f" ({result.rate:g})"
+            elif entry == BEST_FREE:
+                line[entry] += f" ({table.best_free(task, horizon)})"
+        lines.append(line)
+    columns = [entry for entry in _PAIR_ENTRIES if any(entry in line for line in lines)]
+    return results.markdown_table(lines, {key: key for key in ("task", "steps", *columns)})
+
+
+def page(
+    table: Comparison,
+    rows: Sequence[Mapping[str, Any]],
+    command: str,
+    name: str = "zero_tuning",
+) -> str:
+    """The page beside the JSON file.
+
+    Args:
+      table: All results.
+      rows: Rows of `comparison.optimizer_rows`.
+      command: The command that made the page.
+      name: Name of the files and of the folder of pictures.
+    """
+    settings = table.settings
+    horizons = " and ".join(f"{each:,}" for each in settings.horizons)
+    summary = results.markdown_table(displayed(rows), SUMMARY_COLUMNS)
+    return (
+        f"# Zero tuning\n\nMade by `{command}`.\n\n"
+        f"{len(table.tasks)} tasks on which no agent was trained, {horizons} steps,"
+        f" {len(settings.seeds)} seeds. The training loss is the mean over 32 batches, the same for"
+        " all optimizers, at the final parameters. Each tuned optimizer has the best of"
+        f" {len(settings.grid)} learning rates for each task and number of steps, chosen on"
+        f" {len(settings.selection_seeds)} other seeds; all other optimizers have one setting for"
+        ' all tasks. "Best single rate" is the best rate over the whole suite. "Best tuning-free"'
+        " is the best of optax's tuning-free optimizers for each task and number of steps, chosen"
+        " on the reported seeds, which favours them.\n\n"
+        "Ratios are geometric means; intervals are from a bootstrap over tasks and seeds. Losses"
+        f" are clipped to between {statistics.FLOOR:g} and {statistics.CEILING:g} times the initial"
+        " loss; a loss that is not finite counts as the latter. The rank is among the optimizers"
+        " with one setting. The speed-up is the number of steps in which Adam, at the best rate for"
+        " each number of steps, reaches the same smoothed training loss, divided by the optimizer's"
+        " own steps; > means that on some tasks Adam did not reach it in the steps it was run,"
+        f" which are counted instead.\n\n{summary}\n"
+        f"![Loss ratios]({name}/ratios.png)\n\n![Performance profile]({name}/profile.png)\n\n"
+        f"![Training curves]({name}/curves.png)\n\n"
+        "## Training losses\n\nMeans over the seeds. In brackets, the learning rate or the name of"
+        f" the best optimizer. – is not finite.\n\n{loss_table(table, 'train')}\n"
+        f"## Evaluation losses\n\nOf the same runs.\n\n{loss_table(table, 'evaluation')}"
+    )
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the optimizers in ascending order of the loss ratio, in columns for a terminal."""
+    columns = {"optimizer": "", "ratio": "loss ratio", "rank": "rank"}
+    columns |= {
+        key: heading for key, heading in SUMMARY_COLUMNS.items() if key.startswith("wins: ")
+    }
+    table = rich_table.Table(title="Loss ratios to Adam tuned on each task, best first")
+    for heading in columns.values():
+        table.add_column(heading, justify="right" if heading else "left")
+    for row in displayed(rows):
+        table.add_row(*(results.cell(row[key]) for key in columns))
+    rich_console.Console().print(table)

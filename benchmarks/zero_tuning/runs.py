@@ -1,130 +1,99 @@
-"""What `benchmarks.zero_tuning` runs, in which order, and the file that keeps finished runs."""
+"""The runs of `benchmarks.zero_tuning`: their order, their learning rates, and running them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
-import json
 import math
 from pathlib import Path
+import time
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from rich import progress as rich_progress
 
 from alphaopt_jax import evaluation
-from alphaopt_jax._storage import atomic
 from alphaopt_jax.tasks.suite import catalog
-from benchmarks.zero_tuning import optimizers as contenders
-from benchmarks.zero_tuning import statistics
+from benchmarks.common.run_store import RunStore
+from benchmarks.zero_tuning import optimizers, statistics
 
 HORIZONS = (200, 2000)
 LONG = 20_000
-SHORTER = 5_000  # What a candidate's loss at `LONG` steps is held against.
+SHORTER = 5_000  # The loss of AlphaOpt at `LONG` steps is compared with that after these.
 LARGE_HORIZON = 200
-EXTENDED = 10_000  # Steps of Adam at a few rates, to see when it reaches a candidate's loss.
+EXTENDED = 10_000  # Steps of Adam at a few rates, to find when it reaches the loss of AlphaOpt.
 SEEDS = (0, 1, 2, 3, 4)
 SELECTION_SEEDS = (100, 101)
 ENVELOPE = "Adam envelope"
-"""Stored like a run: what Adam reached at any rate by then. See `statistics.envelope`."""
+"""Name in the store of Adam's least loss over all rates by each step: `statistics.envelope`."""
 CURVE_POINTS, ENVELOPE_POINTS = 40, 200
 
 Purpose = Literal["select", "report", "extend"]
 
 
 class Key(NamedTuple):
-    """What tells one stored run from all others.
+    """Key of one stored run.
 
     Attributes:
-      task: Its name in the suite.
-      method: Its name.
-      rate: The learning rate; None where the method has one setting.
+      task: Name of the task in the suite.
+      optimizer: Name of the optimizer.
+      rate: The learning rate; None if the optimizer has one setting.
       horizon: Number of steps.
-      seed: Decides initial parameters and batches; None for an envelope over seeds.
-      agent: Short for what an AlphaOpt agent learned; None for all others.
+      seed: Seed of initial parameters and batches; None for an envelope over seeds.
+      version: Version of AlphaOpt; None for all other optimizers.
     """
 
     task: str
-    method: str
+    optimizer: str
     rate: float | None
     horizon: int
     seed: int | None
-    agent: str | None = None
+    version: str | None = None
 
 
-class Store:
-    """Finished runs, one JSON object a line, so that an interrupted comparison can go on."""
-
-    def __init__(self, path: Path):
-        """Reads what is at `path`, if anything."""
-        self._path = path
-        self._runs: dict[Key, dict[str, Any]] = {}
-        for record in atomic.read_json_lines(path):
-            self._runs[Key(*(record.pop(field) for field in Key._fields))] = record
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self._runs
-
-    def __getitem__(self, key: Key) -> dict[str, Any]:
-        return self._runs[key]
-
-    def get(self, key: Key) -> dict[str, Any] | None:
-        """The run, or None."""
-        return self._runs.get(key)
-
-    def keys(self) -> Iterable[Key]:
-        """All runs there are."""
-        return self._runs.keys()
-
-    def add(self, runs: Mapping[Key, Mapping[str, Any]]) -> None:
-        """Keeps runs, all in one piece."""
-        lines = []
-        for key, run in runs.items():
-            record = {name: _short(value) for name, value in run.items()}
-            self._runs[key] = record
-            lines.append(key._asdict() | record)
-        atomic.add_json_lines(self._path, lines)
-
-    def versions(self, method: str) -> list[str | None]:
-        """What learned, or its constants, in short, in the order in which it was run."""
-        return list(dict.fromkeys(key.agent for key in self._runs if key.method == method))
-
-    def compact(self) -> None:
-        """Leaves of each method its last two versions, to compare them, and curves of the last.
-
-        Pictures show no others, and curves are most of the file.
-        """
-        last = {key.method: self.versions(key.method)[-2:] for key in self._runs}
-        kept = {key: run for key, run in self._runs.items() if key.agent in last[key.method]}
-        for key, run in kept.items():
-            if key.agent != last[key.method][-1]:
-                run.pop("curve", None)
-        self._runs = kept
-        lines = (json.dumps(key._asdict() | run) + "\n" for key, run in kept.items())
-        atomic.write(self._path, "".join(lines).encode())
+Store = RunStore[Key]
 
 
-def _short(value: Any) -> Any:
-    """Six digits are enough; JSON has no infinities."""
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_short(float(each)) if each is not None else None for each in value]
-    if isinstance(value, (float, np.floating)):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
-    return value
+def open_store(path: Path) -> Store:
+    """Returns the store of finished runs in a file."""
+    return RunStore(path, Key)
+
+
+def versions(store: Store, optimizer: str) -> list[str | None]:
+    """Stored versions of an optimizer, in the order in which they were run."""
+    return list(dict.fromkeys(key.version for key in store if key.optimizer == optimizer))
+
+
+def compact(store: Store) -> None:
+    """Keeps the last two versions of each optimizer, and the curves of the last one only.
+
+    `benchmarks.zero_tuning.versions` compares these two; pictures show curves of the last one.
+    Curves are most of the file.
+    """
+    last = {key.optimizer: versions(store, key.optimizer)[-2:] for key in store}
+    kept = {}
+    for key in store:
+        if key.version in last[key.optimizer]:
+            kept[key] = dict(store[key])
+            if key.version != last[key.optimizer][-1]:
+                kept[key].pop("curve", None)
+    store.replace(kept)
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How much is run of each; the defaults are the protocol.
+    """Size of the comparison; the defaults are the protocol.
 
     Attributes:
-      grid: Learning rates of the tuned methods.
-      seeds: What is reported.
-      selection_seeds: What rates are chosen on.
+      grid: Learning rates of the tuned optimizers.
+      seeds: Seeds of the reported runs.
+      selection_seeds: Seeds of the runs by which learning rates are chosen.
       horizons: Numbers of steps on every task.
-      full: Whether to run the cheap tasks for `LONG` steps, the large networks, and Adam further.
+      full: Whether to run the cheap tasks for `LONG` steps, the large networks, and Adam for
+        `EXTENDED` steps.
     """
 
-    grid: tuple[float, ...] = contenders.GRID
+    grid: tuple[float, ...] = optimizers.GRID
     seeds: tuple[int, ...] = SEEDS
     selection_seeds: tuple[int, ...] = SELECTION_SEEDS
     horizons: tuple[int, ...] = HORIZONS
@@ -133,83 +102,83 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """Runs of one method on one task that are made together.
+    """Runs of one optimizer on one task that are made together.
 
     Attributes:
-      method: What trains.
-      task: What is trained.
+      optimizer: The optimizer.
+      task: The task.
       horizons: Numbers of steps.
       purpose: "select" runs the whole grid on the selection seeds; "report" runs the chosen rates,
         or the one setting, on the reported seeds; "extend" runs the best rate and the next two
         below it for longer, on the selection seeds.
     """
 
-    method: contenders.Method
+    optimizer: optimizers.OptimizerSpec
     task: catalog.SuiteTask
     horizons: tuple[int, ...]
     purpose: Purpose
 
 
 def plan(
-    tasks: Sequence[catalog.SuiteTask], methods: Sequence[contenders.Method], settings: Settings
+    tasks: Sequence[catalog.SuiteTask],
+    specs: Sequence[optimizers.OptimizerSpec],
+    settings: Settings,
 ) -> list[Unit]:
-    """All units in the order in which they can run: choices come before what depends on them."""
+    """All units in an order in which they can run: rates are chosen before they are reported."""
     small = [task for task in tasks if task.name in catalog.SUITE]
     cheap = [task for task in small if task.cheap]
-    units = list(_block(small, methods, settings.horizons))
+    units = list(_block(small, specs, settings.horizons))
     if settings.full:
         large = [task for task in tasks if task.name in catalog.LARGE]
-        one_setting = [each for each in methods if each.group in ("default", "candidate")]
-        if contenders.ADAM in methods:
-            one_setting.append(contenders.ADAM)
+        one_setting = [each for each in specs if each.group in ("default", "alphaopt")]
+        if optimizers.ADAM in specs:
+            one_setting.append(optimizers.ADAM)
         units += [
-            Unit(method, task, (LARGE_HORIZON,), "report")
-            for method in one_setting
-            for task in large
+            Unit(spec, task, (LARGE_HORIZON,), "report") for spec in one_setting for task in large
         ]
-        # To learn for 20,000 steps on six tasks, run by run, would take an hour.
-        lasting = [each for each in methods if not each.learns]
+        # Learning for 20,000 steps on six tasks, one run at a time, would take an hour.
+        lasting = [each for each in specs if not each.learns]
         units += _block(cheap, lasting, (LONG,))
         units += [
-            Unit(method, task, (SHORTER,), "report")
-            for method in lasting
-            if method.group == "candidate"
+            Unit(spec, task, (SHORTER,), "report")
+            for spec in lasting
+            if spec.group == "alphaopt"
             for task in cheap
         ]
-        if contenders.ADAM in methods:
+        if optimizers.ADAM in specs:
             rest = [task for task in small if not task.cheap]
-            units += [Unit(contenders.ADAM, task, (EXTENDED,), "extend") for task in rest]
+            units += [Unit(optimizers.ADAM, task, (EXTENDED,), "extend") for task in rest]
     return units
 
 
 def _block(
     tasks: Sequence[catalog.SuiteTask],
-    methods: Sequence[contenders.Method],
+    specs: Sequence[optimizers.OptimizerSpec],
     horizons: tuple[int, ...],
 ) -> Iterator[Unit]:
-    for method in methods:
-        if method.group == "grid":
-            yield from (Unit(method, task, horizons, "select") for task in tasks)
-        yield from (Unit(method, task, horizons, "report") for task in tasks)
+    for spec in specs:
+        if spec.group == "grid":
+            yield from (Unit(spec, task, horizons, "select") for task in tasks)
+        yield from (Unit(spec, task, horizons, "report") for task in tasks)
 
 
 def chosen_rate(
-    store: Store, method: str, task: str, horizon: int, settings: Settings
+    store: Store, optimizer: str, task: str, horizon: int, settings: Settings
 ) -> float | None:
-    """The grid's best rate on the selection seeds; None if they were not run."""
-    losses = _selection_losses(store, method, task, horizon, settings)
+    """The best rate of the grid on the selection seeds; None if some of them were not run."""
+    losses = _selection_losses(store, optimizer, task, horizon, settings)
     return None if losses is None else settings.grid[int(np.argmin(losses))]
 
 
 def single_rate(
-    store: Store, method: str, tasks: Sequence[str], settings: Settings
+    store: Store, optimizer: str, tasks: Sequence[str], settings: Settings
 ) -> float | None:
-    """The one rate whose losses are the least over all tasks and horizons, as ratios to the best.
+    """The rate with the least mean log ratio to the best rate, over all tasks and horizons.
 
     None if some task of the suite was not run at all rates.
     """
     table = [
-        _selection_losses(store, method, task, horizon, settings)
+        _selection_losses(store, optimizer, task, horizon, settings)
         for task in tasks
         for horizon in settings.horizons
     ]
@@ -220,12 +189,12 @@ def single_rate(
 
 
 def _selection_losses(
-    store: Store, method: str, task: str, horizon: int, settings: Settings
+    store: Store, optimizer: str, task: str, horizon: int, settings: Settings
 ) -> np.ndarray | None:
-    """Logarithms of losses, mean over the selection seeds, `float[R]`; None if not all were run."""
+    """Mean log losses over the selection seeds, `float[R]`; None if some were not run."""
     losses = []
     for rate in settings.grid:
-        runs = [store.get(Key(task, method, rate, horizon, s)) for s in settings.selection_seeds]
+        runs = [store.get(Key(task, optimizer, rate, horizon, s)) for s in settings.selection_seeds]
         found = [run for run in runs if run is not None]
         if len(found) < len(runs):
             return None
@@ -237,23 +206,53 @@ def rates_to_run(
     unit: Unit, horizon: int, tasks: Sequence[str], store: Store, settings: Settings
 ) -> tuple[float | None, ...]:
     """The learning rates of a unit at one of its horizons."""
-    if unit.method.group != "grid":
+    if unit.optimizer.group != "grid":
         return (None,)
     if unit.purpose == "select":
         return settings.grid
-    name = unit.method.name
+    name = unit.optimizer.name
     if unit.purpose == "extend":
         best = chosen_rate(store, name, unit.task.name, settings.horizons[-1], settings)
         if best is None:
             return ()
         index = settings.grid.index(best)
         return settings.grid[max(0, index - 2) : index + 1]
-    default = contenders.ADAM_DEFAULT_RATE if unit.method == contenders.ADAM else None
+    default = optimizers.ADAM_DEFAULT_RATE if unit.optimizer == optimizers.ADAM else None
     if unit.task.name in catalog.LARGE:
         return (default,)
-    single = single_rate(store, name, tasks, settings) if unit.method != contenders.SGD else None
+    has_single = unit.optimizer != optimizers.SGD
+    single = single_rate(store, name, tasks, settings) if has_single else None
     chosen = chosen_rate(store, name, unit.task.name, horizon, settings)
     return tuple(sorted({rate for rate in (default, single, chosen) if rate is not None}))
+
+
+def run_all(units: Sequence[Unit], tasks: Sequence[str], store: Store, settings: Settings) -> None:
+    """Makes all runs that are not stored, with one progress bar for all and one for each unit."""
+    columns = (
+        rich_progress.TextColumn("{task.description:<44}"),
+        rich_progress.BarColumn(bar_width=24),
+        rich_progress.TextColumn("{task.completed:.0f} / {task.total:.0f}"),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(*columns) as bar:
+        whole = bar.add_task("all", total=len(units))
+        current = bar.add_task("", total=1)
+        for number, unit in enumerate(units):
+            text = f"{unit.optimizer.name}, {unit.task.name}, {unit.purpose}"
+            bar.reset(current, description=text, total=max(unit.horizons))
+            began = time.perf_counter()
+            made = run(
+                unit, tasks, store, settings, lambda step: bar.update(current, completed=step)
+            )
+            if made:
+                seconds = time.perf_counter() - began
+                bar.console.print(
+                    f"{number + 1}/{len(units)} {text}: {made} runs of {max(unit.horizons)} steps,"
+                    f" {seconds:.0f} s",
+                    highlight=False,
+                )
+            bar.advance(whole)
 
 
 def run(
@@ -263,67 +262,78 @@ def run(
     settings: Settings,
     on_progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Runs what the store does not have yet of a unit.
+    """Makes the runs of a unit that are not stored.
 
     Args:
-      unit: What to run.
+      unit: The unit.
       tasks: Names of all tasks over which a single rate is chosen.
-      store: Where finished runs are looked up and put.
-      settings: How much to run.
+      store: The store of finished runs.
+      settings: Size of the comparison.
       on_progress: As in `evaluation.TrainingOptions`.
 
     Returns:
       The number of runs made.
     """
     seeds = settings.seeds if unit.purpose == "report" else settings.selection_seeds
-    wanted = {
+    rates = {
         horizon: rates_to_run(unit, horizon, tasks, store, settings) for horizon in unit.horizons
     }
-    if not unit.method.knows_horizon:  # Every rate is run to the end, and measured on the way.
-        together = tuple(dict.fromkeys(rate for rates in wanted.values() for rate in rates))
-        return _run_together(unit, unit.horizons, together, seeds, store, on_progress)
-    return sum(
-        _run_together(unit, (horizon,), rates, seeds, store, on_progress)
-        for horizon, rates in wanted.items()
-    )
+    if unit.optimizer.needs_horizon:
+        batches = [_Batch(unit, (horizon,), each) for horizon, each in rates.items()]
+    else:  # Every rate runs to the last horizon and is measured at the others on the way.
+        every = tuple(dict.fromkeys(rate for each in rates.values() for rate in each))
+        batches = [_Batch(unit, unit.horizons, every)]
+    return sum(_run_batch(batch, seeds, store, on_progress) for batch in batches)
 
 
-def _run_together(
-    unit: Unit,
-    horizons: tuple[int, ...],
-    rates: Sequence[float | None],
+class _Batch(NamedTuple):
+    """Runs of a unit at several rates, which are compiled together."""
+
+    unit: Unit
+    horizons: tuple[int, ...]
+    rates: Sequence[float | None]
+
+    def key(self, rate: float | None, horizon: int, seed: int) -> Key:
+        spec = self.unit.optimizer
+        return Key(self.unit.task.name, spec.name, rate, horizon, seed, spec.version)
+
+    def without_stored(
+        self, seeds: Sequence[int], store: Store
+    ) -> tuple[list[float | None], list[int]]:
+        """The rates and seeds of which a run is missing."""
+
+        def missing(rate: float | None, seed: int) -> bool:
+            return any(self.key(rate, horizon, seed) not in store for horizon in self.horizons)
+
+        rates = [rate for rate in self.rates if any(missing(rate, seed) for seed in seeds)]
+        return rates, [seed for seed in seeds if any(missing(rate, seed) for rate in rates)]
+
+
+def _run_batch(
+    batch: _Batch,
     seeds: Sequence[int],
     store: Store,
     on_progress: Callable[[int], None] | None,
 ) -> int:
-    method, task = unit.method, unit.task.name
-
-    def key(rate: float | None, horizon: int, seed: int) -> Key:
-        return Key(task, method.name, rate, horizon, seed, method.agent)
-
-    def missing(rate: float | None, seed: int) -> bool:
-        return any(key(rate, horizon, seed) not in store for horizon in horizons)
-
-    rates = [rate for rate in rates if any(missing(rate, seed) for seed in seeds)]
-    seeds = [seed for seed in seeds if any(missing(rate, seed) for rate in rates)]
+    rates, seeds = batch.without_stored(seeds, store)
     if not rates or not seeds:
         return 0
-    last = max(horizons)
+    unit, last = batch.unit, max(batch.horizons)
     outcome = evaluation.train_rates(
         unit.task.family,
-        lambda rate: method.make(rate, last),
+        lambda rate: unit.optimizer.optimizer_fn(rate, last),
         [1.0 if rate is None else rate for rate in rates],
         last,
         seeds,
         options=evaluation.TrainingOptions(
-            checkpoints=horizons,
-            evaluation_params=method.evaluation_params,
-            vectorize=not method.learns,
+            checkpoints=batch.horizons,
+            evaluation_params=unit.optimizer.evaluation_params,
+            vectorize=not unit.optimizer.learns,
             on_progress=on_progress,
         ),
     )
     smoothed = evaluation.exponential_average(outcome.curves)
-    runs: dict[Key, dict[str, Any]] = {}
+    runs: dict[Key, Mapping[str, Any]] = {}
     for i, seed in enumerate(seeds):
         for j, rate in enumerate(rates):
             for c, horizon in enumerate(outcome.checkpoints):
@@ -337,10 +347,29 @@ def _run_together(
                 if unit.purpose == "report" and horizon == last:
                     marks = statistics.marks(last, CURVE_POINTS)
                     record["curve"] = smoothed[i, j, marks - 1]
-                runs[key(rate, horizon, seed)] = record
-    if method == contenders.ADAM and unit.purpose != "report":
+                runs[batch.key(rate, horizon, seed)] = rounded(record)
+    if unit.optimizer == optimizers.ADAM and unit.purpose != "report":
         marks = statistics.marks(last, ENVELOPE_POINTS)
         curve = statistics.envelope(smoothed)[marks - 1]
-        runs[Key(task, ENVELOPE, None, last, None)] = {"curve": curve}
+        key = Key(unit.task.name, ENVELOPE, None, last, None)
+        runs[key] = rounded({"curve": curve})
     store.add(runs)
     return len(seeds) * len(rates)
+
+
+def rounded(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Rounds all numbers to five digits; those that are not finite become None, as JSON has none.
+
+    Example:
+      >>> rounded({"train": 0.1234567, "curve": [float("inf"), 1.0]})
+      {'train': 0.12346, 'curve': [None, 1.0]}
+    """
+    return {name: _short(value) for name, value in run.items()}
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_short(float(each)) if each is not None else None for each in value]
+    if isinstance(value, (float, np.floating)):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value

@@ -1,8 +1,8 @@
-"""The figures of `benchmarks.zero_tuning`, from losses alone.
+"""Statistics of losses for `benchmarks.zero_tuning`.
 
-Losses are compared by their logarithms. So that these exist, a loss is taken to be at least `FLOOR`
-times the loss before training, and at most `CEILING` times it, which is also what a loss that is
-not finite counts as. Arrays of logarithms have the axes tasks, horizons, seeds: `[N, H, S]`.
+Losses are compared by their logarithms. Each loss is clipped to between `FLOOR` and `CEILING` times
+the loss before training, so that the logarithm exists; a loss that is not finite counts as the
+latter. Arrays of logarithms have the axes tasks, horizons and seeds: `[N, H, S]`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ FLOOR, CEILING = 1e-9, 1e3
 
 
 def log_loss(loss: float | None, initial: float) -> float:
-    """The logarithm of a final loss, bounded by what the loss was before training.
+    """Logarithm of a final loss, bounded relative to the loss before training.
 
     Args:
-      loss: Anything; None stands for what is not finite.
-      initial: Positive.
+      loss: The final loss; None if it is not finite.
+      initial: The loss before training, positive.
 
     Example:
       >>> log_loss(1.0, 2.0), round(log_loss(0.0, 1.0), 2), round(log_loss(None, 1.0), 2)
@@ -32,7 +32,7 @@ def log_loss(loss: float | None, initial: float) -> float:
 
 
 def diverged(loss: float | None, initial: float) -> bool:
-    """Whether training ended with a loss that is not finite or above the initial one."""
+    """True if the final loss is not finite or above the initial one."""
     return loss is None or not loss <= initial
 
 
@@ -47,7 +47,7 @@ def marks(horizon: int, count: int) -> np.ndarray:
 
 
 def envelope(smoothed: np.ndarray) -> np.ndarray:
-    """The least smoothed loss that any learning rate has reached by each step.
+    """Least smoothed loss over all learning rates, up to each step.
 
     Args:
       smoothed: `float[S, R, T]`, smoothed training curves.
@@ -62,14 +62,15 @@ def envelope(smoothed: np.ndarray) -> np.ndarray:
 def steps_to_reach(
     loss: float, envelopes: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> tuple[int, bool]:
-    """The number of steps after which an envelope is as low as `loss`.
+    """Least number of steps after which an envelope is at `loss` or below.
 
     Args:
       loss: A smoothed training loss.
-      envelopes: Pairs of steps and values, `[M]` each; what any of them reaches counts.
+      envelopes: Pairs of steps and values, `[M]` each.
 
     Returns:
-      The steps and whether they were reached; if not, the most that any envelope has.
+      The number of steps and True; or the last step of all envelopes and False if none reaches
+      the loss.
     """
     reached = [
         int(steps[np.argmax(values <= loss)])
@@ -82,23 +83,23 @@ def steps_to_reach(
 
 
 def win_fraction(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The share of task-horizon pairs on which our mean over the seeds is lower, `[N, H, S]`."""
+    """Share of task-horizon pairs with a lower mean over the seeds; both are `float[N, H, S]`."""
     return float(np.mean(ours.mean(axis=-1) < theirs.mean(axis=-1)))
 
 
 def win_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """A 95 % bootstrap interval of `win_fraction`, over tasks and seeds."""
+    """95 % bootstrap interval of `win_fraction`, over tasks and seeds."""
     ours, theirs = _resampled(ours, theirs)
     return _interval((ours.mean(axis=-1) < theirs.mean(axis=-1)).mean(axis=(1, 2)))
 
 
 def loss_ratio(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The geometric mean of the ratio of our losses to theirs, `[N, H, S]` logarithms each."""
+    """Geometric mean of the ratio of two losses, given their logarithms, `float[N, H, S]`."""
     return float(np.exp(np.mean(ours - theirs)))
 
 
 def ratio_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """A 95 % bootstrap interval of `loss_ratio`, over tasks and seeds."""
+    """95 % bootstrap interval of `loss_ratio`, over tasks and seeds."""
     ours, theirs = _resampled(ours, theirs)
     return _interval(np.exp((ours - theirs).mean(axis=(1, 2, 3))))
 
@@ -106,14 +107,14 @@ def ratio_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
 def performance_profile(
     losses: Mapping[str, np.ndarray], factors: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """How often each method is within a factor of the best one.
+    """Share of task-horizon pairs on which each optimizer is within a factor of the best one.
 
     Args:
-      losses: From a method to its logarithms, `[N, H, S]`.
-      factors: `float[F]`, at least 1.
+      losses: Logarithms of the losses of each optimizer, `float[N, H, S]`.
+      factors: The factors, `float[F]`, at least 1.
 
     Returns:
-      From a method to the share of task-horizon pairs, `float[F]`.
+      The shares of each optimizer, `float[F]`.
     """
     means = {name: values.mean(axis=-1) for name, values in losses.items()}
     best = np.min(list(means.values()), axis=0)
@@ -126,7 +127,7 @@ def performance_profile(
 def _resampled(
     ours: np.ndarray, theirs: np.ndarray, samples: int = 2000
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both with tasks, and in every task seeds, drawn again: `[samples, N, H, S]`."""
+    """Resamples both over tasks, and over the seeds of each task: `float[samples, N, H, S]`."""
     generator = np.random.default_rng(0)
     count, _, seeds = ours.shape
     tasks = generator.integers(count, size=(samples, count))

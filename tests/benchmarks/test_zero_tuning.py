@@ -13,9 +13,7 @@ from alphaopt_jax.tasks.suite import catalog
 from alphaopt_jax.tasks.task import Family, Task
 from benchmarks.common import schedules
 from benchmarks.zero_tuning import __main__ as zero_tuning
-from benchmarks.zero_tuning import optimizers as contenders
-from benchmarks.zero_tuning import plots, runs, statistics
-from benchmarks.zero_tuning import report as tables
+from benchmarks.zero_tuning import comparison, optimizers, plots, report, runs, statistics
 
 pytestmark = pytest.mark.slow
 
@@ -99,9 +97,9 @@ def test_warmup_and_cosine():
 
 
 def test_the_grid_is_the_protocols():
-    assert len(contenders.GRID) == 15
-    assert contenders.GRID[:3] == (1e-7, 3e-7, 1e-6)
-    assert contenders.GRID[-2:] == (0.3, 1.0)
+    assert len(optimizers.GRID) == 15
+    assert optimizers.GRID[:3] == (1e-7, 3e-7, 1e-6)
+    assert optimizers.GRID[-2:] == (0.3, 1.0)
 
 
 class _Bowls:
@@ -135,26 +133,26 @@ _SETTINGS = runs.Settings(grid=(1e-3, 0.1), seeds=(0, 1), selection_seeds=(9,), 
 def test_finished_runs_are_not_run_again(monkeypatch, tmp_path):
     bowls = _Bowls(monkeypatch)
     path = tmp_path / "runs.jsonl"
-    free = contenders.Method("free", "tuning-free", lambda rate, num_steps: optax.sgd(0.1))
-    units = runs.plan([bowls.task], [contenders.ADAM, free], _SETTINGS)
+    free = optimizers.OptimizerSpec("free", "tuning-free", lambda rate, num_steps: optax.sgd(0.1))
+    units = runs.plan([bowls.task], [optimizers.ADAM, free], _SETTINGS)
 
     for unit in units:
-        runs.run(unit, ["diabetes"], runs.Store(path), _SETTINGS)
+        runs.run(unit, ["diabetes"], runs.open_store(path), _SETTINGS)
     first = list(bowls.trained)
-    made = [runs.run(unit, ["diabetes"], runs.Store(path), _SETTINGS) for unit in units]
+    made = [runs.run(unit, ["diabetes"], runs.open_store(path), _SETTINGS) for unit in units]
 
     assert first == [((1e-3, 0.1), 20, (9,)), ((1e-3, 0.1), 20, (0, 1)), ((1.0,), 20, (0, 1))]
     assert bowls.trained == first
     assert made == [0, 0, 0]
     more = runs.Settings(**(_SETTINGS.__dict__ | {"seeds": (0, 1, 2)}))
-    runs.run(units[-1], ["diabetes"], runs.Store(path), more)
+    runs.run(units[-1], ["diabetes"], runs.open_store(path), more)
     assert bowls.trained[-1] == ((1.0,), 20, (2,))
 
 
 def test_rates_are_chosen_on_the_selection_seeds(monkeypatch, tmp_path):
     bowls = _Bowls(monkeypatch)
-    store = runs.Store(tmp_path / "runs.jsonl")
-    select, report = runs.plan([bowls.task], [contenders.SGD], _SETTINGS)
+    store = runs.open_store(tmp_path / "runs.jsonl")
+    select, report = runs.plan([bowls.task], [optimizers.SGD], _SETTINGS)
 
     assert runs.chosen_rate(store, "SGD momentum", "diabetes", 20, _SETTINGS) is None
     runs.run(select, ["diabetes"], store, _SETTINGS)
@@ -164,17 +162,17 @@ def test_rates_are_chosen_on_the_selection_seeds(monkeypatch, tmp_path):
     assert runs.single_rate(store, "SGD momentum", ["diabetes"], _SETTINGS) == 0.1
     assert runs.single_rate(store, "SGD momentum", ["diabetes", "other"], _SETTINGS) is None
     assert bowls.trained[-1] == ((0.1,), 20, (0, 1))
-    table = tables.collect(store, ["diabetes"], [contenders.SGD], _SETTINGS)
+    table = comparison.collect(store, ["diabetes"], [optimizers.SGD], _SETTINGS)
     assert table.results["SGD momentum, tuned", "diabetes", 20].rate == 0.1
 
 
 def test_a_schedule_is_run_for_every_horizon_and_the_plan_chooses_before_it_reports():
     cheap, other = catalog.SUITE["diabetes"], catalog.SUITE["char_gru"]
-    methods = (contenders.COSINE, *contenders.TUNING_FREE[:1])
+    methods = (optimizers.COSINE, *optimizers.TUNING_FREE[:1])
 
     units = runs.plan([cheap, other], methods, runs.Settings(full=True))
 
-    short = [(unit.method.name, unit.task.name, unit.purpose) for unit in units[:6]]
+    short = [(unit.optimizer.name, unit.task.name, unit.purpose) for unit in units[:6]]
     assert short == [
         ("cosine Adam", "diabetes", "select"),
         ("cosine Adam", "char_gru", "select"),
@@ -188,7 +186,7 @@ def test_a_schedule_is_run_for_every_horizon_and_the_plan_chooses_before_it_repo
 
 def _store(tmp_path, losses, horizons=(5, 20)):
     """A store in which each method has one loss everywhere, or one for each horizon."""
-    store = runs.Store(tmp_path / "made.jsonl")
+    store = runs.open_store(tmp_path / "made.jsonl")
     made = {}
     for (name, rate, agent), values in losses.items():
         for task in _TASKS:
@@ -200,12 +198,14 @@ def _store(tmp_path, losses, horizons=(5, 20)):
     for task in _TASKS:
         curve = np.geomspace(2.0, 0.1, len(statistics.marks(20, runs.ENVELOPE_POINTS)))
         made[runs.Key(task, runs.ENVELOPE, None, 20, None)] = {"curve": curve}
-    store.add(made)
-    return runs.Store(tmp_path / "made.jsonl")
+    store.add({key: runs.rounded(run) for key, run in made.items()})
+    return runs.open_store(tmp_path / "made.jsonl")
 
 
 def _alphaopt(name="AlphaOpt", agent="abc"):
-    return contenders.Method(name, "candidate", lambda rate, steps: optax.sgd(0.1), agent=agent)
+    return optimizers.OptimizerSpec(
+        name, "alphaopt", lambda rate, steps: optax.sgd(0.1), version=agent
+    )
 
 
 def test_table_of_hand_made_runs(tmp_path):
@@ -220,10 +220,10 @@ def test_table_of_hand_made_runs(tmp_path):
             ("AlphaOpt", None, "another"): (9.0, 9.0),
         },
     )
-    methods = [_alphaopt(), contenders.ADAM, *contenders.TUNING_FREE]
+    methods = [_alphaopt(), optimizers.ADAM, *optimizers.TUNING_FREE]
 
-    table = tables.collect(store, _TASKS, methods, _SETTINGS)
-    rows = {row["optimizer"]: row for row in tables.method_rows(table)}
+    table = comparison.collect(store, _TASKS, methods, _SETTINGS)
+    rows = {row["optimizer"]: row for row in comparison.optimizer_rows(table)}
 
     assert table.results["Adam, tuned", "diabetes", 5].rate == 0.1
     assert table.results["Adam, tuned", "diabetes", 20].rate == 1e-3
@@ -232,7 +232,7 @@ def test_table_of_hand_made_runs(tmp_path):
     ours = rows["AlphaOpt"]
     assert ours["ratio"] == pytest.approx(math.sqrt(0.2 / 0.4 * 0.3 / 0.9))
     assert ours["wins: Adam, tuned"] == 1.0
-    assert ours[f"wins: {tables.BEST_FREE}"] == 0.5
+    assert ours[f"wins: {comparison.BEST_FREE}"] == 0.5
     assert ours["rank"] == 1
     assert rows["Adam, tuned"]["rank"] is None
     assert ours["diverged"] == 0
@@ -241,21 +241,21 @@ def test_table_of_hand_made_runs(tmp_path):
     reached = [steps[np.argmax(values <= loss)] for loss in (0.2, 0.3)]
     expected = math.sqrt(reached[0] / 5 * reached[1] / 20)
     assert ours["speed_up"] == pytest.approx(expected)
-    pair_rows = tables.pair_rows(table)
+    pair_rows = comparison.pair_rows(table)
     edges = {row["steps"]: row["rate_at_edge"] for row in pair_rows if "tuned" in row["optimizer"]}
     assert edges == {5: True, 20: True}
 
 
 def test_page_and_pictures_are_made_of_whatever_there_is(tmp_path):
     losses = {("Adam", 1e-3, None): (1.0, 0.9), ("Adam", 0.1, None): (0.4, math.nan)}
-    table = tables.collect(_store(tmp_path, losses), _TASKS, [contenders.ADAM], _SETTINGS)
-    rows = tables.method_rows(table)
+    table = comparison.collect(_store(tmp_path, losses), _TASKS, [optimizers.ADAM], _SETTINGS)
+    rows = comparison.optimizer_rows(table)
 
-    page = zero_tuning.markdown(table, rows, "python -m benchmarks.zero_tuning")
+    page = report.page(table, rows, "python -m benchmarks.zero_tuning")
     plots.write(table, tmp_path / "pictures")
 
     assert "| diabetes | 5 | 0.4 (0.1) | 1 |" in page
-    assert not tables.is_complete(table)
+    assert not comparison.is_complete(table)
     assert {each.name for each in (tmp_path / "pictures").iterdir()} == {
         "curves.png",
         "profile.png",
@@ -267,17 +267,17 @@ def _full_table(ours, given_no_steps=0.5, learning=0.5, longer=0.5, large=0.5):
     """A complete table in which each entry has one loss everywhere."""
 
     def result(loss):
-        return tables.Result([loss] * 2, [loss] * 2, [2.0] * 2, [loss] * 2, None, None, 1.0)
+        return comparison.Result([loss] * 2, [loss] * 2, [2.0] * 2, [loss] * 2, None, None, 1.0)
 
     losses = {
-        tables.ALPHAOPT: ours,
-        tables.NOT_GIVEN: given_no_steps,
-        tables.LEARNING: learning,
-        tables.ADAM_TUNED: 0.6,
-        tables.COSINE_TUNED: 0.55,
+        optimizers.ALPHAOPT: ours,
+        optimizers.NO_HORIZON: given_no_steps,
+        optimizers.LEARN: learning,
+        comparison.ADAM_TUNED: 0.6,
+        comparison.COSINE_TUNED: 0.55,
         "SGD momentum, tuned": 0.7,
-        tables.ADAM_DEFAULT: 1.0,
-        **{each.name: 0.65 for each in contenders.TUNING_FREE},
+        comparison.ADAM_DEFAULT: 1.0,
+        **{each.name: 0.65 for each in optimizers.TUNING_FREE},
     }
     results = {
         (entry, task, horizon): result(loss)
@@ -287,22 +287,24 @@ def _full_table(ours, given_no_steps=0.5, learning=0.5, longer=0.5, large=0.5):
     }
     for task, each in catalog.SUITE.items():
         if each.cheap:
-            results[tables.ALPHAOPT, task, runs.SHORTER] = result(0.5)
-            results[tables.ALPHAOPT, task, runs.LONG] = result(longer)
+            results[optimizers.ALPHAOPT, task, runs.SHORTER] = result(0.5)
+            results[optimizers.ALPHAOPT, task, runs.LONG] = result(longer)
     for task in catalog.LARGE:
-        results[tables.ALPHAOPT, task, runs.LARGE_HORIZON] = result(large)
-        results[tables.ADAM_DEFAULT, task, runs.LARGE_HORIZON] = result(1.0)
-    return tables.Table(results, {}, runs.Settings(seeds=(0, 1), full=True), tuple(catalog.SUITE))
+        results[optimizers.ALPHAOPT, task, runs.LARGE_HORIZON] = result(large)
+        results[comparison.ADAM_DEFAULT, task, runs.LARGE_HORIZON] = result(1.0)
+    return comparison.Comparison(
+        results, {}, runs.Settings(seeds=(0, 1), full=True), tuple(catalog.SUITE)
+    )
 
 
 def test_claims_hold_for_a_good_agent_and_fail_for_a_bad_one():
     good = _full_table(0.5)
     bad = _full_table(3.0, given_no_steps=3.0, learning=4.0, longer=3.5, large=2.0)
 
-    kept = tables.make_claims(good, tables.method_rows(good))
-    broken = tables.make_claims(bad, tables.method_rows(bad))
+    kept = report.make_claims(good, comparison.optimizer_rows(good))
+    broken = report.make_claims(bad, comparison.optimizer_rows(bad))
 
-    assert tables.is_complete(good)
+    assert comparison.is_complete(good)
     assert len(kept) == len({claim.name for claim in kept}) == 12
     assert [claim.name for claim in kept if not claim.holds] == []
     assert [claim.name for claim in broken if claim.holds] == []
@@ -312,10 +314,10 @@ def test_without_runs_that_learn_nothing_is_claimed_of_them():
     table = _full_table(0.5)
     table = dataclasses.replace(
         table,
-        results={key: each for key, each in table.results.items() if key[0] != tables.LEARNING},
+        results={key: each for key, each in table.results.items() if key[0] != optimizers.LEARN},
     )
 
-    names = [claim.name for claim in tables.make_claims(table, tables.method_rows(table))]
+    names = [claim.name for claim in report.make_claims(table, comparison.optimizer_rows(table))]
 
     assert len(names) == 10
     assert not any("learning" in name for name in names)
@@ -324,24 +326,24 @@ def test_without_runs_that_learn_nothing_is_claimed_of_them():
 def test_unknown_names_are_refused():
     with pytest.raises(SystemExit, match=r"no task 'mnist'.*mnist_cnn"):
         zero_tuning.main(zero_tuning.Arguments(tasks=("mnist",)))
-    with pytest.raises(SystemExit, match=r"no method 'adam'.*Adam"):
-        zero_tuning.main(zero_tuning.Arguments(methods=("adam",)))
+    with pytest.raises(SystemExit, match=r"no optimizer 'adam'.*Adam"):
+        zero_tuning.main(zero_tuning.Arguments(optimizers=("adam",)))
 
 
 def test_a_store_forgets_versions_before_the_last_two_and_the_curves_of_all_but_the_last(tmp_path):
     def key(method, agent, seed=0):
         return runs.Key("diabetes", method, None, 200, seed, agent)
 
-    store = runs.Store(tmp_path / "runs.jsonl")
+    store = runs.open_store(tmp_path / "runs.jsonl")
     for agent in ("first", "second", "third"):
         for seed in (0, 1):
             store.add({key("AlphaOpt", agent, seed): {"train": 1.0, "curve": [2.0, 1.0]}})
     store.add({key("Adam", None): {"train": 3.0, "curve": [4.0, 3.0]}})
 
-    store.compact()
+    runs.compact(store)
 
-    for each in (store, runs.Store(tmp_path / "runs.jsonl")):
-        assert each.versions("AlphaOpt") == ["second", "third"]
+    for each in (store, runs.open_store(tmp_path / "runs.jsonl")):
+        assert runs.versions(each, "AlphaOpt") == ["second", "third"]
         assert each[key("AlphaOpt", "second")] == {"train": 1.0}
         assert each[key("AlphaOpt", "third", 1)] == {"train": 1.0, "curve": [2.0, 1.0]}
         assert each[key("Adam", None)] == {"train": 3.0, "curve": [4.0, 3.0]}
