@@ -113,7 +113,8 @@ def page(rows: Sequence[Mapping[str, Any]], epochs: int, seeds: int) -> str:
     return (
         "# MNIST\n\nMade by `python -m benchmarks.mnist --full`.\n\n"
         f"Flax's example CNN, batch size {BATCH_SIZE}, {epochs} epochs, {seeds} seeds; means and"
-        " 95 % intervals. Losses are over the whole training and test sets with the final parameters."
+        " 95 % intervals. Losses are over the whole training and test sets with the final"
+        " parameters."
         ' The column "given" lists what the user has to choose.\n\n'
         f"{table}"
     )

@@ -1,11 +1,10 @@
-"""Omniglot: how much a pre-trained optimizer helps to learn new characters from few drawings.
+"""Omniglot: few-shot learning of new characters with a pretrained optimizer.
 
-`python -m benchmarks.omniglot` meta-trains AlphaOpt and its rivals on background alphabets, and
-tests all of them on evaluation alphabets, frozen. On two cores the first protocol takes hours, and
-the others days; on a GPU they take minutes. What is learned is kept in
-`benchmarks/results/omniglot_runs`, so that it goes on where it was stopped. `--quick` is a matter
-of minutes: less of everything, with characters that a program draws where Omniglot is not on this
-machine.
+`python -m benchmarks.omniglot` meta-trains AlphaOpt and the baselines on background alphabets and
+meta-tests all of them, frozen, on evaluation alphabets. On two cores the first protocol takes hours
+and the others take days; on a GPU they take minutes. Results are stored in
+`benchmarks/results/omniglot_runs`, so that an interrupted run continues where it stopped. `--quick`
+takes minutes: fewer episodes and steps, and synthetic characters on a machine without Omniglot.
 """
 
 from __future__ import annotations
@@ -20,56 +19,40 @@ import tyro
 
 from alphaopt_jax.tasks.omniglot import characters
 from benchmarks.common import results
-from benchmarks.omniglot import learning, optimizers, plots, report
+from benchmarks.omniglot import learning, optimizers, plots, report, runs
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """How much to run.
+    """Size of the comparison.
 
     Attributes:
-      protocols: Names of the protocols; all of them by default.
-      quick: Little of the first protocol, to see that it runs.
+      protocols: Names of the protocols; by default all.
+      quick: Only the first protocol, with few episodes and steps.
     """
 
     protocols: tuple[str, ...] = tuple(learning.PLANS)
     quick: bool = False
 
 
-def quick_plans() -> dict[str, learning.Plan]:
-    """The main plan, with little of everything."""
-    name, plan = next(iter(learning.PLANS.items()))
-    ours = dataclasses.replace(
-        plan.ours,
-        num_steps=20,
-        width=8,
-        initialization_episodes=20,
-        initialization_steps=3,
-        rounds=2,
-        validation_episodes=4,
-    )
-    alone = ours.without_initialization()
-    return {name: dataclasses.replace(plan, ours=ours, alone=alone, test_episodes=6, longer=40)}
-
-
 def main(arguments: Arguments) -> int:
-    """Meta-trains, tests and reports; returns 0 if the claims hold."""
-    plans = quick_plans() if arguments.quick else dict(learning.PLANS)
+    """Meta-trains, meta-tests and reports; returns 0 if the claims hold."""
+    plans = learning.quick_plans() if arguments.quick else dict(learning.PLANS)
     folder = results.RESULTS / ("quick" if arguments.quick else "")
     data = characters.load_omniglot()
-    tested: dict[str, list[optimizers.Tested]] = {}
+    found: dict[str, list[runs.Run]] = {}
     histories: dict[str, dict[str, Any]] = {}
-    runs = folder / "omniglot_runs"
+    runs_folder = folder / "omniglot_runs"
     for name in [name for name in plans if name in arguments.protocols]:
-        found, histories[name] = optimizers.contenders(plans[name], data, runs)
+        specs, histories[name] = optimizers.all_optimizers(plans[name], data, runs_folder)
         with rich_progress.Progress() as progress:
-            bar = progress.add_task("testing", total=len(found))
+            bar = progress.add_task("testing", total=len(specs))
 
-            def tell(note: str, progress: Any = progress, bar: Any = bar) -> None:
+            def advance(note: str, progress: Any = progress, bar: Any = bar) -> None:
                 progress.update(bar, advance=1, description=note)
 
-            tested[name] = optimizers.test(found, plans[name], data, runs / "tests", tell)
-    rows = report.summarize(tested, plans)
+            found[name] = runs.run_all(specs, plans[name], data, runs_folder / "tests", advance)
+    rows = report.summarize(found, plans)
     claims = [] if arguments.quick else report.make_claims(rows)
     command = shlex.join(["python", "-m", "benchmarks.omniglot", *sys.argv[1:]])
     page = report.page(rows, plans, data.name, command)
@@ -78,12 +61,12 @@ def main(arguments: Arguments) -> int:
         "omniglot",
         rows=[*rows, {"part": "learning", "source": data.name, "histories": histories}],
         claims=claims,
-        seeds=[optimizers.TEST_KEY],
+        seeds=[runs.TEST_KEY],
         command=command,
         folder=folder,
     )
     (folder / "omniglot.md").write_text(page)
-    plots.write(tested, histories, plans, folder)
+    plots.write(found, histories, plans, folder)
     return 0 if all(claim.holds for claim in claims) else 1
 
 

@@ -1,4 +1,4 @@
-"""The pictures of `benchmarks.omniglot`: learning curves, and the course of meta-training."""
+"""The pictures of `benchmarks.omniglot`: learning curves, and histories of meta-training."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ import numpy as np
 from alphaopt_jax import plotting
 from alphaopt_jax.plotting import _style as style
 from benchmarks.omniglot.learning import Plan
-from benchmarks.omniglot.optimizers import ADAM, LEARNED, OWN, RANDOM, SGD, Tested
+from benchmarks.omniglot.optimizers import ADAM, LEARNED, OWN, RANDOM, SGD
+from benchmarks.omniglot.runs import Run
 
 
 def write(
-    tested: Mapping[str, Sequence[Tested]],
+    runs: Mapping[str, Sequence[Run]],
     histories: Mapping[str, Mapping[str, Any]],
     plans: Mapping[str, Plan],
     folder: Path,
 ) -> None:
     """Writes `omniglot.png`, `omniglot_few_shots.png` and `omniglot_learning.png` into `folder`.
 
-    The second is of all protocols but the first, where there are others.
+    The second shows all protocols but the first, if there are others.
     """
-    main = next(iter(tested))
-    few_shots = {name: each for name, each in tested.items() if name != main}
-    style.save_png(curves_figure({main: tested[main]}), folder / "omniglot.png")
+    main = next(iter(runs))
+    few_shots = {name: each for name, each in runs.items() if name != main}
+    style.save_png(curves_figure({main: runs[main]}), folder / "omniglot.png")
     if few_shots:
         style.save_png(curves_figure(few_shots), folder / "omniglot_few_shots.png")
     style.save_png(learning_figure(histories, plans), folder / "omniglot_learning.png")
 
 
-def curves_figure(tested: Mapping[str, Sequence[Tested]]) -> Figure:
-    """Accuracy along the steps of a meta-test: a row for each protocol, by kind of start."""
+def curves_figure(runs: Mapping[str, Sequence[Run]]) -> Figure:
+    """Accuracy over the steps of a meta-test: a row for each protocol, a column for each start."""
     panels: dict[str, dict[str, np.ndarray]] = {}
     steps = {}
-    for name, each in tested.items():
+    for name, each in runs.items():
         for start, is_random in (("random start", True), ("learned starts", False)):
-            shown = [one for one in each if (one.contender.start == RANDOM) == is_random]
+            shown = [one for one in each if (one.spec.start == RANDOM) == is_random]
             if not is_random:
-                shown = _without_the_worse(shown)
+                shown = _best_tuned(shown)
             title = f"{name}, {start}"
             panels[title] = {_label(one): one.curves.accuracies for one in shown}
             steps[title] = shown[0].curves.steps
@@ -50,16 +51,16 @@ def curves_figure(tested: Mapping[str, Sequence[Tested]]) -> Figure:
     )
 
 
-def _without_the_worse(shown: Sequence[Tested]) -> list[Tested]:
-    """Of SGD and Adam from one start only what came further, so that lines can be told apart."""
+def _best_tuned(shown: Sequence[Run]) -> list[Run]:
+    """Keeps the better one of SGD and Adam for each start, so that lines do not overlap."""
 
-    def end(one: Tested) -> float:
+    def end(one: Run) -> float:
         return float(one.curves.accuracies[:, -1].mean())
 
-    best: dict[tuple[str, str], Tested] = {}
+    best: dict[tuple[str, str], Run] = {}
     for one in shown:
-        optimizer = one.contender.optimizer
-        group = one.contender.start, "tuned" if optimizer in (ADAM, SGD) else optimizer
+        optimizer = one.spec.optimizer
+        group = one.spec.start, "tuned" if optimizer in (ADAM, SGD) else optimizer
         if group not in best or end(one) > end(best[group]):
             best[group] = one
     return list(best.values())
@@ -69,9 +70,10 @@ def _without_the_worse(shown: Sequence[Tested]) -> list[Tested]:
 def learning_figure(
     histories: Mapping[str, Mapping[str, Any]], plans: Mapping[str, Plan]
 ) -> Figure:
-    """Accuracy on validation alphabets over meta-training: where it stood when it stopped.
+    """Accuracy on validation alphabets over meta-training.
 
-    Rivals are judged after the steps that they learn through, AlphaOpt after those of a meta-test.
+    The baselines are evaluated after the steps that they learn through, AlphaOpt after the steps of
+    a meta-test.
     """
     columns = min(3, len(histories))
     rows = -(-len(histories) // columns)
@@ -88,7 +90,7 @@ def learning_figure(
             dashes = ":" if is_own and not name.endswith(LEARNED) else "-"
             (lines[name],) = panel.plot(episodes, accuracies, color=color, ls=dashes, marker=".")
         panel.set(
-            title=f"{protocol} (rivals after {ours.initialization_steps} steps,"
+            title=f"{protocol} (baselines after {ours.initialization_steps} steps,"
             f" AlphaOpt {ours.num_steps})",
             xlabel="episodes of meta-training",
         )
@@ -101,9 +103,9 @@ def learning_figure(
     return figure
 
 
-def _label(one: Tested) -> str:
-    """The same in all panels, whose titles tell random starts from learned ones."""
-    start, optimizer = one.contender.start, one.contender.optimizer
+def _label(one: Run) -> str:
+    """Label of a line; panel titles say whether the start is random or learned."""
+    start, optimizer = one.spec.start, one.spec.optimizer
     if start == RANDOM or optimizer == OWN:
         return optimizer
     if start == LEARNED:

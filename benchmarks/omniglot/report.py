@@ -10,11 +10,20 @@ import numpy as np
 from alphaopt_jax.meta.few_shot import FewShotConfig
 from benchmarks.common import intervals, results
 from benchmarks.omniglot.learning import PLANS, Plan
-from benchmarks.omniglot.optimizers import ADAM, GENERAL, LEARNED, OWN, RANDOM, SGD, Tested
+from benchmarks.omniglot.optimizers import (
+    ADAM,
+    LEARNED,
+    LEARNED_RATES,
+    OWN,
+    PRETRAINED,
+    RANDOM,
+    SGD,
+)
+from benchmarks.omniglot.runs import Run
 
 Row = Mapping[str, Any]
 MAIN = next(iter(PLANS))
-"""The main protocol's name."""
+"""Name of the main protocol."""
 _FEW_SHOT_BARS = {
     "5-way 1-shot": 97.0,
     "5-way 5-shot": 99.0,
@@ -35,17 +44,15 @@ COLUMNS = {
     "chosen": "rate",
     "accuracy": "accuracy, %",
     "interval": "±",
-    "area": "mean along the way, %",
+    "area": "mean over the steps, %",
     "longer": "after more steps, %",
 }
 
 
-def summarize(
-    tested: Mapping[str, Sequence[Tested]], plans: Mapping[str, Plan]
-) -> list[dict[str, Any]]:
-    """A row for each contender of each protocol; accuracies are in percent."""
+def summarize(runs: Mapping[str, Sequence[Run]], plans: Mapping[str, Plan]) -> list[dict[str, Any]]:
+    """One row for each optimizer of each protocol; accuracies are in percent."""
     rows: list[dict[str, Any]] = []
-    for name, each in tested.items():
+    for name, each in runs.items():
         plan = plans[name]
         for one in each:
             final = 100.0 * one.curves.accuracy(plan.ours.num_steps)
@@ -54,8 +61,8 @@ def summarize(
                 {
                     "part": "test",
                     "protocol": name,
-                    "start": one.contender.start,
-                    "optimizer": one.contender.optimizer,
+                    "start": one.spec.start,
+                    "optimizer": one.spec.optimizer,
                     "chosen": one.chosen,
                     "accuracy": float(final.mean()),
                     "interval": intervals.half_interval(final),
@@ -71,7 +78,7 @@ def summarize(
 
 
 def gain_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """What initial parameters give, what the optimizer gives, and both, protocol by protocol."""
+    """Gains from initial parameters, from the optimizer, and from both, for each protocol."""
     table = []
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         cells = _by_pair(rows, protocol)
@@ -91,16 +98,16 @@ def gain_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
 GAIN_COLUMNS = {
     "protocol": "protocol",
     "neither": "SGD or Adam, tuned, random start, %",
-    "initialization": "learned start alone, points",
-    "optimizer": "frozen agent alone, points",
+    "initialization": "learned start only, points",
+    "optimizer": "meta-trained AlphaOpt only, points",
     "both": "both, points",
 }
 
 
 def few_shot_table(rows: Sequence[Row]) -> str:
-    """All few-shot protocols side by side: accuracies with their intervals, the best in bold.
+    """Accuracies of all few-shot protocols with their intervals, the best in bold.
 
-    Of SGD and Adam from one start the better is shown.
+    The better one of SGD and Adam is shown for each start.
     """
     protocols = [name for name in dict.fromkeys(row["protocol"] for row in rows) if name != MAIN]
     lines: dict[tuple[str, str], dict[str, Any]] = {}
@@ -122,83 +129,92 @@ def few_shot_table(rows: Sequence[Row]) -> str:
 
 
 def make_claims(rows: Sequence[Row]) -> list[results.Claim]:
-    """What the frozen agent is to reach, on characters that nobody has trained on."""
-    claims = []
+    """Claims about AlphaOpt, meta-trained on Omniglot, on alphabets that were not trained on."""
     protocols = list(dict.fromkeys(row["protocol"] for row in rows))
-    if MAIN in protocols:
-        cells = _by_pair(rows, MAIN)
-        own, alone = cells[LEARNED, OWN], cells[RANDOM, OWN]
-        reptile = _best_tuned(cells, "Reptile")
-        rivals = [row for (_, optimizer), row in cells.items() if optimizer not in (OWN, GENERAL)]
-        best = max(rivals, key=lambda row: row["accuracy"])
-
-        def claim(name: str, text: str, value: float, bar: str) -> None:
-            claims.append(results.Claim(f"omniglot.{name}", f"{MAIN}: {text}", value, bar))
-
-        claim("multi_shot", "accuracy of the frozen agent, learned start", own["accuracy"], ">= 80")
-        claim(
-            "multi_shot.reptile",
-            "the frozen agent's lead over Reptile, in points",
-            own["accuracy"] - reptile,
-            ">= 5",
-        )
-        claim(
-            "multi_shot.adam",
-            "its lead over tuned Adam from the same start, in points",
-            own["accuracy"] - cells[LEARNED, ADAM]["accuracy"],
-            ">= 5",
-        )
-        claim(
-            "multi_shot.best",
-            f"its lead over the best of all rivals ({best['start']}, {best['optimizer']}), in"
-            " intervals of the latter",
-            (own["accuracy"] - best["accuracy"]) / best["interval"],
-            "> 1",
-        )
-        for name in (ADAM, SGD):
-            rival = cells[RANDOM, name]
-            claim(
-                f"multi_shot.random.{name.lower()}",
-                f"random start: the frozen agent's lead over tuned {name}, in points",
-                alone["accuracy"] - rival["accuracy"],
-                ">= 3",
-            )
-            claim(
-                f"multi_shot.random.{name.lower()}.steps",
-                f"random start: share of tuned {name}'s steps that the frozen agent needs for as"
-                " much",
-                _share_of_steps(alone, rival["accuracy"]),
-                "<= 0.5",
-            )
-        if own["longer"] is not None:
-            claim(
-                "multi_shot.longer",
-                "learned start: accuracy after five times the steps over that after those that the"
-                " agent was trained for",
-                own["longer"] / own["accuracy"],
-                ">= 0.98",
-            )
+    claims = _main_claims(_by_pair(rows, MAIN)) if MAIN in protocols else []
     for protocol, bar in _FEW_SHOT_BARS.items():
-        if protocol not in protocols:
-            continue
-        cells = _by_pair(rows, protocol)
-        own, rival = cells[LEARNED, OWN], cells["Meta-SGD", "its rates"]
-        name = f"omniglot.{protocol.replace(' ', '_')}"
-        text = f"{protocol}: accuracy of the frozen agent, learned start"
-        claims.append(results.Claim(name, text, own["accuracy"], f">= {bar:g}"))
-        claims.append(
-            results.Claim(
-                f"{name}.meta_sgd",
-                f"{protocol}: the frozen agent's lead over Meta-SGD, in intervals of the latter",
-                (own["accuracy"] - rival["accuracy"]) / rival["interval"],
-                ">= -1",
-            )
+        if protocol in protocols:
+            claims += _few_shot_claims(protocol, _by_pair(rows, protocol), bar)
+    return claims
+
+
+def _main_claims(cells: Mapping[tuple[str, str], Row]) -> list[results.Claim]:
+    own, alone = cells[LEARNED, OWN], cells[RANDOM, OWN]
+    baselines = [row for (_, optimizer), row in cells.items() if optimizer not in (OWN, PRETRAINED)]
+    best = max(baselines, key=lambda row: row["accuracy"])
+    claims = []
+
+    def claim(name: str, text: str, value: float, bar: str) -> None:
+        claims.append(results.Claim(f"omniglot.{name}", f"{MAIN}: {text}", value, bar))
+
+    claim("multi_shot", f"accuracy of {OWN}, learned start", own["accuracy"], ">= 80")
+    claim(
+        "multi_shot.reptile",
+        f"lead of {OWN} over Reptile, in points",
+        own["accuracy"] - _best_tuned(cells, "Reptile"),
+        ">= 5",
+    )
+    claim(
+        "multi_shot.adam",
+        f"lead of {OWN} over tuned Adam from the same start, in points",
+        own["accuracy"] - cells[LEARNED, ADAM]["accuracy"],
+        ">= 5",
+    )
+    claim(
+        "multi_shot.best",
+        f"lead of {OWN} over the best baseline ({best['start']}, {best['optimizer']}), in"
+        " intervals of the baseline",
+        (own["accuracy"] - best["accuracy"]) / best["interval"],
+        "> 1",
+    )
+    for name in (ADAM, SGD):
+        baseline = cells[RANDOM, name]
+        claim(
+            f"multi_shot.random.{name.lower()}",
+            f"random start: lead of {OWN} over tuned {name}, in points",
+            alone["accuracy"] - baseline["accuracy"],
+            ">= 3",
+        )
+        claim(
+            f"multi_shot.random.{name.lower()}.steps",
+            f"random start: share of the steps in which {OWN} reaches the accuracy of tuned {name}",
+            _share_of_steps(alone, baseline["accuracy"]),
+            "<= 0.5",
+        )
+    if own["longer"] is not None:
+        claim(
+            "multi_shot.longer",
+            "learned start: ratio of the accuracy after five times the steps of meta-training to"
+            " that after these steps",
+            own["longer"] / own["accuracy"],
+            ">= 0.98",
         )
     return claims
 
 
+def _few_shot_claims(
+    protocol: str, cells: Mapping[tuple[str, str], Row], bar: float
+) -> list[results.Claim]:
+    own, baseline = cells[LEARNED, OWN], cells["Meta-SGD", LEARNED_RATES]
+    name = f"omniglot.{protocol.replace(' ', '_')}"
+    return [
+        results.Claim(
+            name,
+            f"{protocol}: accuracy of {OWN}, learned start",
+            own["accuracy"],
+            f">= {bar:g}",
+        ),
+        results.Claim(
+            f"{name}.meta_sgd",
+            f"{protocol}: lead of {OWN} over Meta-SGD, in intervals of the latter",
+            (own["accuracy"] - baseline["accuracy"]) / baseline["interval"],
+            ">= -1",
+        ),
+    ]
+
+
 def _share_of_steps(row: Row, accuracy: float) -> float:
-    """Of all steps, those after which a curve has first come so far; infinite if it never has."""
+    """Share of the steps after which a curve first reaches an accuracy; infinite if it does not."""
     reached = np.flatnonzero(np.asarray(row["curve"]) >= accuracy)
     return float(row["steps"][reached[0]] / row["steps"][-1]) if len(reached) else np.inf
 
@@ -212,7 +228,7 @@ def _by_pair(rows: Sequence[Row], protocol: str) -> dict[tuple[str, str], Row]:
     return {(row["start"], row["optimizer"]): row for row in rows if row["protocol"] == protocol}
 
 
-def _learning(config: FewShotConfig) -> str:
+def _meta_training(config: FewShotConfig) -> str:
     return f"{config.total_rounds} rounds of {config.meta.groups * config.meta.copies} episodes"
 
 
@@ -224,49 +240,50 @@ def page(rows: Sequence[Row], plans: Mapping[str, Plan], source: str, command: s
         mine = [row for row in rows if row["protocol"] == protocol]
         more = f"; the last column after {plan.longer}" if plan.longer else ""
         sections.append(
-            f"## {protocol}\n\n{plan.ours.num_steps} steps on each episode, {mine[0]['episodes']}"
-            f" episodes{more}. Convolutions of {plan.ours.width} filters. Initial parameters were"
-            f" learned from {plan.episodes:,} episodes, {plan.ours.initialization_batch_size} a"
-            f" move, the agent in {_learning(plan.ours)}, and from fresh networks in"
-            f" {_learning(plan.alone)}.\n\n" + results.markdown_table(mine, COLUMNS)
+            f"## {protocol}\n\n{plan.ours.num_steps} steps on each of {mine[0]['episodes']}"
+            f" episodes{more}. Convolutions have {plan.ours.width} filters. Initial parameters were"
+            f" learned from {plan.episodes:,} episodes, {plan.ours.initialization_batch_size} per"
+            f" update; the agent learned in {_meta_training(plan.ours)}, and for random starts in"
+            f" {_meta_training(plan.alone)}.\n\n" + results.markdown_table(mine, COLUMNS)
         )
     body = "\n".join(sections)
     few_shots = ""
     if any(row["protocol"] in _FEW_SHOT_BARS for row in rows):
         few_shots = (
             f"## Few shots, side by side\n\n{few_shot_table(rows)}\n"
-            "What the project keeps of these protocols was learned and tested on one NVIDIA H200;"
-            " the\nmain protocol's agent for fresh networks learned there too.\n\n"
+            "The few-shot protocols were meta-trained and tested on one NVIDIA H200, and so was the"
+            " agent for\nrandom starts of the main protocol.\n\n"
             "![Learning curves, few shots](omniglot_few_shots.png)\n\n"
         )
     return f"""# Omniglot: new characters from few drawings
 
 Made by `{command}`. Characters: {source}.
 
-Everything is learned on background alphabets, and tested on evaluation alphabets, which neither
-learning nor any choice has seen. While any of the methods learns, episodes of one alphabet are
-turned as a whole by 0 to 3 quarters, as if there were four times as many alphabets. During a
-meta-test only the network changes: the agent's parameters are compared bit by bit before and after.
-Batch normalisation takes its statistics from the support set alone; queries do not see each other
-(no transduction). Rates of SGD and Adam are the best of five on validation alphabets. Intervals are
-of the mean over episodes, 95 %.
-"{GENERAL}" is the general agent, which has never seen a picture of 28x28 pixels. "{OWN}" went on
-from it, in turns with the initial parameters, with which a factor of every parameter's rate is
-learned, as Meta-SGD learns the rates themselves; the other optimizers start from the same
-parameters without these factors. Of what came out of each part of a turn the best on validation
-alphabets is tested (the last picture shows all of them), be it from before the agent's own
-learning.
+Meta-training uses background alphabets, and every choice is made on validation alphabets; results
+are on evaluation alphabets. During meta-training, all drawings of an episode are rotated together
+by 0 to 3 quarter turns, which gives four times as many alphabets. During a meta-test only the
+network changes: the agent's parameters are compared bit by bit before and after. Batch
+normalization uses statistics of the support set only, so queries do not influence each other (no
+transduction).
+Learning rates of SGD and Adam are the best of five on validation alphabets. Intervals are 95 %
+intervals of the mean over episodes.
+"{PRETRAINED}" is the general pretrained agent, which was not trained on images of 28x28 pixels.
+"{OWN}" continues from it, alternating with the initial parameters and with one factor per parameter
+of the network's rates, similar to the learned rates of Meta-SGD; the other optimizers start from
+the same initial parameters without these factors. The checkpoint with the best validation accuracy is
+tested (the last picture shows all of them), even if it is one from before the agent's own
+meta-training.
 
-## What the start gives, and what the optimizer
+## Gains from the start and from the optimizer
 
 {results.markdown_table(gain_table(rows), GAIN_COLUMNS)}
 ![Learning curves](omniglot.png)
 
 {few_shots}{body}
-Published figures, to say where the field stands: of networks of 64 filters, for few shots as here,
-that learned from up to two million episodes. Reptile's are without transduction, and of networks
-that learned from 10 to 15 drawings of a character; MAML's are with it. Of the multi-shot protocol
-(Flennerhag et al. 2019): Reptile 70.8, Leap 75.5, fine-tuning 76.4, Warp-Leap 83.6.
+Published results, for orientation. For few shots: networks with 64 filters, trained on up to two
+million episodes. Reptile is without transduction and was trained with 10 to 15 drawings of a
+character; MAML is with transduction. For the multi-shot protocol (Flennerhag et al. 2019): Reptile
+70.8, Leap 75.5, fine-tuning 76.4, Warp-Leap 83.6.
 
 {_PUBLISHED}
 ![Accuracy over meta-training](omniglot_learning.png)

@@ -9,35 +9,33 @@ import pytest
 from alphaopt_jax.baselines import maml
 from alphaopt_jax.meta.few_shot import Curves
 from alphaopt_jax.tasks.omniglot import characters
-from benchmarks.omniglot import __main__ as benchmark
-from benchmarks.omniglot import learning, plots, report
-from benchmarks.omniglot import optimizers as contenders
+from benchmarks.omniglot import learning, optimizers, plots, report, runs
 
 _MAIN = next(iter(learning.PLANS))
 _ACCURACIES = {
-    (contenders.RANDOM, contenders.SGD): 0.60,
-    (contenders.RANDOM, contenders.ADAM): 0.62,
-    (contenders.RANDOM, contenders.GENERAL): 0.63,
-    (contenders.RANDOM, contenders.OWN): 0.66,
-    ("Reptile", contenders.SGD): 0.70,
-    ("Reptile", contenders.ADAM): 0.71,
-    ("Meta-SGD", "its rates"): 0.79,
-    (contenders.LEARNED, contenders.SGD): 0.75,
-    (contenders.LEARNED, contenders.ADAM): 0.74,
-    (contenders.LEARNED, contenders.OWN): 0.81,
+    (optimizers.RANDOM, optimizers.SGD): 0.60,
+    (optimizers.RANDOM, optimizers.ADAM): 0.62,
+    (optimizers.RANDOM, optimizers.PRETRAINED): 0.63,
+    (optimizers.RANDOM, optimizers.OWN): 0.66,
+    ("Reptile", optimizers.SGD): 0.70,
+    ("Reptile", optimizers.ADAM): 0.71,
+    ("Meta-SGD", optimizers.LEARNED_RATES): 0.79,
+    (optimizers.LEARNED, optimizers.SGD): 0.75,
+    (optimizers.LEARNED, optimizers.ADAM): 0.74,
+    (optimizers.LEARNED, optimizers.OWN): 0.81,
 }
 
 
 def _tested(plan, episodes=4):
-    steps = tuple(range(0, plan.ours.num_steps + 1, plan.looks))
+    steps = tuple(range(0, plan.ours.num_steps + 1, plan.evaluate_every))
     found = []
     for (start, optimizer), end in _ACCURACIES.items():
         curve = np.linspace(0.05, end, len(steps)) + 0.01 * np.arange(episodes)[:, None]
         curve -= curve.mean(axis=0) - np.linspace(0.05, end, len(steps))
         curves = Curves(steps, curve, 1.0 - curve)
         longer = curves._replace(accuracies=curve + 0.01) if plan.longer else None
-        contender = contenders.Contender(start, optimizer, lambda made_of: made_of)
-        found.append(contenders.Tested(contender, 0.1, curves, longer))
+        spec = optimizers.OptimizerSpec(start, optimizer, lambda params: params)
+        found.append(runs.Run(spec, 0.1, curves, longer))
     return found
 
 
@@ -48,9 +46,9 @@ def _rows():
 
 
 def test_rows_are_in_percent_with_intervals(rows):
-    row = next(row for row in rows if row["optimizer"] == contenders.OWN)
+    row = next(row for row in rows if row["optimizer"] == optimizers.OWN)
 
-    assert (row["protocol"], row["start"]) == (_MAIN, contenders.RANDOM)
+    assert (row["protocol"], row["start"]) == (_MAIN, optimizers.RANDOM)
     assert row["accuracy"] == pytest.approx(66.0)
     assert row["interval"] == pytest.approx(3.182 * np.std([0, 1, 2, 3], ddof=1) / 2, rel=1e-3)
     assert row["area"] == pytest.approx((5.0 + 66.0) / 2)
@@ -72,10 +70,10 @@ def test_few_shots_stand_side_by_side(rows):
     few = [name for name in learning.PLANS if name != _MAIN]
 
     assert lines[0] == "| start | optimizer | " + " | ".join(few) + " |"
-    own = next(line for line in lines if contenders.LEARNED in line and contenders.OWN in line)
+    own = next(line for line in lines if optimizers.LEARNED in line and optimizers.OWN in line)
     assert own.count("**81.0** ± 2.1") == len(few) == 4
     # Of SGD and Adam the better, once for each start.
-    assert [line.split(" | ")[2] for line in lines if f"| {contenders.RANDOM} | SGD" in line] == [
+    assert [line.split(" | ")[2] for line in lines if f"| {optimizers.RANDOM} | SGD" in line] == [
         "62.0 ± 2.1"
     ]
 
@@ -89,7 +87,7 @@ def test_claims_hold_where_figures_do(rows):
     assert claims["omniglot.multi_shot.adam"].value == pytest.approx(7.0)
     assert claims["omniglot.multi_shot.random.adam"].value == pytest.approx(4.0)
     assert claims["omniglot.multi_shot.random.sgd"].holds
-    # Its curve is a line from 5 to 66 %, of which 62 % are reached at the last look.
+    # Its curve is a line from 5 to 66 %, of which 62 % are reached at the last evaluation.
     assert claims["omniglot.multi_shot.random.adam.steps"].value == 1.0
     assert claims["omniglot.multi_shot.longer"].value == pytest.approx(82.0 / 81.0)
     few = claims["omniglot.5-way_1-shot"]
@@ -131,36 +129,36 @@ def test_page_and_pictures(rows, tmp_path):
 def test_of_sgd_and_adam_the_better_is_shown():
     tested = _tested(learning.PLANS[_MAIN])
 
-    shown = plots._without_the_worse(tested)
+    shown = plots._best_tuned(tested)
 
-    pairs = [(one.contender.start, one.contender.optimizer) for one in shown]
-    assert (contenders.RANDOM, contenders.ADAM) in pairs
-    assert (contenders.RANDOM, contenders.SGD) not in pairs
+    pairs = [(one.spec.start, one.spec.optimizer) for one in shown]
+    assert (optimizers.RANDOM, optimizers.ADAM) in pairs
+    assert (optimizers.RANDOM, optimizers.SGD) not in pairs
     assert len(pairs) == len(_ACCURACIES) - 3
 
 
-def test_what_a_rival_learned_is_read_again(tmp_path, monkeypatch):
+def test_a_stored_result_of_a_baseline_is_read(tmp_path, monkeypatch):
     plan = learning.PLANS[_MAIN]
     learned = maml.Learned({"a": {"w": np.ones(2, np.float32)}}, {"w": np.zeros(3)})
     line = {"round": 0, "accuracy": 0.3, "loss": 1.0}
     given = maml.InitializationResult(learned, 0.5, [line])
     data = characters.synthetic_omniglot()
     monkeypatch.setattr(maml, "train_initialization", lambda *_, **__: given)
-    rival = learning.RIVALS[0]
-    learning.learn_rival(rival, plan, data, tmp_path)
+    baseline = learning.BASELINES[0]
+    learning.learn_baseline(baseline, plan, data, tmp_path)
     monkeypatch.delattr(maml, "train_initialization")
 
-    found = learning.learn_rival(rival, plan, data, tmp_path)
+    found = learning.learn_baseline(baseline, plan, data, tmp_path)
 
     assert (found.accuracy, found.history) == (0.5, [line])
     chex.assert_trees_all_equal(found.learned, learned)
     other = dataclasses.replace(plan, ours=dataclasses.replace(plan.ours, width=8))
     with pytest.raises(ValueError, match="another run"):
-        learning.learn_rival(rival, other, data, tmp_path)
+        learning.learn_baseline(baseline, other, data, tmp_path)
 
 
 def test_quick_plan_is_small_and_of_the_main_protocol():
-    plans = benchmark.quick_plans()
+    plans = learning.quick_plans()
 
     assert list(plans) == [_MAIN]
     assert plans[_MAIN].episodes <= 40
