@@ -1,4 +1,4 @@
-"""Parameter trees to step over: one tensor of any size, and trees shaped like well-known models."""
+"""Parameter trees to step over: one tensor of any size, and the shapes of known models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Shape = tuple[int, ...]
 
 
 def one_tensor(size: int) -> list[Shape]:
-    """A matrix of about `size` numbers, a thousand or fewer in a row."""
+    """Shape of a matrix of about `size` numbers, with at most a thousand columns."""
     width = min(1000, math.isqrt(size))
     return [(size // width, width)]
 
@@ -65,7 +65,7 @@ def gpt2_small() -> list[Shape]:
 
 
 def make(shapes: Sequence[Shape], dtype: jnp.dtype) -> tuple[list[chex.Array], list[chex.Array]]:
-    """Parameters of root mean square 0.05, and gradients for them."""
+    """Parameters with a root mean square of 0.05, and gradients of the same shapes."""
 
     def wave(shape: Shape, size: float, pace: float) -> chex.Array:
         angles = pace * jnp.arange(math.prod(shape), dtype=jnp.float32)
@@ -82,5 +82,5 @@ def make(shapes: Sequence[Shape], dtype: jnp.dtype) -> tuple[list[chex.Array], l
 
 
 def _convolution(side: int, inputs: int, outputs: int) -> list[Shape]:
-    """A convolution, and scale and shift of the normalisation after it."""
+    """Shapes of a convolution, and of scale and shift of the normalization after it."""
     return [(side, side, inputs, outputs), (outputs,), (outputs,)]

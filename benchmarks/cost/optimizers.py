@@ -1,4 +1,4 @@
-"""The optimizers whose cost is compared, and what a learned optimizer cost until now."""
+"""The optimizers whose cost `benchmarks.cost` compares."""
 
 from __future__ import annotations
 
@@ -15,42 +15,43 @@ from alphaopt_jax.baselines.l2l import LSTMConfig
 from alphaopt_jax.config import adaptive_config
 
 ADAM = "Adam"
-FROZEN, ADAPTIVE, ONLINE = "AlphaOpt, frozen", "AlphaOpt, adaptive", "AlphaOpt, online"
-COMPACT = "AlphaOpt, frozen, compact"
+ALPHAOPT, LEARN, FROM_SCRATCH = "AlphaOpt", "AlphaOpt, learn=True", "AlphaOpt, from scratch"
+BFLOAT16 = "AlphaOpt, bfloat16 moments"
 
 
-class Contender(NamedTuple):
-    """An optimizer and where it is run.
+class OptimizerSpec(NamedTuple):
+    """An optimizer and the models that it is timed on.
 
     Attributes:
-      make: Makes it.
-      largest: Most parameters that it is run on; beyond, it does not fit or takes minutes.
+      optimizer_fn: Makes the optimizer.
+      max_params: Largest number of parameters; larger models do not fit or take minutes.
     """
 
-    make: Callable[[], optax.GradientTransformation]
-    largest: float = math.inf
+    optimizer_fn: Callable[[], optax.GradientTransformation]
+    max_params: float = math.inf
 
 
 def coordinatewise_lstm() -> optax.GradientTransformation:
-    """The optimizer of Andrychowicz et al. 2016 with random weights, for what it costs.
+    """The optimizer of Andrychowicz et al. 2016 with random weights, for its cost only.
 
-    Every parameter has the carries of an LSTM of its own, 80 numbers.
+    The state of its LSTM has 80 numbers for every parameter.
     """
     config = LSTMConfig()
     return config.transformation(config.init(jax.random.key(0)))
 
 
-CONTENDERS: dict[str, Contender] = {
-    ADAM: Contender(lambda: optax.adam(1e-3)),
-    FROZEN: Contender(alphaopt.alphaopt),
-    COMPACT: Contender(
+OPTIMIZERS: dict[str, OptimizerSpec] = {
+    ADAM: OptimizerSpec(lambda: optax.adam(1e-3)),
+    ALPHAOPT: OptimizerSpec(alphaopt.alphaopt),
+    BFLOAT16: OptimizerSpec(
         lambda: alphaopt.alphaopt(
             config=dataclasses.replace(adaptive_config(), moment_dtype="bfloat16")
         )
     ),
-    ADAPTIVE: Contender(lambda: alphaopt.alphaopt(learn=True)),
-    ONLINE: Contender(lambda: alphaopt.alphaopt(agent=None)),
-    "Prodigy": Contender(optax.contrib.prodigy),
-    "Muon": Contender(lambda: optax.contrib.muon(1e-3), largest=1e6),
-    "coordinatewise LSTM": Contender(coordinatewise_lstm, largest=1e6),
+    LEARN: OptimizerSpec(lambda: alphaopt.alphaopt(learn=True)),
+    FROM_SCRATCH: OptimizerSpec(lambda: alphaopt.alphaopt(agent=None)),
+    "Prodigy": OptimizerSpec(optax.contrib.prodigy),
+    "Muon": OptimizerSpec(lambda: optax.contrib.muon(1e-3), max_params=1e6),
+    "coordinatewise LSTM": OptimizerSpec(coordinatewise_lstm, max_params=1e6),
 }
+"""All optimizers by their names in tables and pictures."""

@@ -1,4 +1,4 @@
-"""The picture of `benchmarks.cost`: cost a parameter against the size of the model."""
+"""The picture of `benchmarks.cost`: cost per parameter over the number of parameters."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from benchmarks.cost import optimizers
 
 _COLORS = {
     optimizers.ADAM: style.COLORS["Adam"],
-    optimizers.FROZEN: style.COLORS["AlphaOpt"],
-    optimizers.ADAPTIVE: "#E69F00",
-    optimizers.ONLINE: "#8C6D31",
+    optimizers.ALPHAOPT: style.COLORS["AlphaOpt"],
+    optimizers.LEARN: "#E69F00",
+    optimizers.FROM_SCRATCH: "#8C6D31",
     "Prodigy": "#009E73",
     "Muon": "#5B4A9E",
     "coordinatewise LSTM": "#7F7F7F",
@@ -29,7 +29,7 @@ def write(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
 
 @style.styled
 def cost_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Nanoseconds a parameter, and times Adam's, of one float32 tensor of each size."""
+    """Nanoseconds per parameter, and the ratio to Adam, for one float32 tensor of each size."""
     steps = [
         row
         for row in rows
@@ -46,8 +46,8 @@ def cost_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             axis.loglog(sizes, [row[key] for row in found], "o-", color=color, ms=3.5, label=name)
         low, high = zip(*(row["times_adam_interval"] for row in found), strict=True)
         axes[1].fill_between(sizes, low, high, color=color, alpha=0.15, lw=0)
-    axes[0].set(title="One optimizer step", ylabel="nanoseconds a parameter")
-    axes[1].set(title="The same, beside Adam", ylabel="times Adam's")
+    axes[0].set(title="One optimizer step", ylabel="nanoseconds per parameter")
+    axes[1].set(title="Compared with Adam", ylabel="ratio to Adam")
     axes[1].axhline(1.5, color=style.FAINT, lw=0.8, ls="--")
     ticks = [1, 1.5, 2, 5, 10, 20, 50, 100, 200, 500]
     axes[1].set_yticks(ticks, [f"{tick:g}" for tick in ticks])

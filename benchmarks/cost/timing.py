@@ -1,4 +1,4 @@
-"""Timing compiled steps fairly: interleaved, so that the machine's moods hit all alike."""
+"""Interleaved timing of compiled steps, so that disturbances affect all optimizers alike."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import numpy as np
 import optax
 
 CYCLE = 16
-"""Steps that are timed together: a whole cycle of decisions, and of learning."""
+"""Steps that are timed together: a whole cycle of rate refreshes and of learning."""
 _SECONDS_OF_ROUNDS = 30.0
 
 
 class Runner:
-    """A compiled step that is given its own results again, in the same memory.
+    """A compiled step that is called on its own results, in the same memory.
 
     Attributes:
-      compile_seconds: What tracing and compiling took.
-      state_bytes: What the optimizer's state takes.
-      temporary_bytes: What a step needs besides, at its peak.
-      accessed_bytes: What XLA's cost analysis says a step reads and writes; of what is conditional
-        it counts the dearest branch, as if it were taken at every step.
+      compile_seconds: Seconds of tracing and compiling.
+      state_bytes: Size of the optimizer's state.
+      temporary_bytes: Peak of the additional memory during a step.
+      accessed_bytes: Bytes that a step reads and writes, by XLA's cost analysis, which counts the
+        most expensive branch of every conditional as if it ran at every step.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Runner:
         loss_and_grads: Callable[..., tuple[chex.Array, chex.ArrayTree]],
         *constants: chex.ArrayTree,
     ):
-        """Compiles the step of `optimizer` from `loss_and_grads(params, *constants)`."""
+        """Compiles a step with the gradients of `loss_and_grads(params, *constants)`."""
         extended = optax.with_extra_args_support(optimizer)
 
         def step(params: Any, state: Any, *constants: Any) -> tuple[Any, Any]:
@@ -44,7 +44,7 @@ class Runner:
             return optax.apply_updates(params, updates), state
 
         self._carry = (
-            jax.tree.map(jnp.array, params),  # Its own copy, since steps donate it.
+            jax.tree.map(jnp.array, params),  # A copy, since steps donate it.
             jax.jit(extended.init)(params),
         )
         self._constants = constants
@@ -57,7 +57,7 @@ class Runner:
         self.accessed_bytes = self._step.cost_analysis().get("bytes accessed", float("nan"))
 
     def seconds(self, steps: int) -> float:
-        """Seconds a step, mean of so many."""
+        """Mean seconds per step, over `steps` steps."""
         began = time.perf_counter()
         for _ in range(steps):
             self._carry = self._step(*self._carry, *self._constants)
@@ -68,16 +68,15 @@ class Runner:
 def interleaved(
     runners: Mapping[str, Runner], rounds: int, advance: Callable[[], None]
 ) -> dict[str, np.ndarray]:
-    """Seconds a step of every runner in every round.
+    """Seconds per step of every runner in every round.
 
-    Before the first round each makes its first steps, at which an agent looks at every parameter.
-    Quick rounds are more than `rounds`, so that a few seconds in which something else disturbs do
-    not decide.
+    The first cycle of each runner is not timed. Short rounds are repeated more often, so that a few
+    seconds of disturbance do not determine the result.
 
     Args:
-      runners: What to time, by name.
-      rounds: At least so many; at most five times as many.
-      advance: Called after each of the first turns of a runner, `rounds` and one.
+      runners: The runners by name.
+      rounds: Least number of rounds; there are at most five times as many.
+      advance: Called `1 + rounds` times for each runner, for a progress bar.
 
     Returns:
       `float[rounds or more]` for each runner.
@@ -86,7 +85,7 @@ def interleaved(
     cycles, one_round = {}, 0.0
     for name, runner in runners.items():
         runner.seconds(CYCLE)
-        # What takes microseconds is repeated until the clock can tell.
+        # Steps of microseconds are repeated, up to the resolution of the clock.
         cycle = CYCLE * runner.seconds(CYCLE)
         cycles[name] = int(np.clip(0.05 / cycle, 1, 50))
         one_round += cycles[name] * cycle
@@ -100,9 +99,9 @@ def interleaved(
 
 
 def triad_bandwidth(size: int = 20_000_000, repeats: int = 9) -> float:
-    """Bytes a second that this machine moves in `a = b + 3 c`, the STREAM triad; median."""
+    """Memory bandwidth in bytes per second, by the STREAM triad `a = b + 3 c`; a median."""
     first, second = jnp.ones(size), jnp.full(size, 2.0)
-    # Its result goes where its first argument was: fresh memory would have to be mapped.
+    # The result reuses the memory of the first argument; new memory would have to be mapped.
     triad = jax.jit(lambda a, b, c: (b + 3.0 * c, a)[0], donate_argnums=0, keep_unused=True)
     result = triad(jnp.zeros(size), first, second)
     seconds = []

@@ -270,8 +270,8 @@ intervals of the mean over episodes.
 "{PRETRAINED}" is the general pretrained agent, which was not trained on images of 28x28 pixels.
 "{OWN}" continues from it, alternating with the initial parameters and with one factor per parameter
 of the network's rates, similar to the learned rates of Meta-SGD; the other optimizers start from
-the same initial parameters without these factors. The checkpoint with the best validation accuracy is
-tested (the last picture shows all of them), even if it is one from before the agent's own
+the same initial parameters without these factors. The checkpoint with the best validation accuracy
+is tested (the last picture shows all of them), even if it is one from before the agent's own
 meta-training.
 
 ## Gains from the start and from the optimizer
