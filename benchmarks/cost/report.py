@@ -253,19 +253,19 @@ def _larger_machines(traffic: _Traffic, sampled: int) -> str:
     share = pod_params / chips
     message = 2 * 4 * sampled
     return f"""**Estimate for one H100** (3.35 TB/s, 67 TFLOP/s in float32), a billion float32
-parameters: 10⁹ x {traffic.bytes:.3g} B / 3.35 TB/s = {ms:.1f} ms for AlphaOpt, 10⁹ x {traffic.adam_bytes} B /
-3.35 TB/s = {adam_ms:.1f} ms for Adam. The arithmetic takes 10⁹ x {traffic.flops:.0f} / 67 TFLOP/s =
-{compute_ms:.1f} ms at the same time. The sample adds two gathers of {sampled:,} numbers, some
-microseconds. A refresh takes {34e9 / h100_bytes * 1e3:.0f} ms, once every {traffic.interval} steps;
-all other steps are alike.
+parameters: 10⁹ x {traffic.bytes:.3g} B / 3.35 TB/s = {ms:.1f} ms for AlphaOpt,
+10⁹ x {traffic.adam_bytes} B / 3.35 TB/s = {adam_ms:.1f} ms for Adam. The arithmetic takes
+10⁹ x {traffic.flops:.0f} / 67 TFLOP/s = {compute_ms:.1f} ms at the same time. The
+sample adds two gathers of {sampled:,} numbers, some microseconds. A refresh takes {34e9 / h100_bytes * 1e3:.0f} ms, once every
+{traffic.interval} steps; all other steps are alike.
 
 **Estimate for a pod** of {chips} such chips, 70 billion parameters, everything sharded {chips}
 ways: each chip holds 70·10⁹ / {chips} = {share / 1e6:.0f} million parameters and
 {10 * share / 1e9:.1f} GB of optimizer state (6 bytes: {6 * share / 1e9:.1f} GB; Adam:
 {8 * share / 1e9:.1f} GB), and a step takes {1e3 * share * traffic.bytes / h100_bytes:.1f} ms (Adam:
 {1e3 * share * traffic.adam_bytes / h100_bytes:.1f} ms). Only the samples of parameters and
-gradients are communicated, 2 x 4 B x {sampled:,} = {message / 1024:.0f} KiB in one sum over all chips, and
-one number per leaf for the check that all gradients are finite: at 50 GB/s
+gradients are communicated, 2 x 4 B x {sampled:,} = {message / 1024:.0f} KiB in one sum over all
+chips, and one number per leaf for the check that all gradients are finite: at 50 GB/s
 {2 * message / network * 1e6:.0f} µs, plus the latency of two sums. No leaf is gathered, which a
 test asserts on the compiled program (`tests/optimizer/test_sharding.py`). Leaves keep their layout.
 """

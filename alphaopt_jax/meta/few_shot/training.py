@@ -21,7 +21,7 @@ import jax
 import optax
 
 from alphaopt_jax._agent import agent as agent_lib
-from alphaopt_jax._storage import run_folder
+from alphaopt_jax._storage import digests, run_folder
 from alphaopt_jax.baselines import _inner_loop, maml
 from alphaopt_jax.meta.few_shot import _optimizers as optimizers
 from alphaopt_jax.meta.few_shot.config import FewShotConfig
@@ -83,7 +83,11 @@ def train_few_shot(
     Raises:
       ValueError: `folder` holds another run.
     """
-    identity = {"config": repr(config), "characters": data.name, "seed": seed}
+    identity = {
+        "config": digests.digest(digests.constants(config)),
+        "characters": data.name,
+        "seed": seed,
+    }
     path = None if folder is None else pathlib.Path(folder)
     result = None if path is None else _read_result(path, identity)
     if result is None:
