@@ -256,8 +256,8 @@ def _larger_machines(traffic: _Traffic, sampled: int) -> str:
 parameters: 10⁹ x {traffic.bytes:.3g} B / 3.35 TB/s = {ms:.1f} ms for AlphaOpt,
 10⁹ x {traffic.adam_bytes} B / 3.35 TB/s = {adam_ms:.1f} ms for Adam. The arithmetic takes
 10⁹ x {traffic.flops:.0f} / 67 TFLOP/s = {compute_ms:.1f} ms at the same time. The
-sample adds two gathers of {sampled:,} numbers, some microseconds. A refresh takes {34e9 / h100_bytes * 1e3:.0f} ms, once every
-{traffic.interval} steps; all other steps are alike.
+sample adds two gathers of {sampled:,} numbers, some microseconds. A refresh takes
+{34e9 / h100_bytes * 1e3:.0f} ms, once every {traffic.interval} steps; all other steps are alike.
 
 **Estimate for a pod** of {chips} such chips, 70 billion parameters, everything sharded {chips}
 ways: each chip holds 70·10⁹ / {chips} = {share / 1e6:.0f} million parameters and
