@@ -1,1 +1,1 @@
-"""What all benchmarks share: results files, statistics, stores of finished runs."""
+"""Shared by all benchmarks: results files, intervals, schedules, stores of finished runs."""

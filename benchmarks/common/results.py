@@ -1,4 +1,4 @@
-"""The results file of every benchmark: what was run, on what, what came out, what it proves.
+"""The results file of a benchmark: command, versions, hardware, rows and claims.
 
 Example:
   >>> claim = Claim("demo.accuracy", "the demo is accurate", value=0.991, bar=">= 0.989")
@@ -39,16 +39,16 @@ _PACKAGES = ("alphaopt-jax", "jax", "jaxlib", "optax", "flax", "rlax", "numpy")
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A promise with the figure that keeps or breaks it.
+    """A statement about a measured value, which holds if the value meets a bar.
 
     Attributes:
-      name: Dotted, starting with the benchmark's name: "mnist.test_accuracy.online".
-      text: One sentence for people.
-      value: The measured figure. NaN never holds.
+      name: Dotted name that starts with the benchmark's name, such as "mnist.test_accuracy".
+      text: Description of the value.
+      value: The measured value; NaN meets no bar.
       bar: A comparison and a number, such as ">= 0.989".
 
     Raises:
-      ValueError: If `bar` cannot be read.
+      ValueError: If `bar` is not a comparison and a number.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Claim:
     bar: str
 
     def __post_init__(self) -> None:
-        """Refuses an unreadable bar where it is written, not when the results are read."""
+        """Checks the bar when the claim is made, not when the results are read."""
         _parse_bar(self.bar)
 
     @property
     def holds(self) -> bool:
-        """Whether the value meets the bar."""
+        """True if the value meets the bar."""
         compare, threshold = _parse_bar(self.bar)
         return bool(compare(float(self.value), threshold))
 
@@ -76,16 +76,16 @@ def write(
     command: str,
     folder: Path = RESULTS,
 ) -> Path:
-    """Writes `NAME.json`; whether the claims hold or not, they are written as they are.
+    """Writes `NAME.json`, with all claims, whether they hold or not.
 
     Args:
       name: The benchmark's name.
-      rows: One mapping a line of the table; numpy and JAX scalars and arrays become plain ones, and
-        non-finite numbers become null, since JSON has none.
-      claims: The promises that the figures keep or break.
+      rows: One mapping for each row of the table. Scalars and arrays of NumPy and JAX become plain
+        numbers and lists; numbers that are not finite become null, since JSON has none.
+      claims: The claims.
       seeds: All seeds that were run.
-      command: What to type to run it again.
-      folder: Where to write; made if missing.
+      command: The command that runs the benchmark again.
+      folder: The folder of the file; made if it does not exist.
 
     Returns:
       The file's path.
@@ -111,8 +111,8 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
     """A Markdown table of some columns of the rows.
 
     Args:
-      rows: As for `write`; a missing value or None shows as "–", a float with three digits.
-      columns: From the key in a row to the column's heading, in order.
+      rows: As for `write`; floats have three digits, and missing values are shown as "–".
+      columns: Headings by the key in a row, in order.
 
     Returns:
       The lines of the table, ending in a newline.
@@ -129,9 +129,9 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]
 
 
 def read_claims(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """All claims of all results files in `folder`, by benchmark, each with its "benchmark" added.
+    """All claims of all results files in `folder`, each with the name of its "benchmark" added.
 
-    `holds` is worked out again from value and bar: a file that was edited does not count.
+    `holds` is computed from value and bar, not read from the file.
     """
     claims = []
     for path in sorted(folder.glob("*.json")):
@@ -158,7 +158,7 @@ def _versions() -> dict[str, str]:
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # Run from a checkout that was not installed.
+        except metadata.PackageNotFoundError:  # A checkout that is not installed.
             continue
     return versions
 
@@ -184,7 +184,7 @@ def _plain(value: Any) -> Any:
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it: floats short, None and what is not finite as "–"."""
+    """A value as text in a table: floats rounded, None and numbers that are not finite as "–"."""
     value = _plain(value)
     if value is None:
         return "–"

@@ -1,1 +1,1 @@
-"""Cost of one optimizer step in time and memory, beside Adam."""
+"""Time and memory of one optimizer step, compared with Adam."""

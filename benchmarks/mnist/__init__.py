@@ -1,1 +1,1 @@
-"""MNIST: Flax's example CNN with only the optimizer replaced."""
+"""Flax's example CNN on MNIST with only the optimizer replaced."""

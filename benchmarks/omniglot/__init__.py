@@ -1,1 +1,1 @@
-"""Omniglot: few-shot learning with a pretrained optimizer."""
+"""Few-shot learning on Omniglot with a pretrained optimizer."""

@@ -1,1 +1,1 @@
-"""One setting for all tasks, against optimizers tuned on each."""
+"""One setting for all tasks, compared with optimizers that are tuned on each task."""

@@ -1,4 +1,4 @@
-"""The results file: a claim holds exactly when its value meets its bar, and says so in the file."""
+"""The results file, and claims, which hold exactly if their value meets their bar."""
 
 import json
 
