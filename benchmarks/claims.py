@@ -1,6 +1,6 @@
-"""Prints every claim of every results file; ends with 1 if one does not hold.
+"""Prints every claim of every results file: `python -m benchmarks.claims`.
 
-`python -m benchmarks.claims`
+The exit status is 1 if a claim does not hold.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from benchmarks.common import results
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Which claims to print.
+    """Claims to print.
 
     Attributes:
-      folder: Where the results files lie.
+      folder: Folder of the results files.
     """
 
     folder: Path = results.RESULTS
 
 
 def main(arguments: Arguments) -> int:
-    """Prints the table; returns 0 if every claim holds and there is at least one, else 1."""
+    """Prints the table; returns 0 if there are claims and all of them hold, else 1."""
     claims = results.read_claims(arguments.folder)
     table = Table(title=f"Claims in {arguments.folder}")
     for heading in ("", "name", "claim", "value", "bar"):
