@@ -1,11 +1,10 @@
-"""The bookkeeping of the benchmark "robustness"."""
+"""Rows, claims, table and picture of `benchmarks.robustness`."""
 
 import numpy as np
 import optax
 import pytest
 
-from benchmarks.robustness import __main__ as robustness
-from benchmarks.robustness import faults
+from benchmarks.robustness import faults, optimizers, plots, report
 
 
 def _row(optimizer, fault, **more):
@@ -16,33 +15,33 @@ def _row(optimizer, fault, **more):
         "kept": 0.95,
         "least_kept": 0.92,
         "worst": 1.0,
-        "skipped": 1 if optimizer == robustness.ALPHAOPT else None,
+        "skipped": 1 if optimizer == optimizers.ALPHAOPT else None,
         "unusable": 1,
         "passing": True,
     } | more
 
 
 @pytest.mark.slow
-def test_a_row_for_each_fault_says_what_became_of_the_training():
-    rows = robustness.try_all("SGD", optax.sgd(0.1), (0,))
+def test_there_is_a_row_for_each_fault():
+    rows = report.optimizer_rows("SGD", optax.sgd(0.1), (0,))
 
     assert [row["fault"] for row in rows] == [fault.name for fault in faults.FAULTS]
     by_name = {row["fault"]: row for row in rows}
-    lost = by_name["a gradient that is NaN, once"]
+    lost = by_name["NaN in one gradient, once"]
     assert (lost["finite"], lost["kept"], lost["skipped"]) == (False, -np.inf, None)
-    # Gradient descent does not look at the loss.
-    assert by_name["a constant loss, to the end"]["kept"] == 1.0
-    uphill = by_name["gradients uphill, 50 steps"]
-    assert uphill["kept"] < 1.0
-    assert uphill["worst"] >= 1.0
+    # Gradient descent does not depend on the loss.
+    assert by_name["constant loss, to the end"]["kept"] == 1.0
+    opposite = by_name["gradients with opposite sign, 50 steps"]
+    assert opposite["kept"] < 1.0
+    assert opposite["worst"] >= 1.0
 
 
-def test_claims_are_of_alphaopt_alone():
-    good = _row(robustness.ALPHAOPT, "one")
-    lost = _row(robustness.ADAM, "one", finite=False, kept=-np.inf, least_kept=-np.inf)
+def test_claims_concern_alphaopt_only():
+    good = _row(optimizers.ALPHAOPT, "one")
+    lost = _row(optimizers.ADAM, "one", finite=False, kept=-np.inf, least_kept=-np.inf)
 
     def held(*rows):
-        return [claim.holds for claim in robustness.make_claims(rows)]
+        return [claim.holds for claim in report.make_claims(rows)]
 
     assert held(good, lost) == [True, True, True]
     assert held(good, good | {"finite": False}) == [False, True, True]
@@ -53,16 +52,16 @@ def test_claims_are_of_alphaopt_alone():
 
 def test_table_and_picture():
     rows = [
-        _row(robustness.ALPHAOPT, "one"),
-        _row(robustness.ALPHAOPT, "two", kept=-3.0),
-        _row(robustness.ADAM, "one", finite=False, kept=-np.inf),
-        _row(robustness.ADAM, "two"),
+        _row(optimizers.ALPHAOPT, "one"),
+        _row(optimizers.ALPHAOPT, "two", kept=-3.0),
+        _row(optimizers.ADAM, "one", finite=False, kept=-np.inf),
+        _row(optimizers.ADAM, "two"),
     ]
 
-    table = robustness.table(rows)
+    table = report.table(rows)
 
     assert "| one | 1 | 0.95 | **lost** |" in table
-    assert table in robustness.page(rows, "python -m benchmarks.robustness")
-    (panel,) = robustness.kept_figure(rows).axes
+    assert table in report.page(rows, "python -m benchmarks.robustness")
+    (panel,) = plots.kept_figure(rows).axes
     points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in panel.lines[:4]]
     assert points == [(0.95, 0), (pytest.approx(-0.1), 1), (pytest.approx(-0.1), 0), (0.95, 1)]

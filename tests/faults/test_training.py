@@ -6,7 +6,7 @@ import math
 import pytest
 
 import alphaopt_jax as alphaopt
-from benchmarks.robustness import faults
+from benchmarks.robustness import faults, runs
 
 pytestmark = pytest.mark.slow
 
@@ -17,12 +17,12 @@ _OPTIMIZERS = {
 }
 # Learning agents compile longer and get fewer faults; `benchmarks.robustness` runs all of them.
 _FAULTS_OF_LEARNING_AGENTS = {
-    "a gradient that is NaN, 50 steps",
+    "NaN in one gradient, 50 steps",
     "gradients times 1,000, once",
-    "gradients uphill, 50 steps",
-    "a loss that is NaN, 50 steps",
-    "a loss times 1e30, to the end",
-    "labels of other classes, 50 steps",
+    "gradients with opposite sign, 50 steps",
+    "NaN as loss, 50 steps",
+    "loss times 1e30, to the end",
+    "wrong labels, 50 steps",
 }
 _CASES = [
     pytest.param(name, fault, id=f"{name}-{fault.name}")
@@ -36,7 +36,7 @@ _SLOW_RECOVERY = "gradients times 1,000, 50 steps"
 
 @functools.cache
 def _without_fault(name):
-    return faults.train(_OPTIMIZERS[name])
+    return runs.train(_OPTIMIZERS[name])
 
 
 def _progress(course):
@@ -45,7 +45,7 @@ def _progress(course):
 
 @pytest.mark.parametrize(("name", "fault"), _CASES)
 def test_parameters_stay_finite_and_the_training_continues(name, fault):
-    course = faults.train(_OPTIMIZERS[name], fault)
+    course = runs.train(_OPTIMIZERS[name], fault)
 
     assert course.finite.all()
     skipped = alphaopt.metrics(course.state)["updates_skipped"]

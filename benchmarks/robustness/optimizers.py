@@ -1,0 +1,39 @@
+"""The optimizers of `benchmarks.robustness`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import optax
+
+import alphaopt_jax as alphaopt
+from benchmarks.robustness import faults, runs
+
+ALPHAOPT, ADAM = "AlphaOpt", "Adam, tuned"
+RATES = tuple(float(rate) for rate in np.logspace(-3, -1, 7))
+
+
+def optimizers(seeds: Sequence[int], *, quick: bool) -> dict[str, optax.GradientTransformation]:
+    """All optimizers by name; Adam has the learning rate that is best without a fault.
+
+    Args:
+      seeds: Seeds that Adam is tuned on.
+      quick: Whether to leave out the agents that learn.
+    """
+    found: dict[str, optax.GradientTransformation] = {
+        ALPHAOPT: alphaopt.alphaopt(num_steps=faults.STEPS),
+        f"{ALPHAOPT}, no horizon": alphaopt.alphaopt(),
+    }
+    if not quick:
+        found[f"{ALPHAOPT}, learn=True"] = alphaopt.alphaopt(learn=True)
+        found[f"{ALPHAOPT}, from scratch"] = alphaopt.alphaopt(agent=None)
+    final_losses = {}
+    for rate in RATES:
+        adam = optax.adam(rate)  # One object per rate, so that it is compiled once.
+        losses = [float(runs.train(adam, seed=seed).losses[-1]) for seed in seeds]
+        final_losses[rate] = np.mean(np.log(losses))
+    best = min(final_losses, key=lambda rate: float(final_losses[rate]))
+    found[ADAM] = optax.adam(best)
+    found[f"{ADAM}, apply_if_finite"] = optax.apply_if_finite(optax.adam(best), faults.STEPS)
+    return found

@@ -1,0 +1,115 @@
+"""The rows, the claims and the page of `benchmarks.robustness`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optax
+
+import alphaopt_jax as alphaopt
+from benchmarks.common import results
+from benchmarks.robustness import faults, runs
+from benchmarks.robustness.optimizers import ALPHAOPT
+
+
+def optimizer_rows(
+    name: str, tx: optax.GradientTransformation, seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Trains with every fault; one row per fault.
+
+    Args:
+      name: Name of the optimizer.
+      tx: The optimizer.
+      seeds: Seeds of the runs.
+    """
+    progress = [_progress(runs.train(tx, seed=seed)) for seed in seeds]
+    rows = []
+    for fault in faults.FAULTS:
+        found = [runs.train(tx, fault, seed=seed) for seed in seeds]
+        kept = [_progress(run) / whole for run, whole in zip(found, progress, strict=True)]
+        skipped = None
+        if name.startswith(ALPHAOPT):
+            counts = {int(alphaopt.metrics(run.state)["updates_skipped"]) for run in found}
+            (skipped,) = counts
+        rows.append(
+            {
+                "optimizer": name,
+                "fault": fault.name,
+                "finite": all(bool(run.finite.all()) for run in found),
+                "kept": float(np.mean(kept)),
+                "least_kept": float(np.min(kept)),
+                "worst": float(np.max([run.losses.max() / run.losses[0] for run in found])),
+                "skipped": skipped,
+                "unusable": fault.steps if fault.skipped else 0,
+                "passing": fault.skipped or fault.steps == 1,
+            }
+        )
+    return rows
+
+
+def _progress(run: runs.Run) -> float:
+    """Decrease of the log loss; minus infinity if parameters or loss became non-finite."""
+    decrease = float(np.log(run.losses[0]) - np.log(run.losses[-1]))
+    return decrease if np.isfinite(decrease) and run.finite.all() else -np.inf
+
+
+def make_claims(rows: Sequence[Mapping[str, Any]]) -> list[results.Claim]:
+    """The claims, over all ways to use AlphaOpt."""
+    ours = [row for row in rows if row["optimizer"].startswith(ALPHAOPT)]
+    lost = sum(not row["finite"] for row in ours)
+    miscounted = sum(row["skipped"] != row["unusable"] for row in ours)
+    kept = min(row["least_kept"] for row in ours if row["passing"])
+    return [
+        results.Claim(
+            "robustness.lost",
+            f"pairs of an AlphaOpt optimizer and a fault, of {len(ours)}, with non-finite"
+            " parameters",
+            lost,
+            "== 0",
+        ),
+        results.Claim(
+            "robustness.counted",
+            f"pairs of the same {len(ours)} with a wrong count of skipped steps",
+            miscounted,
+            "== 0",
+        ),
+        results.Claim(
+            "robustness.kept",
+            "lowest share of the progress that AlphaOpt keeps, over faults of one step and faults"
+            " with skipped steps",
+            kept,
+            ">= 0.9",
+        ),
+    ]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line per fault: the share of the progress that each optimizer keeps."""
+    names = list(dict.fromkeys(row["optimizer"] for row in rows))
+    lines = []
+    for fault in dict.fromkeys(row["fault"] for row in rows):
+        mine = {row["optimizer"]: row for row in rows if row["fault"] == fault}
+        line: dict[str, Any] = {"fault": fault, "skipped": mine[names[0]]["skipped"]}
+        for name in names:
+            line[name] = f"{mine[name]['kept']:.2f}" if mine[name]["finite"] else "**lost**"
+        lines.append(line)
+    columns = {"fault": "fault", "skipped": "steps skipped", **{name: name for name in names}}
+    return results.markdown_table(lines, columns)
+
+
+def page(rows: Sequence[Mapping[str, Any]], command: str) -> str:
+    """The page beside the JSON file."""
+    return f"""# Faults during training
+
+Made by `{command}`.
+
+A classifier trained for {faults.STEPS} steps; the fault begins at step {faults.FIRST}. Figures are
+shares of the progress, the decrease of the log loss from the first step to the last, relative to
+the same run without a fault: 1 is no harm, 0 is no progress, "lost" is non-finite parameters. Means
+over seeds. "Steps skipped" is the count in AlphaOpt's `metrics(state)`.
+
+{table(rows)}
+![Progress kept](robustness.png)
+"""
