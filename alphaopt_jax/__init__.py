@@ -13,16 +13,20 @@ from alphaopt_jax._optimizer.inspection import (
 )
 from alphaopt_jax._optimizer.state import AlphaOptState
 from alphaopt_jax._optimizer.transform import alphaopt, scale_by_alphaopt
-from alphaopt_jax.config import AlphaOptConfig
+from alphaopt_jax.config import AgentConfig, AlphaOptConfig, LearningConfig, PPOConfig, StepConfig
 from alphaopt_jax.evaluation import evaluate
 from alphaopt_jax.meta import MetaConfig, Schedule, meta_train
 
 __all__ = [
     "Agent",
+    "AgentConfig",
     "AlphaOptConfig",
     "AlphaOptState",
+    "LearningConfig",
     "MetaConfig",
+    "PPOConfig",
     "Schedule",
+    "StepConfig",
     "agent_from_state",
     "alphaopt",
     "evaluate",

@@ -259,7 +259,7 @@ def _meta_train(command: MetaTrain) -> None:
             f"No family has the name {', '.join(unknown)}; the names are {sorted(families)}."
         )
     if command.method == "persistent_es":  # With whole episodes, this is OpenAI-ES.
-        config = dataclasses.replace(config, rollout_length=8, rollouts_per_episode=4)
+        config = dataclasses.replace(config, intervals_per_rollout=8, rollouts_per_episode=4)
     if command.method == "ppo":
         method = ppo.ppo(config)
     else:

@@ -1,99 +1,149 @@
-"""The agent's constants, in one frozen object that no user needs to touch."""
+"""Constants of the optimizer, in frozen dataclasses that no user needs to touch.
+
+The defaults were chosen by measurement over tasks of very different scale. They are here for
+research, not for tuning.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Literal
 
-Direction = Literal["gradient"] | None
+UpdateDirection = Literal["adam", "gradient"]
+"""The vector that learning rates multiply: Adam's direction, or the raw gradient."""
 
 
 @dataclasses.dataclass(frozen=True)
-class AlphaOptConfig:
-    """Constants of the environment, the agent and its learning.
-
-    The defaults were chosen by measurement over tasks of very different scale; they are here for
-    research, not for tuning.
+class StepConfig:
+    """Constants of one step: moments, scale of the step, and refresh of the rates.
 
     Attributes:
-      relative_step: Size of a step, relative to the scale of the leaf it changes, when the agent's
-        action is zero.
-      minimum_scale: Least scale of a leaf, so that one that starts at zero can leave it.
-      max_log_rate: The agent may change `relative_step` by a factor of `exp(-max_log_rate)` to
-        `exp(max_log_rate)`.
-      anytime_steps: A fresh agent's rates fall with the square root of time after about so many
-        steps, where the horizon is not known. Without (`math.inf`), what it explores and learns
-        long after it has arrived can throw it out again.
-      max_relative_step: Bound on `relative_step` times the user's `learning_rate`, so that one much
-        too large cannot destroy the parameters before the agent has learned.
+      relative_step: Step size for a log rate of zero, relative to the root mean square of the
+        leaf.
+      min_rms: Lower bound on the root mean square of a leaf, so that leaves of zeros move.
+      max_relative_step: Upper bound on `relative_step` times the user's `learning_rate`.
       gradient_decay: Decay of the first moment of the gradients.
-      squared_gradient_decay: Decay of their second moment.
-      epsilon: Added to the root of the second moment where it divides.
-      moment_dtype: Type in which both moments are kept. `"bfloat16"` halves them; what it cannot
-        hold is rounded up or down at random, so that small changes are not lost.
-      decision_interval: Steps between two looks at every parameter. What concerns leaves as a whole
-        is decided at every step.
-      direction: What the rates multiply. None means the first moment over the root of the second
-        one, `"gradient"` the raw gradient, ten times `relative_step` of it when the action is zero.
-        A given agent says itself what its rates are for.
-      actor_hidden: Units in the actor's hidden layer. Every one costs time for every parameter.
-      critic_hidden: Units in the critic's hidden layer. The critic sees only explorers.
-      num_explorers: About how many of the sampled parameters explore and teach at a time.
-      rollout_length: Steps between two rounds of learning.
-      exploration: Standard deviation of the explorers' noise, in nats of the rate.
-      credit: `"divided"` rewards each parameter with its own part of the decrease of the loss,
-        `"shared"` rewards all with the decrease itself (this needs `value`).
-      previous_gradient_weight: Weight of the gradient before the step in the divided credit: 0.5 is
-        the trapezoid rule, exact on a quadratic without noise; 0 uses the gradient after the step
-        alone, which minibatch noise does not flatter.
-      team_share: In a model of N parameters, each one's divided credit holds this over N of all the
-        others', so that the few parameters of a small problem act as a team.
-      discount: Discount of future rewards, per step.
-      gae_decay: Lambda of generalised advantage estimation.
-      clip: Bound on the probability ratio in PPO's loss.
-      epochs: Passes over a rollout; each over its own share of the explorers where they are many.
-      agent_learning_rate: Adam's learning rate for the agent.
-      value_cost: Weight of the critic's loss.
-      prior_weight: Weight, in the policy loss, of the divergence from the policy that the agent
-        began with. 0 where there is nothing worth keeping.
+      squared_gradient_decay: Decay of the second moment.
+      epsilon: Added to the root of the second moment in the denominator.
+      moment_dtype: Type of both stored moments. `"bfloat16"` halves their memory and rounds
+        stochastically, so that small changes are not lost.
+      refresh_interval: Steps between two refreshes of the per-parameter rate multipliers. The rates
+        of whole leaves are decided at every step.
     """
 
     relative_step: float = 0.03
-    minimum_scale: float = 0.02
-    max_log_rate: float = 2.0
-    anytime_steps: float = 1000.0
+    min_rms: float = 0.02
     max_relative_step: float = 0.05
     gradient_decay: float = 0.9
     squared_gradient_decay: float = 0.99
     epsilon: float = 1e-12
     moment_dtype: Literal["float32", "bfloat16"] = "float32"
-    decision_interval: int = 16
-    direction: Direction = None
+    refresh_interval: int = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentConfig:
+    """Constants of an agent: its networks, and the meaning of its actions.
+
+    Attributes:
+      actor_hidden: Hidden units of the actor. Each one costs time for every parameter.
+      critic_hidden: Hidden units of the critic, which is applied to explorers only.
+      leaf_hidden: Units in both hidden layers of the actor's leaf trunk; 0 for an actor without
+        one.
+      max_log_rate: Bound on log rates: the agent changes `StepConfig.relative_step` by a factor of
+        `exp(-max_log_rate)` to `exp(max_log_rate)`.
+      inverse_sqrt_steps: Time scale of the inverse square root decay of all rates where the horizon
+        is unknown; `math.inf` for no decay. Without decay, exploration and learning long after
+        convergence can leave the minimum again.
+      update_direction: The vector that rates multiply. `"adam"`: first moment over the root of the
+        second. `"gradient"`: the raw gradient, with rates ten times as large.
+    """
+
     actor_hidden: int = 8
     critic_hidden: int = 32
+    leaf_hidden: int = 0
+    max_log_rate: float = 2.0
+    inverse_sqrt_steps: float = 1000.0
+    update_direction: UpdateDirection = "adam"
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """Constants of proximal policy optimization (Schulman et al. 2017).
+
+    Attributes:
+      discount: Discount of future rewards, per step of the rollout.
+      gae_lambda: Lambda of generalised advantage estimation (Schulman et al. 2016).
+      clip_epsilon: Bound on the distance of the probability ratio from 1.
+      epochs: Passes over a rollout.
+      value_loss_weight: Weight of the critic's loss.
+      learning_rate: Learning rate of Adam, which trains the agent.
+    """
+
+    discount: float = 0.98
+    gae_lambda: float = 0.8
+    clip_epsilon: float = 0.2
+    epochs: int = 4
+    value_loss_weight: float = 0.5
+    learning_rate: float = 3e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningConfig:
+    """Constants of learning within a training.
+
+    Attributes:
+      num_explorers: Approximate number of sampled parameters that explore at a time.
+      rollout_length: Steps between two rounds of learning.
+      action_std: Standard deviation of the exploration noise, in nats of the rate.
+      reward: `"divided"` rewards each parameter with its own part of the decrease of the loss,
+        `"shared"` rewards all with the whole decrease, which needs `value`.
+      previous_gradient_weight: Weight of the gradient before the step in the divided reward. 0.5 is
+        the trapezoid rule, exact on a quadratic without noise; 0 uses only the gradient after the
+        step, whose minibatch noise is independent of the step.
+      team_weight: Weight of the sum of all rewards in each parameter's divided reward, divided by
+        the number of parameters: the few parameters of a small problem act as a team.
+      kl_weight: Weight of the KL divergence from the initial policy; 0 for a fresh agent.
+      ppo: Constants of PPO. Each epoch uses its own share of the explorers if there are many.
+    """
+
     num_explorers: int = 8192
     rollout_length: int = 8
-    exploration: float = 0.3
-    credit: Literal["divided", "shared"] = "divided"
+    action_std: float = 0.3
+    reward: Literal["divided", "shared"] = "divided"
     previous_gradient_weight: float = 0.0
-    team_share: float = 2.0
-    discount: float = 0.98
-    gae_decay: float = 0.8
-    clip: float = 0.2
-    epochs: int = 4
-    agent_learning_rate: float = 3e-3
-    value_cost: float = 0.5
-    prior_weight: float = 0.0
+    team_weight: float = 2.0
+    kl_weight: float = 0.0
+    ppo: PPOConfig = PPOConfig()
 
 
-def adaptive_config() -> AlphaOptConfig:
-    """Returns the constants of an agent that has learned before and learns on.
+@dataclasses.dataclass(frozen=True)
+class AlphaOptConfig(StepConfig):
+    """All constants of `alphaopt`: those of a step, of the agent and of its learning.
 
-    It learns from fewer explorers and in one pass over a rollout, and stays near to what it knows
-    unless rewards speak clearly for something else.
+    Attributes:
+      agent: Constants of a fresh agent. A given agent brings its own.
+      learning: Constants of learning within a training.
 
     Example:
-      >>> adaptive_config().prior_weight > AlphaOptConfig().prior_weight
+      >>> config = AlphaOptConfig(moment_dtype="bfloat16", agent=AgentConfig(actor_hidden=4))
+      >>> config.relative_step, config.agent.max_log_rate
+      (0.03, 2.0)
+    """
+
+    agent: AgentConfig = AgentConfig()
+    learning: LearningConfig = LearningConfig()
+
+
+def pretrained_config() -> AlphaOptConfig:
+    """Returns the default constants for a pretrained agent.
+
+    With `learn=True` it learns from fewer explorers and in one pass over a rollout; a KL penalty
+    keeps it near the pretrained policy.
+
+    Example:
+      >>> pretrained_config().learning.kl_weight > AlphaOptConfig().learning.kl_weight
       True
     """
-    return AlphaOptConfig(num_explorers=1024, epochs=1, agent_learning_rate=1e-3, prior_weight=0.03)
+    ppo = PPOConfig(epochs=1, learning_rate=1e-3)
+    return AlphaOptConfig(learning=LearningConfig(num_explorers=1024, kl_weight=0.03, ppo=ppo))

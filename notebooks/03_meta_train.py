@@ -136,7 +136,9 @@ plotting.rates_figure(by_layer, ours)
 
 # %%
 network = result.agent.network
-names = observation.COORDINATE_FEATURES + observation.CONTEXT_FEATURES + observation.MEMORY_FEATURES
+names = (
+    observation.COORDINATE_FEATURES + observation.CONTEXT_FEATURES + observation.HISTORY_FEATURES
+)
 EXTENT, POINTS = 2.0, 61
 axis = jnp.linspace(-EXTENT, EXTENT, POINTS)
 

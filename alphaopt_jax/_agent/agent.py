@@ -1,4 +1,4 @@
-"""An agent: what it learned, and the contract of what it observes. Saved as safetensors."""
+"""Agents: the learned parameters and the version of their observation contract, as safetensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alphaopt_jax._agent import network as network_lib
 from alphaopt_jax._agent import observation
 from alphaopt_jax._storage import digests
 from alphaopt_jax._storage import params as params_lib
-from alphaopt_jax.config import Direction
+from alphaopt_jax.config import AgentConfig, UpdateDirection
 from alphaopt_jax.pretrained import _files
 
 _KIND = "alphaopt-agent"
@@ -28,12 +28,12 @@ class Agent:
     """A trained actor-critic.
 
     Attributes:
-      params: Parameters of `policy.ActorCritic`: a nested dict of `float32` arrays.
+      params: Parameters of the actor-critic: a nested dict of `float32` arrays.
       contract: Version of the observation contract that the agent was trained with.
-      max_log_rate: Bound on the log rates that it chooses.
-      anytime_steps: Where it is not told the horizon, its rates fall with the square root of time
-        after about so many steps; infinite if they do not.
-      direction: What its rates are to multiply, as in `AlphaOptConfig`.
+      max_log_rate: Bound on its log rates.
+      inverse_sqrt_steps: Time scale of the inverse square root decay of all rates where the horizon
+        is unknown; infinite for no decay.
+      update_direction: The vector that its rates multiply, as in `AgentConfig`.
 
     Raises:
       ValueError: The parameters or the contract do not fit this version of alphaopt_jax.
@@ -42,11 +42,11 @@ class Agent:
     params: Mapping[str, chex.ArrayTree]
     contract: int = observation.CONTRACT_VERSION
     max_log_rate: float = 2.0
-    anytime_steps: float = math.inf
-    direction: Direction = None
+    inverse_sqrt_steps: float = math.inf
+    update_direction: UpdateDirection = "adam"
 
     def __post_init__(self) -> None:
-        """Refuses what does not fit, where it is made."""
+        """Checks all fields."""
         if self.contract != observation.CONTRACT_VERSION:
             raise ValueError(
                 f"This agent observes by contract {self.contract}, but this alphaopt_jax offers"
@@ -58,15 +58,15 @@ class Agent:
                 "`max_log_rate`, which bounds an agent's log rates, must be above zero and finite;"
                 f" got {self.max_log_rate}."
             )
-        if not self.anytime_steps > 0:
+        if not self.inverse_sqrt_steps > 0:
             raise ValueError(
-                "`anytime_steps`, after which an agent's rates begin to fall, must be above zero,"
-                f" or infinite for rates that do not fall; got {self.anytime_steps}."
+                "`inverse_sqrt_steps`, the time scale of the decay of an agent's rates, must be"
+                f" above zero, or infinite for no decay; got {self.inverse_sqrt_steps}."
             )
-        if self.direction not in (None, "gradient"):
+        if self.update_direction not in typing.get_args(UpdateDirection):
             raise ValueError(
-                "`direction`, which an agent's rates multiply, is 'gradient', or None for the first"
-                f" moment over the root of the second; got {self.direction!r}."
+                "`update_direction`, the vector that an agent's rates multiply, must be one of"
+                f" {typing.get_args(UpdateDirection)}; got {self.update_direction!r}."
             )
         found = {path: jnp.shape(leaf) for path, leaf in params_lib.flatten(self.params).items()}
         try:
@@ -86,16 +86,22 @@ class Agent:
             )
 
     @property
-    def network(self) -> network_lib.ActorCritic:
-        """The Flax module that these parameters belong to."""
-        return network_lib.ActorCritic(
-            actor_hidden=self.params["actor"]["hidden"]["kernel"].shape[1],
-            critic_hidden=self.params["critic"]["hidden"]["kernel"].shape[1],
+    def config(self) -> AgentConfig:
+        """The constants of this agent, with the sizes of its networks."""
+        actor, critic = self.params["actor"], self.params["critic"]
+        return AgentConfig(
+            actor_hidden=actor["hidden"]["kernel"].shape[1],
+            critic_hidden=critic["hidden"]["kernel"].shape[1],
+            leaf_hidden=actor["leaf"]["first"]["kernel"].shape[1] if "leaf" in actor else 0,
             max_log_rate=self.max_log_rate,
-            leaf_hidden=self.params["actor"]["leaf"]["first"]["kernel"].shape[1]
-            if "leaf" in self.params["actor"]
-            else 0,
+            inverse_sqrt_steps=self.inverse_sqrt_steps,
+            update_direction=self.update_direction,
         )
+
+    @property
+    def network(self) -> network_lib.ActorCritic:
+        """The Flax module of the parameters."""
+        return network_lib.make_network(self.config)
 
 
 def digest(agent: Agent) -> str:
@@ -114,8 +120,8 @@ def digest(agent: Agent) -> str:
     constants = (
         agent.contract,
         agent.max_log_rate,
-        agent.anytime_steps,
-        agent.direction or "adam",
+        agent.inverse_sqrt_steps,
+        agent.update_direction,
     )
     return digests.digest((dict(agent.params), constants))
 
@@ -142,24 +148,24 @@ def save_agent(path: str | os.PathLike[str], agent: Agent) -> None:
         metadata={
             "contract": str(agent.contract),
             "max_log_rate": repr(agent.max_log_rate),
-            "anytime_steps": repr(agent.anytime_steps),
-        }
-        | ({} if agent.direction is None else {"direction": agent.direction}),
+            "inverse_sqrt_steps": repr(agent.inverse_sqrt_steps),
+            "update_direction": agent.update_direction,
+        },
     )
 
 
 def load_agent(name_or_path: str | os.PathLike[str]) -> Agent:
-    """Reads an agent that `save_agent` wrote, or a shipped one by its name.
+    """Reads an agent: a file written by `save_agent`, or a pretrained agent by its name.
 
     Args:
-      name_or_path: A path, or the name of a shipped agent.
+      name_or_path: A path, or the name of a pretrained agent.
 
     Returns:
       The agent.
 
     Raises:
-      FileNotFoundError: There is no such file and no such shipped agent.
-      ValueError: The file is not an agent, or not one that this version can use.
+      FileNotFoundError: There is no such file and no such pretrained agent.
+      ValueError: The file holds no agent, or one that this version cannot use.
     """
     path = _files.find_file(name_or_path, _files.AGENTS, what="agent", otherwise=_OTHERWISE)
 
@@ -169,8 +175,14 @@ def load_agent(name_or_path: str | os.PathLike[str]) -> Agent:
                 params=params,
                 contract=int(metadata["contract"]),
                 max_log_rate=float(metadata["max_log_rate"]),
-                anytime_steps=float(metadata.get("anytime_steps", math.inf)),
-                direction=typing.cast(Direction, metadata.get("direction")),
+                inverse_sqrt_steps=float(
+                    # The second name is that of files written before version 0.1.
+                    metadata.get("inverse_sqrt_steps", metadata.get("anytime_steps", math.inf))
+                ),
+                update_direction=typing.cast(
+                    UpdateDirection,
+                    metadata.get("update_direction", metadata.get("direction", "adam")),
+                ),
             )
         except (KeyError, ValueError) as error:
             raise ValueError(

@@ -1,10 +1,10 @@
 """The actor-critic: from an observation to a Gaussian over the log of a learning rate.
 
-One small network is shared by all parameters. It is written twice: `ActorCritic` takes observations
-on a trailing axis, as every network does, and is used where it learns, on a few explorers;
-`mean_log_rate` computes the same actor for whole leaves without ever holding an array of
-[parameters, hidden units], element by element, so that the compiler fuses it into the update, and
-any shape and sharding of a leaf stays as it is.
+One small network is shared by all parameters. It has two implementations. `ActorCritic` takes
+observations on a trailing axis and serves learning, for a few explorers. `mean_log_rate` computes
+the same actor for whole leaves, element by element: it never holds an array of
+[parameters, hidden units], the compiler fuses it into the update, and leaves keep their shape and
+sharding.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from alphaopt_jax._agent import observation
+from alphaopt_jax.config import AgentConfig
 
 
 class LeafTrunk(nn.Module):
-    """What a leaf as a whole decides: its own log rate, and a shift of the actor's hidden units.
+    """The log rate of a leaf as a whole, and a shift of the actor's hidden units.
 
-    It is evaluated once for a leaf, not for every parameter, so it may be larger than the actor.
+    It is evaluated once per leaf, not per parameter, so it may be larger than the actor.
     """
 
     hidden: int
@@ -34,7 +35,7 @@ class LeafTrunk(nn.Module):
     def __call__(
         self, features: Float[Array, "*batch features"]
     ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch hidden"]]:
-        """From context and memory, `float32[..., C]`, to `float32[...]` and `float32[..., H]`."""
+        """From leaf features, `float32[..., C]`, to `float32[...]` and `float32[..., H]`."""
         hidden = nn.tanh(nn.Dense(self.hidden, name="first")(features))
         hidden = nn.tanh(nn.Dense(self.hidden, name="second")(hidden))
         small = nn.initializers.zeros
@@ -60,7 +61,7 @@ class Actor(nn.Module):
             trunk = LeafTrunk(self.leaf_hidden, self.hidden, name="leaf")
             leaf_rate, shift = trunk(features[..., observation.NUM_COORDINATE_FEATURES :])
             activation = activation + shift
-        # A fresh agent starts from the default rate everywhere.
+        # Zeros: a fresh agent starts from the default rate everywhere.
         output = nn.Dense(1, kernel_init=nn.initializers.zeros, name="output")
         return bound(output(nn.relu(activation))[..., 0] + leaf_rate, self.max_log_rate)
 
@@ -87,7 +88,7 @@ class ActorCritic(nn.Module):
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> from alphaopt_jax import observation
+      >>> from alphaopt_jax._agent import observation
       >>> network = ActorCritic(actor_hidden=8, critic_hidden=32, max_log_rate=3.0)
       >>> features = jnp.zeros((5, observation.NUM_FEATURES))
       >>> mean, value = network.apply(network.init(jax.random.key(0), features), features)
@@ -116,75 +117,95 @@ def init_params(key: Key[Array, ""], network: ActorCritic) -> chex.ArrayTree:
     return network.init(key, features)["params"]
 
 
-class LeafDecision(NamedTuple):
-    """What the actor computes once for each leaf.
+class Policy(NamedTuple):
+    """An actor-critic with its parameters.
 
     Attributes:
-      activation: `float32[leaves, H]`, the part of the hidden units that the leaf decides.
-      log_rate: `float32[leaves]`, the leaf's own part of the output.
+      params: A nested dict of `float32` arrays.
+      config: The constants of the agent.
+    """
+
+    params: chex.ArrayTree
+    config: AgentConfig
+
+    @property
+    def network(self) -> ActorCritic:
+        """The Flax module of the parameters."""
+        return make_network(self.config)
+
+
+class LeafDecision(NamedTuple):
+    """The part of the actor that is computed once per leaf.
+
+    Attributes:
+      activation: `float32[leaves, H]`, the leaf's part of the hidden units' input.
+      log_rate: `float32[leaves]`, the leaf's part of the output.
     """
 
     activation: Float[Array, "leaves hidden"]
     log_rate: Float[Array, " leaves"]
 
 
+def make_network(config: AgentConfig) -> ActorCritic:
+    """Returns the Flax module for these constants."""
+    return ActorCritic(
+        config.actor_hidden, config.critic_hidden, config.max_log_rate, config.leaf_hidden
+    )
+
+
 def decide_leaves(
-    params: chex.ArrayTree,
+    policy: Policy,
     context: Float[Array, "leaves context"],
-    memory: Float[Array, "leaves memory"],
-    network: ActorCritic,
+    history: Float[Array, "leaves history"],
 ) -> LeafDecision:
-    """The part of `Actor` that is the same for all parameters of a leaf.
+    """The part of `Actor` that is shared by all parameters of a leaf.
 
     Args:
-      params: Parameters of `network`.
+      policy: The policy.
       context: `float32[leaves, C]`, the features named in `observation.CONTEXT_FEATURES`.
-      memory: `float32[leaves, K]`, those named in `observation.MEMORY_FEATURES`.
-      network: The actor-critic.
+      history: `float32[leaves, K]`, the features named in `observation.HISTORY_FEATURES`.
 
     Returns:
       The leaves' decisions.
     """
-    actor = params["actor"]
-    # What is constant over the leaf is only a bias of the first layer.
+    actor, config = policy.params["actor"], policy.config
+    # Features that are constant over a leaf act as a bias of the first layer.
     kernel = actor["hidden"]["kernel"][observation.NUM_COORDINATE_FEATURES :]
     activation = actor["hidden"]["bias"] + context @ kernel
-    if not network.leaf_hidden:
+    if not config.leaf_hidden:
         return LeafDecision(activation, jnp.zeros(context.shape[:-1], jnp.float32))
-    trunk = LeafTrunk(network.leaf_hidden, network.actor_hidden)
-    features = jnp.concatenate([context, memory], axis=-1)
+    trunk = LeafTrunk(config.leaf_hidden, config.actor_hidden)
+    features = jnp.concatenate([context, history], axis=-1)
     log_rate, shift = trunk.apply({"params": actor["leaf"]}, features)
     return LeafDecision(activation + shift, log_rate)
 
 
 def mean_log_rate(
-    params: chex.ArrayTree,
+    policy: Policy,
     coordinate_features: Sequence[Float[Array, "*leaf"]],
     activation: Float[Array, "hidden *#leaf"],
     leaf_log_rate: Float[Array, "*#leaf"],
-    max_log_rate: float,
 ) -> Float[Array, "*leaf"]:
-    """`Actor` for a whole leaf, element by element.
+    """`Actor` for whole leaves, element by element.
 
     Args:
-      params: Parameters of an `ActorCritic`.
-      coordinate_features: One array of the leaf's shape for every coordinate feature.
-      activation: The leaf's `LeafDecision.activation`, `float32[H]`; of the parameters of several
-        leaves `float32[H, ...]`, where what follows H broadcasts with their shape.
-      leaf_log_rate: The leaf's `LeafDecision.log_rate`, `float32[]` or likewise.
-      max_log_rate: Bound of the result.
+      policy: The policy.
+      coordinate_features: One array of the leaf's shape for each coordinate feature.
+      activation: `LeafDecision.activation` with the hidden units on the leading axis; the other
+        axes broadcast against the leaf's shape.
+      leaf_log_rate: `LeafDecision.log_rate`, likewise.
 
     Returns:
       The mean log rate, an array of the leaf's shape.
     """
-    hidden, output = params["actor"]["hidden"], params["actor"]["output"]
+    hidden, output = policy.params["actor"]["hidden"], policy.params["actor"]["output"]
     total = output["bias"][0] + leaf_log_rate
     for unit in range(activation.shape[0]):
         value = activation[unit]
         for index, feature in enumerate(coordinate_features):
             value = value + hidden["kernel"][index, unit] * feature
         total = total + output["kernel"][unit, 0] * jnp.maximum(value, 0.0)
-    return bound(total, max_log_rate)
+    return bound(total, policy.config.max_log_rate)
 
 
 def bound(output: Float[Array, "*shape"], max_log_rate: float) -> Float[Array, "*shape"]:

@@ -1,11 +1,10 @@
-"""A fixed sample of every leaf, from which the agent sees the leaf as a whole and learns.
+"""A fixed sample of each leaf, for statistics of leaves and for exploration.
 
 Means over whole leaves would read every moment twice a step. A few thousand parameters of each
-leaf, spread evenly over it, tell the same to a hundredth, at a cost that does not grow with the
-model. Leaves that are small are seen whole.
+leaf, spread evenly over it, give the same means to within a percent, at a cost independent of the
+size of the model. Small leaves are sampled whole.
 
-The sample of a model of L leaves is one array, `[L, P]`, so that what is done for every leaf is
-done for all of them at once, however many there are.
+The sample of L leaves is one array, `[L, P]`, so that all leaves are processed at once.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int, Int32, Shaped
 import numpy as np
 
-from alphaopt_jax._learning import explorers
+from alphaopt_jax._agent import leaves as leaves_lib
 
-_IN_ALL, _AT_LEAST, _AT_MOST = 16384, 128, 4096  # Parameters sampled: of a model, of one leaf.
+_PER_MODEL, _MIN_PER_LEAF, _MAX_PER_LEAF = 16384, 128, 4096  # Sampled parameters.
 _GOLDEN = 0.6180339887498949
 _SAFE: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
 
 
 class Sampling(NamedTuple):
-    """Which parameters of every leaf are sampled; everything is static.
+    """The sampled parameters of each leaf, a layout of `leaves.Leaves`; everything is static.
 
     Attributes:
-      shapes: Of the leaves.
-      counts: How many of each leaf's parameters are sampled; 0 of empty leaves.
-      positions: `int32[L, P]`, where they lie in the flattened leaf; zeros fill up.
-      weights: `float32[L, P]`, 1 / count, and 0 where positions only fill up.
+      shapes: Shape of each leaf.
+      counts: Number of sampled parameters of each leaf; 0 for empty leaves.
+      positions: `int32[L, P]`, indices into the flattened leaf, padded with zeros.
+      weights: `float32[L, P]`, 1 / count; 0 for padding.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -47,15 +46,35 @@ class Sampling(NamedTuple):
         """Number of parameters of each leaf."""
         return tuple(math.prod(shape) for shape in self.shapes)
 
+    @property
+    def is_matrix(self) -> Float32[np.ndarray, " leaves"]:
+        """See `leaves.Leaves`."""
+        return leaves_lib.is_matrix(self.shapes)
+
+    @property
+    def fan_in(self) -> Float32[np.ndarray, " leaves"]:
+        """See `leaves.Leaves`."""
+        return leaves_lib.fan_ins(self.shapes)
+
+    def means(
+        self, arrays: Sequence[Float[Array, "leaves samples"]]
+    ) -> list[Float[Array, " leaves"]]:
+        """See `leaves.Leaves`; 0 for empty leaves."""
+        return [jnp.sum(array * self.weights, axis=-1) for array in arrays]
+
+    def expand(self, values: Float[Array, "*batch leaves"]) -> Float[Array, "*batch leaves 1"]:
+        """See `leaves.Leaves`."""
+        return values[..., None]
+
 
 def of_shapes(shapes: Sequence[tuple[int, ...]]) -> Sampling:
-    """Chooses the sample.
+    """Chooses the sample, a function of the shapes alone.
 
     Args:
-      shapes: Of the leaves.
+      shapes: Shape of each leaf.
 
     Returns:
-      The same sample for the same shapes, always.
+      The sample.
 
     Example:
       >>> sampling = of_shapes([(3, 2), (100, 1000)])
@@ -64,7 +83,7 @@ def of_shapes(shapes: Sequence[tuple[int, ...]]) -> Sampling:
       >>> sampling.positions.shape
       (2, 4096)
     """
-    most = int(np.clip(_IN_ALL // max(len(shapes), 1), _AT_LEAST, _AT_MOST))
+    most = int(np.clip(_PER_MODEL // max(len(shapes), 1), _MIN_PER_LEAF, _MAX_PER_LEAF))
     sizes = [math.prod(shape) for shape in shapes]
     counts = tuple(min(size, most) for size in sizes)
     width = max(counts, default=0)
@@ -77,10 +96,10 @@ def of_shapes(shapes: Sequence[tuple[int, ...]]) -> Sampling:
 
 
 def _spread(size: int, count: int) -> np.ndarray:
-    """One position of each of `count` near-equal strata.
+    """One position in each of `count` strata of nearly equal size.
 
-    Within its stratum each lies elsewhere, by the golden ratio: steps of equal length would meet
-    always the same columns of a matrix.
+    Positions within the strata follow the golden ratio: equal steps would always hit the same
+    columns of a matrix.
     """
     edges = np.arange(count + 1, dtype=np.int64) * size // max(count, 1)
     within = np.modf(_GOLDEN * np.arange(count))[0]
@@ -90,20 +109,15 @@ def _spread(size: int, count: int) -> np.ndarray:
 def read(
     leaves: Sequence[Float[Array, "..."]], sampling: Sampling
 ) -> Float32[Array, "leaves samples"]:
-    """The sampled values, `float32[L, P]`, of leaves of any type, shape and sharding.
+    """Reads the sampled values, `float32[L, P]`, from leaves of any type, shape and sharding.
 
-    Of leaves that are sharded only these values are gathered.
+    Only these values of sharded leaves are gathered.
     """
     rows = [
         _read(leaf, positions, count)
         for leaf, positions, count in zip(leaves, sampling.positions, sampling.counts, strict=True)
     ]
     return jnp.stack(rows) if rows else jnp.zeros((0, 0), jnp.float32)
-
-
-def means(values: Float[Array, "leaves samples"], sampling: Sampling) -> Float[Array, " leaves"]:
-    """Mean of each leaf's sample: from `[L, P]` to `[L]`; 0 for empty leaves."""
-    return jnp.sum(values * sampling.weights, axis=-1)
 
 
 def write(
@@ -113,21 +127,21 @@ def write(
     counts: Sequence[int],
     sampling: Sampling,
 ) -> list[Float[Array, "..."]]:
-    """Puts values in the places of sampled parameters; the leaves' sharding stays.
+    """Writes values to sampled positions of the leaves, keeping the leaves' sharding.
 
     Args:
       leaves: Arrays of the sampled shapes.
-      which: `int32[M]`, numbers within the sample of each leaf, leaf after leaf, none twice.
-      values: `[M]`, what to put there.
-      counts: How many of them belong to each leaf.
+      which: `int32[M]`, distinct indices into the sample of each leaf, leaf after leaf.
+      values: `[M]`, the values to write.
+      counts: Number of values for each leaf, summing to M.
       sampling: The sample.
 
     Returns:
-      The leaves with the values in them.
+      The leaves with the values written.
     """
-    leaf_of = explorers.leaf_of(counts)
+    leaf_of = leaves_lib.leaf_of(counts)
     positions = jnp.asarray(sampling.positions)[leaf_of, which]
-    # The indices along all axes, of all leaves at once; axes that a leaf lacks stand in front.
+    # Indices along all axes, for all leaves at once; missing axes are padded in front.
     axes = max((len(shape) for shape in sampling.shapes), default=0)
     lengths = np.array([(1,) * (axes - len(shape)) + shape for shape in sampling.shapes], np.int32)
     strides = np.cumprod(np.c_[lengths[:, 1:], np.ones(len(lengths), np.int32)][:, ::-1], axis=1)
@@ -159,12 +173,12 @@ def _read(leaf: chex.Array, positions: np.ndarray, count: int) -> chex.Array:
 
 
 def is_explicit(leaf: Shaped[Array, "..."]) -> bool:
-    """Whether a leaf's type says how it is sharded."""
+    """True if the sharding of a leaf is part of its type."""
     return jax.sharding.AxisType.Explicit in jax.typeof(leaf).sharding.mesh.axis_types
 
 
 def _replicated(leaf: chex.Array) -> dict[str, jax.sharding.NamedSharding]:
-    """Indexing an explicitly sharded array must say how its result is sharded."""
+    """Indexing an explicitly sharded array needs the sharding of the result."""
     if not is_explicit(leaf):
         return {}
     mesh = jax.typeof(leaf).sharding.mesh

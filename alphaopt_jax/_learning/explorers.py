@@ -1,7 +1,7 @@
-"""The few parameters that explore and teach: which of the sampled ones they are.
+"""Explorers: the few sampled parameters whose rates carry exploration noise.
 
-Learning costs O(explorers), whatever the size of the model. All that is known of an explorer comes
-from its leaf's sample (`samples.py`); only its rate is written into the leaf.
+Learning costs O(explorers), whatever the size of the model. An explorer's observation comes from
+the sample of its leaf (`sampling.py`); only its rate is written into the leaf.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Int32, Key, Shaped
 import numpy as np
 
+from alphaopt_jax._agent.leaves import leaf_of
+
 
 def allocate(sizes: Sequence[int], available: Sequence[int], num_explorers: int) -> tuple[int, ...]:
-    """Shares the explorers out among leaves in proportion to the root of their sizes.
+    """Allocates explorers to leaves in proportion to the root of their sizes.
 
-    The root lets small leaves (biases, norms) be heard beside large ones. Every leaf that is not
-    empty has at least one explorer, and none has more than are available.
+    The root gives small leaves (biases, normalisations) a share beside large ones. Every leaf that
+    is not empty has at least one explorer, and at most as many as are available.
 
     Args:
-      sizes: Number of parameters in each leaf.
-      available: How many of them may explore.
-      num_explorers: About how many to share out.
+      sizes: Number of parameters of each leaf.
+      available: Number of parameters of each leaf that can explore.
+      num_explorers: Approximate total.
 
     Returns:
       Number of explorers in each leaf.
@@ -41,15 +43,15 @@ def allocate(sizes: Sequence[int], available: Sequence[int], num_explorers: int)
 def draw(
     key: Key[Array, ""], available: Sequence[int], counts: Sequence[int]
 ) -> Int32[Array, " explorers"]:
-    """Draws explorers without repetition: one of each of `count` near-equal strata of a leaf.
+    """Draws distinct explorers, one from each of `count` nearly equal strata of a leaf.
 
     Args:
       key: Consumed.
-      available: How many parameters of each leaf may explore.
+      available: Number of parameters of each leaf that can explore.
       counts: Number of explorers in each leaf, from `allocate`.
 
     Returns:
-      `int32[sum(counts)]`: numbers within what is available, leaf after leaf.
+      `int32[sum(counts)]`: indices among the available parameters, leaf after leaf.
     """
     if not sum(counts):
         return jnp.zeros((0,), jnp.int32)
@@ -64,15 +66,10 @@ def draw(
     return jnp.minimum(within, width - 1) + first  # The product can round up to width.
 
 
-def leaf_of(counts: Sequence[int]) -> Int32[np.ndarray, " explorers"]:
-    """The leaf of each of `counts` explorers in every leaf, `int32[sum(counts)]`."""
-    return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-
-
 def take(
     values: Shaped[Array, "leaves samples"],
     explorers: Int[Array, " explorers"],
     counts: Sequence[int],
 ) -> Shaped[Array, " explorers"]:
-    """The explorers' own, `[sum(counts)]`, of values of all that are available, `[L, P]`."""
+    """The explorers' values, `[sum(counts)]`, among those of all available parameters, `[L, P]`."""
     return jnp.asarray(values)[leaf_of(counts), explorers]

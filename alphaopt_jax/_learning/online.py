@@ -1,45 +1,119 @@
-"""The part of the agent that learns: explorers act with noise, are credited, and teach.
+"""Learning within a training: explorers act with noise, are rewarded, and train the agent.
 
-A rollout lasts `rollout_length` steps with the same explorers. The reward of a step is known
-one step later, when the gradient at its end is; that of the rollout's last step would only be known
-when others explore. Nobody explores at that step, so that everyone's rate is left as the agent
-means it.
+A rollout of `LearningConfig.rollout_length` steps has the same explorers throughout. The reward of
+a step is known one step later, with the next gradient. The reward of the rollout's last step would
+be known only after new explorers are drawn, so that step has no noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float16, Int, Key
+from jaxtyping import Array, Float, Float16, Int, Int32, Key, UInt32
 import numpy as np
+import optax
 
-from alphaopt_jax._agent import action, observation
-from alphaopt_jax._agent import network as network_lib
-from alphaopt_jax._agent import sampling as sampling_lib
-from alphaopt_jax._learning import explorers, ppo
-from alphaopt_jax._learning import reward as reward_lib
-from alphaopt_jax._optimizer.state import LearnerState
-from alphaopt_jax.config import AlphaOptConfig
+from alphaopt_jax._agent import action, observation, sampling
+from alphaopt_jax._agent.leaves import leaf_of
+from alphaopt_jax._agent.network import Policy
+from alphaopt_jax._agent.observation import Observation
+from alphaopt_jax._agent.sampling import Sampling
+from alphaopt_jax._agent.statistics import Normalized
+from alphaopt_jax._learning import explorers, ppo, reward
+from alphaopt_jax.config import LearningConfig
 
 
-def init(
-    agent: chex.ArrayTree,
-    sampling: sampling_lib.Sampling,
-    key: Key[Array, ""],
-    config: AlphaOptConfig,
-) -> LearnerState:
-    """Returns the state of an agent that has not begun to learn. Consumes `key`."""
-    count = sum(count_explorers(sampling, config))
+class LearnerState(NamedTuple):
+    """State of a learning agent. M explorers, rollouts of T steps.
+
+    Attributes:
+      key_data: `uint32[2]`, the random key.
+      prior: Parameters of the initial policy, or None without a KL penalty.
+      agent_optimizer: State of the agent's optimizer.
+      explorers: `int32[M]`, indices of the explorers among the sampled parameters of their leaves.
+      explorer_multipliers: `float16[M]`, their rate multipliers.
+      rollout: The rollout so far.
+      explorer_steps: `float32[M]`, the last change of their parameters.
+      explorer_gradients: `float32[M]`, their gradients before that change.
+      loss: `float32[]`, the loss before that change; NaN if none was given.
+      reward: `float32[]`, estimated decrease of the loss by the last step, from the explorers.
+      losses: Losses of the last round of learning.
+      rounds: `int32[]`, rounds of learning.
+    """
+
+    key_data: UInt32[Array, "2"]
+    prior: chex.ArrayTree | None
+    agent_optimizer: optax.OptState
+    explorers: Int32[Array, " explorers"]
+    explorer_multipliers: Float16[Array, " explorers"]
+    rollout: ppo.Rollout
+    explorer_steps: Float[Array, " explorers"]
+    explorer_gradients: Float[Array, " explorers"]
+    loss: Float[Array, ""]
+    reward: Float[Array, ""]
+    losses: ppo.Losses
+    rounds: Int32[Array, ""]
+
+
+class Exploration(NamedTuple):
+    """The constants of exploration in one model; everything is static.
+
+    Attributes:
+      sampling: The sample of each leaf.
+      counts: Number of explorers of each leaf.
+      config: The constants of learning.
+    """
+
+    sampling: Sampling
+    counts: tuple[int, ...]
+    config: LearningConfig
+
+    @property
+    def leaf_of(self) -> Int32[np.ndarray, " explorers"]:
+        """Leaf of each explorer, `int32[M]`."""
+        return leaf_of(self.counts)
+
+
+class Step(NamedTuple):
+    """One step of the optimizer, as the learner receives it.
+
+    Attributes:
+      slot: Position of the step in the rollout, `int32[]`.
+      loss: The loss before the step, `float32[]`, or None.
+      observed: The observation.
+      leaf_log_rates: The leaves' log rates, `float32[L]`.
+      rates: The leaves' learning rates.
+      directions: The vectors that rates multiply, for all sampled parameters, `float32[L, P]`. An
+        ascent direction; the sign of the step is that of a descent further down the chain.
+    """
+
+    slot: Int[Array, ""]
+    loss: Float[Array, ""] | None
+    observed: Observation
+    leaf_log_rates: Float[Array, " leaves"]
+    rates: action.LeafRates
+    directions: Float[Array, "leaves samples"]
+
+
+def exploration_of(sampling: Sampling, config: LearningConfig) -> Exploration:
+    """Allocates the explorers of a model."""
+    counts = explorers.allocate(sampling.sizes, sampling.counts, config.num_explorers)
+    return Exploration(sampling, counts, config)
+
+
+def init(agent: chex.ArrayTree, exploration: Exploration, key: Key[Array, ""]) -> LearnerState:
+    """Returns the state before the first step. Consumes `key`."""
+    config, count = exploration.config, sum(exploration.counts)
     return LearnerState(
         key_data=jax.random.key_data(key),
-        # Copied: a state that is to be donated must not hold an array in two places.
-        prior=jax.tree.map(jnp.array, agent) if config.prior_weight else None,
-        agent_optimizer=ppo.agent_optimizer(config).init(agent),
+        # Copied: a donated state must not hold one array in two places.
+        prior=jax.tree.map(jnp.array, agent) if config.kl_weight else None,
+        agent_optimizer=ppo.agent_optimizer(config.ppo).init(agent),
         explorers=jnp.zeros((count,), jnp.int32),
-        explorer_rates=jnp.zeros((count,), jnp.float16),
+        explorer_multipliers=jnp.zeros((count,), jnp.float16),
         rollout=ppo.empty_rollout(config.rollout_length, count, observation.NUM_FEATURES),
         explorer_steps=jnp.zeros((count,), jnp.float32),
         explorer_gradients=jnp.zeros((count,), jnp.float32),
@@ -50,191 +124,132 @@ def init(
     )
 
 
-def count_explorers(sampling: sampling_lib.Sampling, config: AlphaOptConfig) -> tuple[int, ...]:
-    """Number of explorers in each leaf."""
-    return explorers.allocate(sampling.sizes, sampling.counts, config.num_explorers)
-
-
-def reward(
-    state: LearnerState,
-    grads: Float[Array, "leaves samples"],
-    sampling: sampling_lib.Sampling,
-    loss: Float[Array, ""] | None,
-    slot: Int[Array, ""],
-    config: AlphaOptConfig,
-) -> LearnerState:
-    """Credits the explorers for the step before, now that its outcome is seen.
-
-    Args:
-      state: The learner.
-      grads: Gradients of the sampled parameters after that step, `float32[L, P]`.
-      sampling: What was sampled.
-      loss: The loss after that step, `float32[]`, if it is known.
-      slot: Position of the present step in the rollout, `int32[]`; at 0 there is nobody to credit.
-      config: The constants.
-
-    Returns:
-      The learner with the rewards noted.
-    """
-    counts, sizes = count_explorers(sampling, config), np.array(sampling.sizes)
-    parts = reward_lib.divided(
-        state.explorer_gradients,
-        explorers.take(grads, state.explorers, counts),
-        state.explorer_steps,
-        config.previous_gradient_weight,
-    )
-    represented = (sizes / np.maximum(counts, 1))[explorers.leaf_of(counts)].astype(np.float32)
-    total = jnp.sum(parts * represented)
-    team = min(config.team_share / max(sum(sampling.sizes), 1), 1.0)
-    parts = (1.0 - team) * parts + team * total
-    if config.credit == "shared":
-        unknown = jnp.zeros((), jnp.float32)
-        decrease = unknown if loss is None else reward_lib.shared(state.loss, loss)
-        total = jnp.where(jnp.isfinite(decrease), decrease, 0.0)
-        parts = jnp.broadcast_to(total, parts.shape)
-    # At slot 0 this writes into the rollout's last row, which is never read as a reward.
-    rewards = state.rollout.rewards.at[slot - 1].set(parts)
-    return state._replace(
-        rollout=state.rollout._replace(rewards=rewards),
-        reward=total,
-        loss=jnp.full((), jnp.nan, jnp.float32) if loss is None else loss,
-    )
-
-
-def explore(
-    state: LearnerState,
-    agent: chex.ArrayTree,
-    network: network_lib.ActorCritic,
-    sight: action.Sight,
-    sampling: sampling_lib.Sampling,
-    leaf_log_rates: Float[Array, " leaves"],
-    slot: Int[Array, ""],
-    config: AlphaOptConfig,
-) -> LearnerState:
-    """Draws new explorers where a rollout begins, and lets them act with noise.
-
-    Args:
-      state: The learner.
-      agent: Parameters of `network`.
-      network: The actor-critic.
-      sight: What the agent sees.
-      sampling: What it sees this by.
-      leaf_log_rates: The leaves' own log rates, `float32[L]`.
-      slot: Position of this step in the rollout, `int32[]`.
-      config: The constants.
-
-    Returns:
-      The learner with what the explorers saw and did noted.
-    """
-    counts = count_explorers(sampling, config)
-    key, draw_key, noise_key = jax.random.split(jax.random.wrap_key_data(state.key_data), 3)
-    drawn = explorers.draw(draw_key, sampling.counts, counts)
-    positions = jnp.where(slot == 0, drawn, state.explorers)
-    features = _explorers_see(sight, positions, counts)
-    mean, _ = network.apply({"params": agent}, features)
-    deviation = jnp.where(slot == config.rollout_length - 1, 0.0, config.exploration)
-    actions = mean + deviation * jax.random.normal(noise_key, mean.shape, jnp.float32)
-    rollout = state.rollout._replace(
-        observations=state.rollout.observations.at[slot].set(features),
-        actions=state.rollout.actions.at[slot].set(actions),
-        means=state.rollout.means.at[slot].set(mean),
-    )
-    return state._replace(
-        key_data=jax.random.key_data(key),
-        explorers=positions,
-        explorer_rates=action.relative(actions, leaf_log_rates[explorers.leaf_of(counts)]),
-        rollout=rollout,
-        explorer_gradients=explorers.take(sight.sample.grad, positions, counts),
-    )
-
-
-def note_steps(
-    state: LearnerState,
-    leaf_rates: Float[Array, " leaves"],
-    directions: Float[Array, "leaves samples"],
-    sampling: sampling_lib.Sampling,
-    config: AlphaOptConfig,
-) -> LearnerState:
-    """Notes by how much the explorers' parameters are about to change.
-
-    Args:
-      state: The learner.
-      leaf_rates: The leaves' own rates, positive, `float32[L]`.
-      directions: What the rates of the sampled parameters multiply, `float32[L, P]`. What is made
-        of an ascent step further down the chain is a descent.
-      sampling: What is sampled.
-      config: The constants.
-
-    Returns:
-      The learner with the steps noted.
-    """
-    counts = count_explorers(sampling, config)
-    rates = leaf_rates[explorers.leaf_of(counts)] * state.explorer_rates.astype(jnp.float32)
-    direction = explorers.take(directions, state.explorers, counts)
-    return state._replace(explorer_steps=-rates * direction)
-
-
-def write_rates(
-    state: LearnerState,
-    relative_rates: Sequence[Float16[Array, "..."]],
-    sampling: sampling_lib.Sampling,
-    config: AlphaOptConfig,
-) -> list[Float16[Array, "..."]]:
-    """Puts the explorers' rates in their places among those of every leaf."""
-    counts = count_explorers(sampling, config)
-    return sampling_lib.write(
-        relative_rates, state.explorers, state.explorer_rates, counts, sampling
-    )
-
-
-def _explorers_see(
-    sight: action.Sight, positions: Int[Array, " explorers"], counts: Sequence[int]
-) -> Float[Array, "explorers features"]:
-    """The explorers' observations, `float32[M, NUM_FEATURES]`."""
-    leaf_of = explorers.leaf_of(counts)
-    param = explorers.take(sight.sample.param, positions, counts)
-    normalized = observation.Normalized(
-        *(explorers.take(each, positions, counts) for each in sight.normalized)
-    )
-    of_leaf = jax.tree.map(lambda values: values[leaf_of], sight.statistics)
-    coordinate = observation.coordinate_features(param, normalized, of_leaf)
-    features = (
-        jnp.stack(coordinate, axis=-1),
-        sight.context[leaf_of],
-        sight.memory_features[leaf_of],
-    )
-    return jnp.concatenate(features, axis=-1)
-
-
-def learn_when_full(
-    state: LearnerState,
-    agent: chex.ArrayTree,
-    network: network_lib.ActorCritic,
-    sampling: sampling_lib.Sampling,
-    slot: Int[Array, ""],
-    config: AlphaOptConfig,
+def learn(
+    state: LearnerState, policy: Policy, step: Step, exploration: Exploration
 ) -> tuple[chex.ArrayTree, LearnerState]:
-    """Learns from the rollout at its last step; until then changes nothing.
+    """Rewards the last step, explores in this one, and trains the agent if the rollout is full.
 
     Args:
       state: The learner.
-      agent: Parameters of `network`.
-      network: The actor-critic.
-      sampling: What is sampled.
-      slot: Position of this step in the rollout, `int32[]`.
-      config: The constants.
+      policy: The agent.
+      step: The step.
+      exploration: The constants.
 
     Returns:
       The agent's parameters and the learner.
     """
-    counts = count_explorers(sampling, config)
+    state = reward_explorers(state, step, exploration)
+    state = explore(state, policy, step, exploration)
+    state = record_steps(state, step, exploration)
+    return maybe_update(state, policy, step.slot, exploration)
 
-    def learn() -> tuple[chex.ArrayTree, LearnerState]:
+
+def reward_explorers(state: LearnerState, step: Step, exploration: Exploration) -> LearnerState:
+    """Records the explorers' rewards for the previous step."""
+    counts, config = exploration.counts, exploration.config
+    sizes = np.array(exploration.sampling.sizes)
+    parts = reward.divided(
+        state.explorer_gradients,
+        explorers.take(step.observed.coordinates.grad, state.explorers, counts),
+        state.explorer_steps,
+        config.previous_gradient_weight,
+    )
+    represented = (sizes / np.maximum(counts, 1))[exploration.leaf_of].astype(np.float32)
+    total = jnp.sum(parts * represented)
+    team = min(config.team_weight / max(sum(exploration.sampling.sizes), 1), 1.0)
+    parts = (1.0 - team) * parts + team * total
+    if config.reward == "shared":
+        unknown = jnp.zeros((), jnp.float32)
+        decrease = unknown if step.loss is None else reward.shared(state.loss, step.loss)
+        total = jnp.where(jnp.isfinite(decrease), decrease, 0.0)
+        parts = jnp.broadcast_to(total, parts.shape)
+    # At slot 0 this writes into the rollout's last row, which is never read.
+    rewards = state.rollout.rewards.at[step.slot - 1].set(parts)
+    return state._replace(
+        rollout=state.rollout._replace(rewards=rewards),
+        reward=total,
+        loss=jnp.full((), jnp.nan, jnp.float32) if step.loss is None else step.loss,
+    )
+
+
+def explore(
+    state: LearnerState, policy: Policy, step: Step, exploration: Exploration
+) -> LearnerState:
+    """Draws new explorers at the start of a rollout, and their noisy actions at every step."""
+    counts, config = exploration.counts, exploration.config
+    key, draw_key, noise_key = jax.random.split(jax.random.wrap_key_data(state.key_data), 3)
+    drawn = explorers.draw(draw_key, exploration.sampling.counts, counts)
+    positions = jnp.where(step.slot == 0, drawn, state.explorers)
+    features = _observations(step.observed, positions, exploration)
+    mean, _ = policy.network.apply({"params": policy.params}, features)
+    deviation = jnp.where(step.slot == config.rollout_length - 1, 0.0, config.action_std)
+    actions = mean + deviation * jax.random.normal(noise_key, mean.shape, jnp.float32)
+    rollout = state.rollout._replace(
+        observations=state.rollout.observations.at[step.slot].set(features),
+        actions=state.rollout.actions.at[step.slot].set(actions),
+        means=state.rollout.means.at[step.slot].set(mean),
+    )
+    leaf_log_rates = step.leaf_log_rates[exploration.leaf_of]
+    return state._replace(
+        key_data=jax.random.key_data(key),
+        explorers=positions,
+        explorer_multipliers=action.rate_multipliers(actions, leaf_log_rates),
+        rollout=rollout,
+        explorer_gradients=explorers.take(step.observed.coordinates.grad, positions, counts),
+    )
+
+
+def record_steps(state: LearnerState, step: Step, exploration: Exploration) -> LearnerState:
+    """Records the change of the explorers' parameters by this step, as it is applied."""
+    rates = step.rates.applied(state.explorer_multipliers, exploration.leaf_of)
+    direction = explorers.take(step.directions, state.explorers, exploration.counts)
+    return state._replace(explorer_steps=-rates * direction)
+
+
+def maybe_update(
+    state: LearnerState, policy: Policy, slot: Int[Array, ""], exploration: Exploration
+) -> tuple[chex.ArrayTree, LearnerState]:
+    """Trains the agent at the last step of a rollout; changes nothing at the other steps."""
+    config = exploration.config
+
+    def update() -> tuple[chex.ArrayTree, LearnerState]:
         params, optimizer, losses = ppo.learn(
-            agent, state.prior, state.agent_optimizer, state.rollout, counts, network, config
+            policy, state.prior, state.agent_optimizer, state.rollout, exploration.counts, config
         )
         return params, state._replace(
             agent_optimizer=optimizer, losses=losses, rounds=state.rounds + 1
         )
 
-    return jax.lax.cond(slot == config.rollout_length - 1, learn, lambda: (agent, state))
+    return jax.lax.cond(slot == config.rollout_length - 1, update, lambda: (policy.params, state))
+
+
+def write_multipliers(
+    state: LearnerState, multipliers: list[Float16[Array, "..."]], exploration: Exploration
+) -> list[Float16[Array, "..."]]:
+    """Writes the explorers' rate multipliers into those of the leaves."""
+    return sampling.write(
+        multipliers,
+        state.explorers,
+        state.explorer_multipliers,
+        exploration.counts,
+        exploration.sampling,
+    )
+
+
+def _observations(
+    observed: Observation, positions: Int[Array, " explorers"], exploration: Exploration
+) -> Float[Array, "explorers features"]:
+    """The explorers' observations, `float32[M, NUM_FEATURES]`."""
+    leaves, counts = exploration.leaf_of, exploration.counts
+    param = explorers.take(observed.coordinates.param, positions, counts)
+    normalized = Normalized(
+        *(explorers.take(each, positions, counts) for each in observed.normalized)
+    )
+    statistics = jax.tree.map(lambda values: values[leaves], observed.statistics)
+    coordinate = observation.coordinate_features(param, normalized, statistics)
+    features = (
+        jnp.stack(coordinate, axis=-1),
+        observed.context[leaves],
+        observed.history_features[leaves],
+    )
+    return jnp.concatenate(features, axis=-1)

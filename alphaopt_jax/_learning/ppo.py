@@ -14,28 +14,30 @@ import numpy as np
 import optax
 
 from alphaopt_jax._agent import network as network_lib
-from alphaopt_jax._learning import explorers
-from alphaopt_jax.config import AlphaOptConfig
+from alphaopt_jax._agent.leaves import leaf_of
+from alphaopt_jax._agent.network import Policy
+from alphaopt_jax.config import LearningConfig, PPOConfig
 
-with warnings.catch_warnings():  # rlax's own imports warn of deprecations that are not ours.
+with warnings.catch_warnings():  # The imports of rlax warn about deprecations.
     warnings.simplefilter("ignore")
     import rlax
 
 _MAX_ADVANTAGE = 4.0
 _MAX_REWARD = 5.0
-_ENOUGH_EXPLORERS = 1024  # For one pass to learn from.
+_MAX_LOG_RATIO = 10.0
+_MIN_EXPLORERS_PER_EPOCH = 1024
 _TINY = 1e-30
 
 
 class Rollout(NamedTuple):
-    """What M explorers saw, did and got in T steps.
+    """T steps of M explorers.
 
     Attributes:
       observations: `float32[T, M, NUM_FEATURES]`.
-      actions: `float32[T, M]`, the log rates chosen, noise included.
-      means: `float32[T, M]`, the log rates without the noise.
-      rewards: `float32[T, M]`, the reward of each action; that of the last step is never known,
-        since explorers change before it comes.
+      actions: `float32[T, M]`, the log rates, noise included.
+      means: `float32[T, M]`, the log rates without noise.
+      rewards: `float32[T, M]`, the reward of each action. The last row is unused: new explorers are
+        drawn before that reward is known.
     """
 
     observations: Float[Array, "steps explorers features"]
@@ -45,7 +47,7 @@ class Rollout(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Losses of the last round of learning; both `float32[]`."""
+    """Losses of one round of learning; both `float32[]`."""
 
     policy: Float[Array, ""]
     value: Float[Array, ""]
@@ -61,31 +63,43 @@ def empty_rollout(length: int, num_explorers: int, num_features: int) -> Rollout
     )
 
 
-def agent_optimizer(config: AlphaOptConfig) -> optax.GradientTransformation:
+class ActionSamples(NamedTuple):
+    """Actions with their advantages, all of one shape.
+
+    Attributes:
+      actions: `float32[...]`, the actions taken.
+      means: Means of the policy that took them.
+      advantages: Advantages of the actions.
+    """
+
+    actions: Float[Array, "*shape"]
+    means: Float[Array, "*shape"]
+    advantages: Float[Array, "*shape"]
+
+
+def agent_optimizer(config: PPOConfig) -> optax.GradientTransformation:
     """The conventional optimizer that trains the agent."""
-    return optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(config.agent_learning_rate, eps=1e-5)
-    )
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate, eps=1e-5))
 
 
 def normalize_rewards(
     rewards: Float[Array, "steps explorers"], counts: Sequence[int]
 ) -> Float[Array, "steps explorers"]:
-    """Puts the rewards of every leaf in units of their own root mean square.
+    """Divides the rewards of each leaf by their root mean square.
 
     Losses and gradients differ by orders of magnitude between tasks, leaves and stages of a
-    training; what the agent must learn is which rates were better than others there and then.
+    training; the agent learns which rates were better than others at that time.
 
     Args:
       rewards: `float32[T, M]`.
-      counts: Number of explorers in each leaf, summing to M.
+      counts: Number of explorers of each leaf, summing to M.
 
     Returns:
       `float32[T, M]`, clipped to ±5.
     """
-    leaf_of = explorers.leaf_of(counts)
-    squares = jax.ops.segment_sum(jnp.square(rewards).mean(axis=0), leaf_of, len(counts))
-    scale = jnp.sqrt(squares / np.maximum(counts, 1))[leaf_of]
+    leaves = leaf_of(counts)
+    squares = jax.ops.segment_sum(jnp.square(rewards).mean(axis=0), leaves, len(counts))
+    scale = jnp.sqrt(squares / np.maximum(counts, 1))[leaves]
     return jnp.clip(rewards / (scale + _TINY), -_MAX_REWARD, _MAX_REWARD)
 
 
@@ -93,15 +107,15 @@ def advantages(
     rewards: Float[Array, "steps explorers"],
     values: Float[Array, "steps+1 explorers"],
     discount: float,
-    decay: float,
+    gae_lambda: float,
 ) -> Float[Array, "steps explorers"]:
     """Generalised advantage estimates of every explorer (Schulman et al. 2016).
 
     Args:
       rewards: `float32[T, M]`.
-      values: `float32[T + 1, M]`, the last row being the bootstrap.
-      discount: Gamma; training goes on after the rollout, so no step is terminal.
-      decay: Lambda.
+      values: `float32[T + 1, M]`; the last row is the bootstrap value.
+      discount: Gamma. Training goes on after the rollout, so no step is terminal.
+      gae_lambda: Lambda.
 
     Returns:
       `float32[T, M]`.
@@ -109,32 +123,39 @@ def advantages(
 
     def one_explorer(reward: chex.Array, value: chex.Array) -> chex.Array:
         return rlax.truncated_generalized_advantage_estimation(
-            reward, jnp.full_like(reward, discount), decay, value
+            reward, jnp.full_like(reward, discount), gae_lambda, value
         )
 
     return jax.vmap(one_explorer, in_axes=1, out_axes=1)(rewards, values)
 
 
-def clipped_policy_loss(
-    log_ratios: Float[Array, " samples"], advantage: Float[Array, " samples"], clip: float
+def policy_loss(
+    means: Float[Array, "*shape"], samples: ActionSamples, action_std: float, clip_epsilon: float
 ) -> Float[Array, ""]:
-    """PPO's clipped surrogate loss (Schulman et al. 2017, eq. 7), mean over samples.
+    """PPO's clipped surrogate loss (Schulman et al. 2017, eq. 7) of a Gaussian policy.
 
     Args:
-      log_ratios: `float32[N]`, log of the probability now over that when acting.
-      advantage: `float32[N]`.
-      clip: Bound on the distance of the ratio from 1.
+      means: Means of the present policy, `float32[...]`.
+      samples: Actions of an earlier policy, of the same shape.
+      action_std: Standard deviation of both.
+      clip_epsilon: Bound on the distance of the probability ratio from 1.
 
     Returns:
-      `float32[]`.
+      `float32[]`, the mean over all samples.
     """
-    return rlax.clipped_surrogate_pg_loss(jnp.exp(log_ratios), advantage, clip)
+    log_ratios = network_lib.log_probability(
+        samples.actions, means, action_std
+    ) - network_lib.log_probability(samples.actions, samples.means, action_std)
+    log_ratios = jnp.clip(log_ratios, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
+    return rlax.clipped_surrogate_pg_loss(
+        jnp.exp(log_ratios.ravel()), samples.advantages.ravel(), clip_epsilon
+    )
 
 
 def divergence(
     mean: Float[Array, "*shape"], prior_mean: Float[Array, "*shape"], deviation: float
 ) -> Float[Array, "*shape"]:
-    """Kullback-Leibler divergence of two Gaussians of one deviation, element by element.
+    """KL divergence of two Gaussians of one standard deviation, element by element.
 
     Example:
       >>> float(divergence(jnp.asarray(1.0), jnp.asarray(0.0), 0.5))
@@ -144,59 +165,49 @@ def divergence(
 
 
 def learn(
-    params: chex.ArrayTree,
+    policy: Policy,
     prior: chex.ArrayTree | None,
     optimizer_state: optax.OptState,
     rollout: Rollout,
     counts: Sequence[int],
-    network: network_lib.ActorCritic,
-    config: AlphaOptConfig,
+    config: LearningConfig,
 ) -> tuple[chex.ArrayTree, optax.OptState, Losses]:
-    """Improves the agent on one rollout, in passes that share its explorers if they are many.
+    """Trains the agent on one rollout.
 
     Args:
-      params: Parameters of `network`.
-      prior: Parameters of the policy that it is held to with `config.prior_weight`, or None.
-      optimizer_state: State of `agent_optimizer(config)`.
+      policy: The agent.
+      prior: Parameters of the reference policy of the KL penalty, or None.
+      optimizer_state: State of `agent_optimizer(config.ppo)`.
       rollout: T steps of M explorers; the last step serves only as the bootstrap.
-      counts: Number of explorers in each leaf, summing to M.
-      network: The actor-critic.
+      counts: Number of explorers of each leaf, summing to M.
       config: The constants.
 
     Returns:
-      New parameters, new optimizer state, and the losses of the last pass.
+      New parameters, new optimizer state, and the losses of the last epoch.
     """
+    network, ppo = policy.network, config.ppo
 
     def apply(params: chex.ArrayTree, observations: chex.Array) -> Any:
         return network.apply({"params": params}, observations)
 
-    _, values = apply(params, rollout.observations)
-    rewards = normalize_rewards(rollout.rewards[:-1], counts)
-    advantage = advantages(rewards, values, config.discount, config.gae_decay)
-    returns = advantage + values[:-1]
-    advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-    advantage = jnp.clip(advantage, -_MAX_ADVANTAGE, _MAX_ADVANTAGE)
-    acted = Rollout(*(field[:-1] for field in rollout))
-    parts = _parts((acted, advantage, returns), config.epochs)
-
     def loss(params: chex.ArrayTree, part: Any) -> tuple[chex.Array, Losses]:
-        acted, advantage, returns = part
-        mean, value = apply(params, acted.observations)
-        log_ratio = network_lib.log_probability(
-            acted.actions, mean, config.exploration
-        ) - network_lib.log_probability(acted.actions, acted.means, config.exploration)
-        log_ratio = jnp.clip(log_ratio, -10.0, 10.0)
-        policy_loss = clipped_policy_loss(log_ratio.ravel(), advantage.ravel(), config.clip)
+        observations, samples, returns = part
+        mean, value = apply(params, observations)
+        actor_loss = policy_loss(mean, samples, config.action_std, ppo.clip_epsilon)
         value_loss = optax.losses.huber_loss(value, returns).mean()
-        total = policy_loss + config.value_cost * value_loss
+        total = actor_loss + ppo.value_loss_weight * value_loss
         if prior is not None:
-            prior_mean, _ = apply(prior, acted.observations)
-            total += config.prior_weight * divergence(mean, prior_mean, config.exploration).mean()
-        return total, Losses(policy_loss, value_loss)
+            prior_mean, _ = apply(prior, observations)
+            total += config.kl_weight * divergence(mean, prior_mean, config.action_std).mean()
+        return total, Losses(actor_loss, value_loss)
 
-    optimizer = agent_optimizer(config)
+    _, values = apply(policy.params, rollout.observations)
+    advantage, returns = _advantages_and_returns(rollout, values, counts, ppo)
+    samples = ActionSamples(rollout.actions[:-1], rollout.means[:-1], advantage)
+    parts = _parts((rollout.observations[:-1], samples, returns), ppo.epochs)
+    optimizer = agent_optimizer(ppo)
 
-    def one_pass(carry: Any, number: chex.Array) -> tuple[Any, Losses]:
+    def epoch(carry: Any, number: chex.Array) -> tuple[Any, Losses]:
         params, state = carry
         part = jax.tree.map(lambda each: each[number % each.shape[0]], parts)
         grads, losses = jax.grad(loss, has_aux=True)(params, part)
@@ -204,19 +215,30 @@ def learn(
         return (optax.apply_updates(params, updates), state), losses
 
     (params, optimizer_state), losses = jax.lax.scan(
-        one_pass, (params, optimizer_state), jnp.arange(config.epochs)
+        epoch, (policy.params, optimizer_state), jnp.arange(ppo.epochs)
     )
     return params, optimizer_state, jax.tree.map(lambda values: values[-1], losses)
 
 
-def _parts(tree: chex.ArrayTree, passes: int) -> chex.ArrayTree:
-    """What each pass learns from: a part of the explorers each, or all where they are few.
+def _advantages_and_returns(
+    rollout: Rollout, values: chex.Array, counts: Sequence[int], config: PPOConfig
+) -> tuple[chex.Array, chex.Array]:
+    """Standardised, clipped advantages and the critic's targets, `float32[T - 1, M]` each."""
+    rewards = normalize_rewards(rollout.rewards[:-1], counts)
+    advantage = advantages(rewards, values, config.discount, config.gae_lambda)
+    returns = advantage + values[:-1]
+    advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    return jnp.clip(advantage, -_MAX_ADVANTAGE, _MAX_ADVANTAGE), returns
 
-    From `[T, M, ...]` to `[parts, T, M / parts, ...]`. Every leaf's explorers lie side by side, so
-    that each part has its share of them.
+
+def _parts(tree: chex.ArrayTree, epochs: int) -> chex.ArrayTree:
+    """Divides the explorers among the epochs, if there are enough; else one part with all.
+
+    From `[T, M, ...]` to `[parts, T, M / parts, ...]`. The explorers of a leaf are adjacent, so
+    that each part gets its share of them.
     """
     count = jax.tree.leaves(tree)[0].shape[1]
-    parts = passes if count >= passes * _ENOUGH_EXPLORERS else 1
+    parts = epochs if count >= epochs * _MIN_EXPLORERS_PER_EPOCH else 1
 
     def cut(values: chex.Array) -> chex.Array:
         length, rest = values.shape[0], values.shape[2:]

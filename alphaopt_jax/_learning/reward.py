@@ -1,17 +1,17 @@
-"""The reward, the decrease of the loss, and how it is divided among the parameters.
+"""The reward: the decrease of the loss, divided among the parameters.
 
-Along a step Δθ the loss falls by the line integral of the gradient, and the trapezoid rule gives
+Along a step Δθ the loss falls by the line integral of the gradient. The trapezoid rule gives
 parameter i the part
 
     r_i = -½ (g_i(θ_t) + g_i(θ_{t+1})) Δθ_i,        Σ_i r_i = L(θ_t) - L(θ_{t+1}),
 
-exactly for a quadratic and to second order otherwise. Every parameter is then an agent with its own
-reward (a value decomposition, as VDN has it for teams: Sunehag et al. 2017), whose signal
-does not drown in the noise of all the others.
+exactly for a quadratic and to second order otherwise. Each parameter is then an agent with its own
+reward (a value decomposition, as VDN for teams: Sunehag et al. 2017), and its signal does not drown
+in the noise of all others.
 
-With minibatches the step was made from the same noise as g(θ_t), so that -g_i(θ_t) Δθ_i is always
-flattering, whatever the rate. The weight of the gradient before the step is therefore free: 0 gives
-the end-point rule -g_i(θ_{t+1}) Δθ_i, whose noise is fresh.
+With minibatches the step and g(θ_t) share their noise, so that -g_i(θ_t) Δθ_i is biased upward for
+any rate. The weight of the gradient before the step is therefore free: 0 gives the end-point rule
+-g_i(θ_{t+1}) Δθ_i, whose noise is independent of the step.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ def divided(
     step: Float[Array, "*shape"],
     previous_gradient_weight: float = 0.5,
 ) -> Float[Array, "*shape"]:
-    """Each parameter's own part of the decrease of the loss.
+    """Each parameter's part of the decrease of the loss.
 
     Args:
-      previous_grad: Gradients where the step began, any shape.
-      grad: Gradients where it ended, the same shape.
-      step: The change of the parameters, the same shape.
+      previous_grad: Gradients before the step, any shape.
+      grad: Gradients after the step, the same shape.
+      step: Change of the parameters, the same shape.
       previous_gradient_weight: 0.5 for the trapezoid rule, 0 for the end-point rule.
 
     Returns:
-      The credit, in units of the loss, of the same shape. Positive where the loss fell.
+      The rewards, in units of the loss, of the same shape; positive for a decrease.
 
     Example:
       >>> import jax.numpy as jnp
       >>> before, after = jnp.array([2.0, -1.0]), jnp.array([1.0, 0.0])
       >>> grad = lambda x: x                          # of the loss ½ x²
-      >>> credit = divided(grad(before), grad(after), after - before)
-      >>> float(credit.sum()), float(0.5 * (before @ before - after @ after))
+      >>> rewards = divided(grad(before), grad(after), after - before)
+      >>> float(rewards.sum()), float(0.5 * (before @ before - after @ after))
       (2.0, 2.0)
     """
     weight = previous_gradient_weight
@@ -49,5 +49,5 @@ def divided(
 
 
 def shared(previous_loss: Float[Array, ""], loss: Float[Array, ""]) -> Float[Array, ""]:
-    """The decrease of the loss, one reward for all: `float32[]`."""
+    """The decrease of the loss, one reward for all parameters: `float32[]`."""
     return previous_loss - loss

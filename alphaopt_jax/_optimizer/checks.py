@@ -1,4 +1,4 @@
-"""What users pass to the optimizer, checked before anything is computed."""
+"""Checks of the arguments that users pass to the optimizer."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from alphaopt_jax._optimizer.state import AlphaOptState
 
 
 def check(
-    updates: optax.Updates,
+    grads: optax.Updates,
     state: optax.OptState,
     params: optax.Params | None,
     value: chex.Numeric | None,
     *,
     learns: bool,
 ) -> None:
-    """Says what is wrong with the arguments of `update`, before anything is computed.
+    """Checks the arguments of `update`, before anything is computed.
 
     Args:
-      updates: Gradients.
-      state: Should be an `AlphaOptState` made for parameters like these.
-      params: Should be there, with floating-point or complex leaves of the gradients' shapes.
-      value: Should be one number, or None.
+      grads: Gradients, complex leaves split into real ones.
+      state: An `AlphaOptState` for parameters like these.
+      params: Floating-point parameters of the gradients' shapes, likewise split.
+      value: One number, or None.
       learns: Whether the optimizer's agent learns.
 
     Raises:
-      ValueError: One of them does not fit; the message says which and what to do.
+      ValueError: One of them is invalid; the message says which and what to do.
     """
     if params is None:
         raise ValueError(
@@ -58,8 +58,8 @@ def check(
             f" {found}. With `has_aux=True` it is the first of the two; average a loss per example."
         )
     trees = {
-        "gradients": complex_numbers.split(updates),
-        "parameters": complex_numbers.split(params),
+        "gradients": grads,
+        "parameters": params,
         "optimizer state": state.gradient_average,
     }
     for name in ("parameters", "gradients"):

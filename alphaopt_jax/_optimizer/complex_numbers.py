@@ -1,4 +1,4 @@
-"""Complex parameters as pairs of real ones, since a rate belongs to a real coordinate."""
+"""Complex parameters as pairs of real ones: each real coordinate has a rate of its own."""
 
 from __future__ import annotations
 

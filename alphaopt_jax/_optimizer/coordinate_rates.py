@@ -1,8 +1,7 @@
-"""Now and then every parameter is looked at: by which factor its rate differs from its leaf's.
+"""Periodic refresh of the per-parameter rate multipliers.
 
-It is the only work for every parameter that Adam does not do, so it has to cost little, whatever
-the model: one computation for many leaves, so that a model of many layers compiles no longer than
-one of few.
+It is the only work per parameter that Adam does not have, so it must be cheap for any model: one
+computation serves many leaves, and a model of many layers compiles no longer than one of few.
 """
 
 from __future__ import annotations
@@ -15,24 +14,42 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float16, Int
+from jaxtyping import Array, Float16, Int
 import numpy as np
 
-from alphaopt_jax._agent import action, observation, sampling
-from alphaopt_jax._agent import network as network_lib
-from alphaopt_jax.config import AlphaOptConfig
+from alphaopt_jax._agent import action, sampling, statistics
+from alphaopt_jax._agent.action import Action
+from alphaopt_jax._agent.network import LeafDecision, Policy
+from alphaopt_jax._agent.statistics import BiasCorrections, Coordinates, LeafStatistics
+from alphaopt_jax.config import StepConfig
 
-_MOST_TOGETHER = 1 << 23  # Parameters; copies take time and memory.
-_SMALL = 1 << 17  # Parameters; leaves of up to so many may be copied into rows.
-_WIDTH = 256  # Of a row, in parameters; every leaf begins a new one.
+_MAX_BATCH = 1 << 23  # Parameters; copies take time and memory.
+_SMALL = 1 << 17  # Parameters; leaves up to this size may be copied into rows.
+_WIDTH = 256  # Parameters of a row; every leaf begins a new one.
+
+
+class LeafInputs(NamedTuple):
+    """The inputs of a refresh that are decided per leaf, for L leaves.
+
+    Attributes:
+      numbers: Indices of the leaves, from 0, each `int32[]`.
+      statistics: Each `float32[L]`.
+      action: The leaves' action.
+      corrections: Bias corrections of both moments.
+    """
+
+    numbers: tuple[Int[Array, ""], ...]
+    statistics: LeafStatistics
+    action: Action
+    corrections: BiasCorrections
 
 
 class _Group(NamedTuple):
-    """Leaves that are looked at together.
+    """Leaves that are processed together.
 
     Attributes:
-      members: Numbers of the leaves.
-      rows: How many rows each of them fills, or None where each is as it is, stacked.
+      members: Indices of the leaves.
+      rows: Number of rows of each leaf; None if whole leaves of one shape are stacked.
     """
 
     members: list[int]
@@ -40,94 +57,76 @@ class _Group(NamedTuple):
 
     @property
     def owners(self) -> np.ndarray:
-        """Whose each row is, or each stacked leaf."""
+        """Leaf of each row, or of each stacked leaf."""
         return np.repeat(self.members, 1 if self.rows is None else self.rows)
 
 
-def look(
-    agent: chex.ArrayTree,
-    network: network_lib.ActorCritic,
-    leaves: Sequence[observation.Coordinates],
-    numbers: Sequence[Int[Array, ""]],
-    statistics: observation.LeafStatistics,
-    decision: network_lib.LeafDecision,
-    leaf_log_rates: Float[Array, " leaves"],
-    momentum_scale: Float[Array, ""],
-    second_moment_scale: Float[Array, ""],
-    config: AlphaOptConfig,
+def refresh(
+    policy: Policy, leaves: Sequence[Coordinates], inputs: LeafInputs, config: StepConfig
 ) -> list[Float16[Array, "..."]]:
-    """The relative rates of all parameters.
+    """Computes the rate multipliers of all parameters.
 
     Args:
-      agent: Parameters of `network`.
-      network: The actor-critic.
+      policy: The policy.
       leaves: Parameters, gradients and moments of L leaves, of any shapes and types.
-      numbers: Of the leaves, from 0, each `int32[]`.
-      statistics: Of the leaves, each `float32[L]`.
-      decision: What was decided for the leaves, `float32[L, H]` and `float32[L]`.
-      leaf_log_rates: The leaves' own log rates, `float32[L]`.
-      momentum_scale: Corrects the first moments for their start, `float32[]`.
-      second_moment_scale: Corrects the second moments.
+      inputs: What was decided for the leaves.
       config: The constants.
 
     Returns:
-      `float16` factors of each leaf's shape.
+      `float16` multipliers of each leaf's shape.
     """
     groups = _groups(leaves)
     order = np.concatenate([group.owners for group in groups])
-    # Sorted once for all, so that what belongs to a group is a slice.
-    statistics = jax.tree.map(lambda each: each[order], statistics)
+    # Sorted once for all groups, so that the values of a group are a slice.
+    leaf_statistics = jax.tree.map(lambda each: each[order], inputs.statistics)
+    decision = inputs.action.decision
     activation, log_rates = decision.activation.T[:, order], decision.log_rate[order]
-    leaf_log_rates = leaf_log_rates[order]
-    relative: dict[int, chex.Array] = {}
+    leaf_log_rates = inputs.action.log_rates[order]
+    multipliers: dict[int, chex.Array] = {}
     start = 0
     for group in groups:
         members = [leaves[i] for i in group.members]
-        joined = observation.Coordinates(
-            *(_join(each, group) for each in zip(*members, strict=True))
-        )
+        joined = Coordinates(*(_join(each, group) for each in zip(*members, strict=True)))
         here = slice(start, start + len(group.owners))
         start = here.stop
         along = functools.partial(_along, here=here, ndim=joined.param.ndim)
-        found = action.relative_rates(
-            agent,
-            network,
-            observation.Coordinates(*(each.astype(jnp.float32) for each in joined)),
-            jax.tree.map(along, statistics),
-            network_lib.LeafDecision(along(activation), along(log_rates)),
-            along(leaf_log_rates),
-            momentum_scale,
-            second_moment_scale,
-            config,
+        joined = Coordinates(*(each.astype(jnp.float32) for each in joined))
+        own = action.parameter_log_rates(
+            policy,
+            joined.param,
+            statistics.normalize(joined, inputs.corrections, config),
+            jax.tree.map(along, leaf_statistics),
+            LeafDecision(along(activation), along(log_rates)),
         )
+        found = action.rate_multipliers(own, along(leaf_log_rates))
         shapes = [leaves[i].param.shape for i in group.members]
-        parts = _part(found, group, shapes, [numbers[i] for i in group.members])
-        relative |= dict(zip(group.members, parts, strict=True))
-    return [relative[index] for index in range(len(leaves))]
+        parts = _split(found, group, shapes, [inputs.numbers[i] for i in group.members])
+        multipliers |= dict(zip(group.members, parts, strict=True))
+    return [multipliers[index] for index in range(len(leaves))]
 
 
-def _groups(leaves: Sequence[observation.Coordinates]) -> list[_Group]:
-    """Who is looked at together: the small, and otherwise those that are alike.
+def _groups(leaves: Sequence[Coordinates]) -> list[_Group]:
+    """Groups small leaves, and larger leaves of one shape and type.
 
-    Nobody is, where the compiler may have sharded the leaves differently, since joining would send
-    them from device to device.
+    Leaves that may be sharded differently are not batched; batching would move data between
+    devices.
     """
     small: list[int] = []
-    alike: dict[Any, list[int]] = {}
+    same_shape: dict[Any, list[int]] = {}
     for index, leaf in enumerate(leaves):
         explicit, alone = sampling.is_explicit(leaf.param), jax.device_count() == 1
         if alone and not explicit and leaf.param.size <= _SMALL:
             small.append(index)
         else:
             key = jax.tree.map(jax.typeof, leaf) if alone or explicit else index
-            alike.setdefault(key, []).append(index)
+            same_shape.setdefault(key, []).append(index)
     if len(small) == 1:
-        alike["small"] = [small.pop()]
+        same_shape["small"] = [small.pop()]
     groups = []
-    for members in alike.values():
-        most = max(_MOST_TOGETHER // max(leaves[members[0]].param.size, 1), 1)
+    for members in same_shape.values():
+        most = max(_MAX_BATCH // max(leaves[members[0]].param.size, 1), 1)
         groups += [_Group(members[at : at + most], None) for at in range(0, len(members), most)]
-    most = _MOST_TOGETHER // max(_SMALL, 1)
+    most = _MAX_BATCH // max(_SMALL, 1)
     for at in range(0, len(small), most):
         members = small[at : at + most]
         groups.append(_Group(members, [-(-leaves[i].param.size // _WIDTH) for i in members]))
@@ -145,12 +144,12 @@ def _join(arrays: Sequence[chex.Array], group: _Group) -> chex.Array:
 
 
 def _along(values: chex.Array, here: slice, ndim: int) -> chex.Array:
-    """A group's part of `[..., rows]`, to be broadcast against what is joined, of `ndim` axes."""
+    """The group's part of `[..., rows]`, in a shape that broadcasts against `ndim` axes."""
     found = values[..., here]
     return found.reshape(*found.shape, *(1,) * (ndim - 1))
 
 
-def _part(
+def _split(
     joined: chex.Array,
     group: _Group,
     shapes: Sequence[tuple[int, ...]],

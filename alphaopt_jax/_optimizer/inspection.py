@@ -1,4 +1,4 @@
-"""Looking into the optimizer's state: the rates chosen, figures to log, the agent itself."""
+"""Reading the optimizer's state: learning rates, metrics, the agent; and starting a new episode."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import optax
 
-from alphaopt_jax._agent import action, agent, history
+from alphaopt_jax._agent import action, agent
+from alphaopt_jax._agent.history import History
 from alphaopt_jax._optimizer import complex_numbers, safeguards
 from alphaopt_jax._optimizer import state as state_lib
 
-_SMALLEST = 6e-8  # Of the positive numbers of float16.
+_MIN_FLOAT16 = 6e-8  # The smallest positive number.
 
 
 def learning_rates(state: optax.OptState, params: optax.Params) -> optax.Params:
@@ -25,11 +26,11 @@ def learning_rates(state: optax.OptState, params: optax.Params) -> optax.Params:
       params: The parameters, for their structure.
 
     Returns:
-      `float32` rates, positive, in a pytree like the parameters (complex parameters have a rate for
-      the real and one for the imaginary part, as a complex number). Zeros before the first step.
+      Positive `float32` rates in a pytree like the parameters. A complex parameter has one rate for
+      its real and one for its imaginary part, as a complex number. Zeros before the first step.
 
     Raises:
-      ValueError: The state is not that of these parameters.
+      ValueError: The state belongs to other parameters.
 
     Example:
       >>> import jax.numpy as jnp, alphaopt_jax as alphaopt
@@ -43,9 +44,9 @@ def learning_rates(state: optax.OptState, params: optax.Params) -> optax.Params:
     rates = _rates(state)
     if len(leaves) != len(rates):
         raise ValueError(
-            f"The state is that of {len(rates)} arrays, but params has {len(leaves)}. Pass the"
-            " parameters that AlphaOpt optimizes; under optax.partition or optax.masked these are a"
-            " part of them."
+            f"The state belongs to {len(rates)} arrays, but params has {len(leaves)}. Pass the"
+            " parameters that AlphaOpt optimizes; with optax.partition or optax.masked these are a"
+            " part of all parameters."
         )
     return complex_numbers.merge(jax.tree.unflatten(structure, rates))
 
@@ -58,18 +59,18 @@ def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
 
     Returns:
       A flat dict of `float32[]`: `mean_learning_rate` over all parameters, `mean_log_rate` (mean
-      action), `updates_made`, `updates_skipped`, `brake` (what the guard multiplied all rates by:
-      1 unless the loss has risen far above its recent best); and of an agent that learns also
-      `reward` (its estimate of how much the last step decreased the loss), `policy_loss`,
-      `value_loss`, `rounds` of learning.
+      action), `updates_made`, `updates_skipped`, `backoff` (the safeguards' factor of all rates: 1
+      unless the loss has risen far above its recent best). A learning agent adds `reward`
+      (estimated decrease of the loss by the last step), `policy_loss`, `value_loss` and `rounds` of
+      learning.
     """
     state = state_lib.find(state)
     rates = _rates(state)
     count = max(sum(rate.size for rate in rates), 1)
     log_rates = [
         leaf.size * state.leaf_log_rates[index]
-        + jnp.sum(jnp.log(jnp.maximum(leaf.astype(jnp.float32), _SMALLEST)))
-        for index, leaf in enumerate(jax.tree.leaves(state.relative_rates))
+        + jnp.sum(jnp.log(jnp.maximum(leaf.astype(jnp.float32), _MIN_FLOAT16)))
+        for index, leaf in enumerate(jax.tree.leaves(state.rate_multipliers))
     ]
     decided = jnp.asarray(state.updates_made) > 0
     figures = {
@@ -77,7 +78,7 @@ def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
         "mean_log_rate": jnp.where(decided, sum(log_rates, start=jnp.zeros(())) / count, 0.0),
         "updates_made": state.updates_made,
         "updates_skipped": state.updates_skipped,
-        "brake": state.guard.brake,
+        "backoff": state.safeguards.backoff,
     }
     learner = state.learner
     if learner is not None:
@@ -91,16 +92,19 @@ def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
 
 
 def _rates(state: state_lib.AlphaOptState) -> list[chex.Array]:
-    """The rates of every leaf."""
-    largest = action.largest_relative(state.leaf_log_rates, state.limits.max_log_rate)
+    """The applied rates of each leaf."""
+    rates = action.LeafRates(
+        jnp.asarray(state.leaf_rates),
+        action.max_multipliers(jnp.asarray(state.leaf_log_rates), state.constants.max_log_rate),
+    )
     return [
-        state.leaf_rates[index] * jnp.minimum(leaf.astype(jnp.float32), largest[index])
-        for index, leaf in enumerate(jax.tree.leaves(state.relative_rates))
+        rates.applied(jnp.asarray(leaf), index)
+        for index, leaf in enumerate(jax.tree.leaves(state.rate_multipliers))
     ]
 
 
 def agent_from_state(state: optax.OptState) -> agent.Agent:
-    """Takes the agent out of the optimizer, as it is now, to save it or to use it elsewhere.
+    """Extracts the present agent from the optimizer, to save it or to use it elsewhere.
 
     Args:
       state: State of `alphaopt`, or of a chain with it.
@@ -109,27 +113,27 @@ def agent_from_state(state: optax.OptState) -> agent.Agent:
       The `Agent`.
     """
     found = state_lib.find(state)
-    max_log_rate, anytime_steps, along_gradient = jax.tree.leaves(found.limits)
+    max_log_rate, inverse_sqrt_steps, along_gradient = jax.tree.leaves(found.constants)
     return agent.Agent(
         _plain(found.agent),
         max_log_rate=float(max_log_rate),
-        anytime_steps=float(anytime_steps),
-        direction="gradient" if along_gradient else None,
+        inverse_sqrt_steps=float(inverse_sqrt_steps),
+        update_direction="gradient" if along_gradient else "adam",
     )
 
 
 def new_episode(state: optax.OptState) -> optax.OptState:
     """Starts another training with the same agent.
 
-    What the agent learned, its own optimizer and its random key are kept; everything that belongs
-    to the finished training (moments, loss history, rollout) is forgotten. States of other
-    transformations in a chain are left alone.
+    The agent, its optimizer and its random key are kept. Everything that belongs to the finished
+    training (moments, history, rollout) is reset. States of other transformations in a chain are
+    unchanged.
 
     Args:
       state: State of `alphaopt`, or of a chain with it.
 
     Returns:
-      The state for new parameters of the same shapes. Can be jitted.
+      The state for new parameters of the same shapes. Works under `jit`.
     """
     old = state_lib.find(state)
     blank = jax.tree.map(jnp.zeros_like, old)
@@ -145,16 +149,16 @@ def new_episode(state: optax.OptState) -> optax.OptState:
         )
     new = blank._replace(
         agent=old.agent,
-        limits=old.limits,
-        loss_history=history.empty_loss_history(),
-        guard=safeguards.init(len(old.leaf_rates)),
+        constants=old.constants,
+        history=History.empty(len(old.leaf_rates)),
+        safeguards=safeguards.init(len(old.leaf_rates)),
         learner=learner,
     )
     return state_lib.replace(state, new)
 
 
 def _plain(tree: chex.ArrayTree) -> chex.ArrayTree:
-    """Copies nested dicts of arrays, taking out of its variable what nnx.Optimizer wrapped."""
+    """Copies nested dicts of arrays; nnx.Optimizer wraps each array in a variable."""
     if isinstance(tree, Mapping):
         return {name: _plain(node) for name, node in tree.items()}
     (array,) = jax.tree.leaves(tree)

@@ -1,4 +1,4 @@
-"""What the optimizer remembers between steps."""
+"""The optimizer's state, and how to find it within the state of a chain."""
 
 from __future__ import annotations
 
@@ -6,81 +6,47 @@ from typing import NamedTuple
 
 import chex
 import jax
-from jaxtyping import Array, Float, Float16, Int32, UInt32
+from jaxtyping import Array, Float, Int32
 import optax
 
-from alphaopt_jax._agent import history
-from alphaopt_jax._learning import ppo
-from alphaopt_jax._optimizer import safeguards
+from alphaopt_jax._agent.history import History
+from alphaopt_jax._learning.online import LearnerState
+from alphaopt_jax._optimizer.safeguards import SafeguardState
 
 
-class LearnerState(NamedTuple):
-    """What an agent that learns remembers in addition. M explorers, rollouts of T steps.
-
-    Attributes:
-      key_data: `uint32[2]`, from which every random number is drawn.
-      prior: Parameters of the agent that it began with, or None where it is not held to them.
-      agent_optimizer: State of the agent's own optimizer.
-      explorers: `int32[M]`, which of the sampled parameters of their leaves the explorers are.
-      explorer_rates: `float16[M]`, by which factor their rates differ from their leaves'.
-      rollout: What the explorers saw, did and got since they were drawn.
-      explorer_steps: `float32[M]`, the last change of their parameters.
-      explorer_gradients: `float32[M]`, their gradients when that change was made.
-      loss: `float32[]`, the loss then; NaN when none was given.
-      reward: `float32[]`, the explorers' estimate of how much the last step decreased the loss.
-      losses: Of the last round of learning.
-      rounds: `int32[]`, rounds of learning so far.
-    """
-
-    key_data: UInt32[Array, "2"]
-    prior: chex.ArrayTree | None
-    agent_optimizer: optax.OptState
-    explorers: Int32[Array, " explorers"]
-    explorer_rates: Float16[Array, " explorers"]
-    rollout: ppo.Rollout
-    explorer_steps: Float[Array, " explorers"]
-    explorer_gradients: Float[Array, " explorers"]
-    loss: Float[Array, ""]
-    reward: Float[Array, ""]
-    losses: ppo.Losses
-    rounds: Int32[Array, ""]
-
-
-class AgentLimits(NamedTuple):
-    """What belongs to an agent beside its parameters, as in `agent.Agent`.
+class AgentConstants(NamedTuple):
+    """Constants of an agent as arrays, as in `Agent`.
 
     Attributes:
       max_log_rate: `float32[]`.
-      anytime_steps: `float32[]`.
-      along_gradient: `float32[]`, 1 where its rates multiply the raw gradient, else 0. No boolean,
-        since optax's lookahead and SAM mix states by arithmetic.
+      inverse_sqrt_steps: `float32[]`.
+      along_gradient: `float32[]`, 1 for the update direction `"gradient"`, else 0. It is no boolean
+        because optax's lookahead and SAM mix states by arithmetic.
     """
 
     max_log_rate: Float[Array, ""]
-    anytime_steps: Float[Array, ""]
+    inverse_sqrt_steps: Float[Array, ""]
     along_gradient: Float[Array, ""]
 
 
 class AlphaOptState(NamedTuple):
-    """State of `alphaopt`: a pytree of arrays, with nothing in it that cannot be saved.
+    """State of `alphaopt`: a pytree of arrays, all of which can be saved.
 
     Attributes:
       updates_made: `int32[]`, steps that changed the parameters.
-      updates_skipped: `int32[]`, steps skipped because a gradient or the loss was not finite.
+      updates_skipped: `int32[]`, steps skipped for a gradient or loss that was not finite.
       agent: Parameters of the actor-critic, a nested dict of `float32` arrays.
-      gradient_average: First moments; a tree like the parameters, of
-        `AlphaOptConfig.moment_dtype`.
+      gradient_average: First moments; a tree like the parameters, of `StepConfig.moment_dtype`.
       squared_gradient_average: Second moments; likewise.
-      relative_rates: By which factor the rate of each parameter differs from its leaf's; a tree
-        like the parameters, `float16`.
-      leaf_rates: `float32[leaves]`, the rate of each leaf at the last step, positive.
-      leaf_log_rates: `float32[leaves]`, the action behind it.
+      rate_multipliers: Each parameter's rate, relative to its leaf's; a tree like the parameters,
+        `float16`.
+      leaf_rates: `float32[leaves]`, positive learning rates of the leaves at the last step.
+      leaf_log_rates: `float32[leaves]`, the actions behind them.
       sampled_moments: Both moments of the sampled parameters, `float32[2, leaves, P]`.
-      limits: What the agent was made for.
-      leaf_memory: What every leaf remembers of earlier steps.
-      loss_history: Moving averages of the loss.
-      guard: What bounds the harm of a step.
-      learner: None for a frozen agent.
+      constants: Constants of the agent.
+      history: Moving averages of the leaves' statistics and of the loss.
+      safeguards: State of the safeguards.
+      learner: State of a learning agent; None for a frozen one.
     """
 
     updates_made: Int32[Array, ""]
@@ -88,14 +54,13 @@ class AlphaOptState(NamedTuple):
     agent: chex.ArrayTree
     gradient_average: optax.Updates
     squared_gradient_average: optax.Updates
-    relative_rates: optax.Updates
+    rate_multipliers: optax.Updates
     leaf_rates: Float[Array, " leaves"]
     leaf_log_rates: Float[Array, " leaves"]
     sampled_moments: Float[Array, "2 leaves samples"]
-    limits: AgentLimits
-    leaf_memory: history.LeafMemory
-    loss_history: history.LossHistory
-    guard: safeguards.GuardState
+    constants: AgentConstants
+    history: History
+    safeguards: SafeguardState
     learner: LearnerState | None
 
 
@@ -111,8 +76,7 @@ def find(state: optax.OptState) -> AlphaOptState:
     Raises:
       ValueError: There is none, or more than one.
     """
-    is_alphaopt = lambda node: isinstance(node, AlphaOptState)  # noqa: E731
-    found = [node for node in jax.tree.leaves(state, is_leaf=is_alphaopt) if is_alphaopt(node)]
+    found = [node for node in jax.tree.leaves(state, is_leaf=_is_alphaopt) if _is_alphaopt(node)]
     if len(found) != 1:
         raise ValueError(
             f"Expected an optimizer state that holds one AlphaOptState, found {len(found)} in a"
@@ -122,6 +86,11 @@ def find(state: optax.OptState) -> AlphaOptState:
 
 
 def replace(state: optax.OptState, new: AlphaOptState) -> optax.OptState:
-    """Returns `state` with the `AlphaOptState` in it replaced by `new`."""
-    is_alphaopt = lambda node: isinstance(node, AlphaOptState)  # noqa: E731
-    return jax.tree.map(lambda node: new if is_alphaopt(node) else node, state, is_leaf=is_alphaopt)
+    """Returns `state` with its `AlphaOptState` replaced by `new`."""
+    return jax.tree.map(
+        lambda node: new if _is_alphaopt(node) else node, state, is_leaf=_is_alphaopt
+    )
+
+
+def _is_alphaopt(node: object) -> bool:
+    return isinstance(node, AlphaOptState)

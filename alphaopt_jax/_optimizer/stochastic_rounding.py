@@ -1,4 +1,4 @@
-"""Storing averages in half precision without losing what changes them."""
+"""Stochastic rounding, for moving averages in half precision."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from jaxtyping import Array, Float, Float32, UInt32
 def to_dtype(
     values: Float32[Array, "*shape"], dtype: jax.typing.DTypeLike, seed: UInt32[Array, ""]
 ) -> Float[Array, "*shape"]:
-    """Rounds `float32` values to `dtype`; to bfloat16 up or down at random, right on average.
+    """Rounds `float32` values to `dtype`; to bfloat16 stochastically, without bias.
 
-    An average that moves by a hundredth of itself moves by half of what bfloat16 can tell apart:
-    rounded to the nearest it would stand still (Gupta et al. 2015, "Deep learning with limited
-    numerical precision"). The random bits are hashed from the values themselves and `seed`, which
-    costs a few integer operations and needs no memory.
+    A moving average that changes by 1 % changes by half of bfloat16's spacing, and would not move
+    if it were rounded to nearest (Gupta et al. 2015, "Deep learning with limited numerical
+    precision"). The random bits are a hash of the values and of `seed`, which costs a few integer
+    operations and no memory.
 
     Args:
       values: `float32`, any shape.
       dtype: `float32` or `bfloat16`.
-      seed: `uint32[]`, another at every step.
+      seed: `uint32[]`, a different one at every step.
 
     Returns:
-      The values in `dtype`. What is not finite stays so.
+      The values in `dtype`; non-finite values are unchanged.
 
     Example:
       >>> third = jnp.full((10_000,), 1.0 / 3.0)

@@ -1,8 +1,8 @@
-"""The optimizer as users call it: one optax transformation. Its step is in `stepping.py`."""
+"""The optimizer as users call it: an optax transformation around `step.step`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import dataclasses
 import functools
 import os
@@ -14,14 +14,13 @@ import jax.numpy as jnp
 import optax
 
 from alphaopt_jax._agent import agent as agent_lib
-from alphaopt_jax._agent import history
-from alphaopt_jax._agent import network as network_lib
-from alphaopt_jax._agent import sampling as sampling_lib
+from alphaopt_jax._agent import network, sampling
+from alphaopt_jax._agent.history import History
 from alphaopt_jax._learning import online
 from alphaopt_jax._optimizer import checks, complex_numbers, safeguards
-from alphaopt_jax._optimizer import step as step_lib
-from alphaopt_jax._optimizer.state import AgentLimits, AlphaOptState
-from alphaopt_jax.config import AlphaOptConfig, adaptive_config
+from alphaopt_jax._optimizer.state import AgentConstants, AlphaOptState
+from alphaopt_jax._optimizer.step import Scaling, StepSpec, step
+from alphaopt_jax.config import AlphaOptConfig, pretrained_config
 
 
 def alphaopt(
@@ -37,36 +36,33 @@ def alphaopt(
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer that is a reinforcement-learning agent.
 
-    At every step one small policy looks at every parameter (its value, its gradient, their history,
-    the loss) and chooses that parameter's learning rate. Its reward is the decrease of the
-    loss. The shipped agent has learned over many tasks and is frozen; an agent that learns does so
-    inside the same `jit`, from a sample of the parameters.
+    One small policy observes every parameter (its value, its gradient, their history, the loss) and
+    chooses that parameter's learning rate. Its reward is the decrease of the loss. The pretrained
+    agent was trained over many tasks and is frozen. A learning agent learns inside the same `jit`,
+    from a sample of the parameters.
 
     Args:
-      learning_rate: Multiplies the rates that the agent chooses. Nothing to tune: leave it at 1.
-      agent: Who chooses: the name of a shipped agent or the path of a saved one, an `Agent`, or
-        None for a fresh one.
-      learn: Whether the agent learns while it optimizes. By default a fresh one does and a given
+      learning_rate: Multiplies the rates that the agent chooses. The default, 1, needs no tuning.
+      agent: Name of a pretrained agent, path of a saved one, an `Agent`, or None for a fresh one.
+      learn: Whether the agent learns while it optimizes. By default a fresh agent does and a given
         one does not.
-      num_steps: The planned number of updates, if you know it. Rates then fall to nearly zero at
-        its end, and stay there. Without it those of the shipped agent fall with the square root of
-        time.
-      weight_decay: Strength of decoupled weight decay, which the agent's rates multiply, as
-        the learning rate does in AdamW.
-      mask: Which leaves decay: a pytree of booleans like the parameters (or a prefix of it), or a
-        function from parameters to one. By default all.
-      seed: Seed or key of the fresh agent and of the exploration.
+      num_steps: Planned number of updates, if known. Rates then fall to nearly zero at its end, and
+        stay there. Otherwise they fall with the inverse square root of time.
+      weight_decay: Strength of decoupled weight decay, multiplied by the agent's rates as by the
+        learning rate in AdamW.
+      mask: Leaves with weight decay: a pytree of booleans like the parameters (or a prefix of it),
+        or a function from parameters to one. All by default.
+      seed: Seed or key of a fresh agent and of the exploration.
       config: Constants for research; by default `AlphaOptConfig()` for a fresh agent and
-        `config.adaptive_config()` for a given one.
+        `config.pretrained_config()` for a given one.
 
     Returns:
-      An optax transformation. Its `update` needs `params`, and takes the loss as `value`; without
-      `value` the agent sees no loss, and still learns from gradients unless the credit is
-      `"shared"`. A step with a `value` that is not finite, or with a leaf of gradients the sum of
-      whose squares is not, changes nothing and is counted.
+      An optax transformation. Its `update` needs `params`, and takes the loss as `value`. Without
+      `value` the agent observes no loss, and still learns from gradients unless the reward is
+      `"shared"`. A step whose loss or gradients are not finite changes nothing and is counted.
 
     Raises:
-      ValueError: The agent, the mask or an argument does not fit; the message says which and why.
+      ValueError: An argument is invalid; the message says which, why, and what to do.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, alphaopt_jax as alphaopt
@@ -85,11 +81,12 @@ def alphaopt(
       True
     """
 
-    def scaling(state: AlphaOptState, params: optax.Params) -> _Scaling:
+    def scaling(state: AlphaOptState, params: optax.Params) -> Scaling:
         rate = learning_rate(state.updates_made) if callable(learning_rate) else learning_rate
-        return _Scaling(-jnp.asarray(rate), checks.decays(weight_decay, mask, params))
+        rate = jnp.asarray(rate)
+        return Scaling(jnp.abs(rate), -jnp.sign(rate), checks.decays(weight_decay, mask, params))
 
-    return _transformation(_design(agent, learn, num_steps, seed, config), scaling)
+    return _transformation(_spec(agent, learn, num_steps, seed, config), scaling)
 
 
 def scale_by_alphaopt(
@@ -116,44 +113,33 @@ def scale_by_alphaopt(
       >>> import optax, alphaopt_jax as alphaopt
       >>> tx = optax.chain(alphaopt.scale_by_alphaopt(), optax.scale(-1.0))
     """
-    design = _design(agent, learn, num_steps, seed, config)
-    return _transformation(design, lambda state, params: _Scaling(jnp.ones(()), None))
+    spec = _spec(agent, learn, num_steps, seed, config)
+    one = jnp.ones(())
+    return _transformation(spec, lambda state, params: Scaling(one, one, None))
 
 
-class _Scaling(NamedTuple):
-    """What the user's own arguments make of the agent's rates.
-
-    Attributes:
-      multiplier: What the rates are multiplied by, a scalar; negative to descend.
-      decays: Weight decay of every leaf, or None.
-    """
-
-    multiplier: chex.Numeric
-    decays: Sequence[chex.Numeric] | None
-
-
-class _Design(NamedTuple):
-    """What `alphaopt(...)` was called with, resolved; everything here is constant.
+class _OptimizerSpec(NamedTuple):
+    """The resolved arguments of `alphaopt`; everything is constant.
 
     Attributes:
-      agent: The agent given, or None.
+      agent: The given agent, or None.
       learns: Whether it learns.
       seed: As in `alphaopt`.
-      step: What every step is made with.
+      step: The constants of every step.
     """
 
     agent: agent_lib.Agent | None
     learns: bool
     seed: int | chex.PRNGKey
-    step: step_lib.Design
+    step: StepSpec
 
 
 def _transformation(
-    design: _Design, scaling: Callable[[AlphaOptState, optax.Params], _Scaling]
+    spec: _OptimizerSpec, scaling: Callable[[AlphaOptState, optax.Params], Scaling]
 ) -> optax.GradientTransformationExtraArgs:
-    """The optax face of `_init` and `stepping.step`."""
-    # Jitted for those who call `update` outside of `jit`; inside it makes no difference.
-    step = jax.jit(functools.partial(step_lib.step, design.step))
+    """The optax interface of `_init` and `step.step`."""
+    # Jitted for calls of `update` outside of `jit`.
+    jitted_step = jax.jit(functools.partial(step, spec.step))
 
     def update(
         updates: optax.Updates,
@@ -164,23 +150,26 @@ def _transformation(
         **unused: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         del unused
-        checks.check(updates, state, params, value, learns=design.learns)
-        return step(updates, state, params, value, *scaling(state, params))
+        grads, real_params = complex_numbers.split(updates), complex_numbers.split(params)
+        checks.check(grads, state, real_params, value, learns=spec.learns)
+        steps, state = jitted_step(grads, state, real_params, value, scaling(state, params))
+        return complex_numbers.merge(steps), state
 
-    return optax.GradientTransformationExtraArgs(functools.partial(_init, design), update)
+    return optax.GradientTransformationExtraArgs(functools.partial(_init, spec), update)
 
 
-def _init(design: _Design, params: optax.Params) -> AlphaOptState:
-    config, network = design.step.config, design.step.network
+def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
+    config = spec.step.config
     params = complex_numbers.split(params)
     leaves = jax.tree.leaves(params)
-    agent_key, learner_key = jax.random.split(_as_key(design.seed))
-    if design.agent is None:
-        agent = network_lib.init_params(agent_key, network)
+    agent_key, learner_key = jax.random.split(_as_key(spec.seed))
+    if spec.agent is None:
+        agent = network.init_params(agent_key, network.make_network(config.agent))
     else:  # Copied, so that donating the state cannot delete the caller's agent.
-        agent = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), design.agent.params)
+        agent = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), spec.agent.params)
     dtype = jnp.dtype(config.moment_dtype)
-    sampling = sampling_lib.of_shapes([leaf.shape for leaf in leaves])
+    sampled = sampling.of_shapes([leaf.shape for leaf in leaves])
+    exploration = online.exploration_of(sampled, config.learning)
     none = jnp.zeros((len(leaves),), jnp.float32)
     return AlphaOptState(
         updates_made=jnp.zeros((), jnp.int32),
@@ -188,29 +177,28 @@ def _init(design: _Design, params: optax.Params) -> AlphaOptState:
         agent=agent,
         gradient_average=optax.tree.zeros_like(params, dtype=dtype),
         squared_gradient_average=optax.tree.zeros_like(params, dtype=dtype),
-        relative_rates=optax.tree.zeros_like(params, dtype=jnp.float16),
+        rate_multipliers=optax.tree.zeros_like(params, dtype=jnp.float16),
         leaf_rates=none,
         leaf_log_rates=jnp.zeros_like(none),
-        sampled_moments=jnp.zeros((2, *sampling.positions.shape), jnp.float32),
-        limits=AgentLimits(
-            jnp.asarray(network.max_log_rate, jnp.float32),
-            jnp.asarray(design.step.anytime_steps, jnp.float32),
-            jnp.asarray(config.direction == "gradient", jnp.float32),
+        sampled_moments=jnp.zeros((2, *sampled.positions.shape), jnp.float32),
+        constants=AgentConstants(
+            jnp.asarray(config.agent.max_log_rate, jnp.float32),
+            jnp.asarray(config.agent.inverse_sqrt_steps, jnp.float32),
+            jnp.asarray(config.agent.update_direction == "gradient", jnp.float32),
         ),
-        leaf_memory=history.empty_leaf_memory(len(leaves)),
-        loss_history=history.empty_loss_history(),
-        guard=safeguards.init(len(leaves)),
-        learner=online.init(agent, sampling, learner_key, config) if design.learns else None,
+        history=History.empty(len(leaves)),
+        safeguards=safeguards.init(len(leaves)),
+        learner=online.init(agent, exploration, learner_key) if spec.learns else None,
     )
 
 
-def _design(
+def _spec(
     agent: agent_lib.Agent | str | os.PathLike[str] | None,
     learn: bool | None,
     num_steps: int | None,
     seed: int | chex.PRNGKey,
     config: AlphaOptConfig | None,
-) -> _Design:
+) -> _OptimizerSpec:
     if isinstance(agent, (str, os.PathLike)):
         agent = agent_lib.load_agent(agent)
     if agent is not None and not isinstance(agent, agent_lib.Agent):
@@ -221,18 +209,11 @@ def _design(
     if isinstance(num_steps, int) and num_steps < 1:
         raise ValueError(f"`num_steps` is the planned number of updates, at least 1: {num_steps}.")
     if config is None:
-        config = AlphaOptConfig() if agent is None else adaptive_config()
-    if agent is None:
-        network = network_lib.ActorCritic(
-            config.actor_hidden, config.critic_hidden, config.max_log_rate
-        )
-        anytime_steps = config.anytime_steps
-    else:
-        network, anytime_steps = agent.network, agent.anytime_steps
-        config = dataclasses.replace(config, direction=agent.direction)
+        config = AlphaOptConfig() if agent is None else pretrained_config()
+    if agent is not None:
+        config = dataclasses.replace(config, agent=agent.config)
     learns = (agent is None) if learn is None else bool(learn)
-    step = step_lib.Design(network, anytime_steps, num_steps, config)
-    return _Design(agent, learns, seed, step)
+    return _OptimizerSpec(agent, learns, seed, StepSpec(num_steps, config))
 
 
 def _as_key(seed: chex.Numeric | chex.PRNGKey) -> chex.PRNGKey:

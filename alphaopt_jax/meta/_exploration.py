@@ -1,12 +1,12 @@
-"""How the members of a population explore: leaf by leaf at every interval, or for whole episodes.
+"""Exploration of a population: per leaf and interval, or held for whole episodes.
 
-Noise that is drawn anew for every leaf and interval can tell when and where a higher rate is good,
-but since each return answers for all of it at once, it can hardly tell whether higher rates would
-be good all along: hundreds of independent draws average to next to nothing. So some groups of
-copies explore independently, and others with a few numbers for a whole rollout:
+Noise that is drawn anew for every leaf and interval shows when and where a higher rate is good. But
+each return answers for all of it at once, so that it hardly shows whether higher rates would be
+good throughout: hundreds of independent draws average out. Therefore some groups of copies explore
+independently, and others with a few numbers for a whole rollout:
 
-* `COMMON` noise is the same for all leaves: a constant and two slow cosines, added up;
-* `HELD` noise is a constant for each leaf.
+* `COMMON` noise is the same for all leaves: a constant plus two slow cosines;
+* `HELD` noise is one constant per leaf.
 
 Half of the copies of a group explore opposite to the other half.
 """
@@ -29,7 +29,7 @@ _NUM_COSINES = 3
 
 
 def kinds(config: MetaConfig) -> Int[np.ndarray, " members"]:
-    """Returns how each member explores, `int[B]`: all copies of a group alike."""
+    """Returns the kind of noise of each member, `int[B]`, the same for all copies of a group."""
     of_groups = np.resize(np.array(_CYCLE), config.groups)
     return np.repeat(of_groups, config.copies)
 
@@ -40,16 +40,16 @@ def draw(
     """Draws the noise of a rollout of R intervals and B members. Consumes `key`.
 
     Args:
-      key: Of everything drawn.
+      key: A random key.
       num_leaves: Leaves of a member.
       num_explorers: Explorers of a member, M.
       config: The constants.
 
     Returns:
-      `environment.Noise` with leading axes `[R, B]`.
+      `_environment.Noise` with leading axes `[R, B]`.
     """
     independent_key, common_key, held_key, explorer_key = jax.random.split(key, 4)
-    length = config.rollout_length
+    length = config.intervals_per_rollout
 
     def mirrored(key: chex.PRNGKey, rows: int, width: int) -> chex.Array:
         shape = (rows, config.groups, config.copies // 2, width)
@@ -66,17 +66,17 @@ def draw(
     parts = (jnp.where(kind == each, noise, 0.0) for each, noise in by_kind.items())
     leaves = sum(parts, start=jnp.zeros(()))
     return environment.Noise(
-        leaves=config.leaf_exploration * leaves,
-        explorers=config.exploration * mirrored(explorer_key, length, num_explorers),
+        leaves=config.leaf_action_std * leaves,
+        explorers=config.action_std * mirrored(explorer_key, length, num_explorers),
     )
 
 
 def common_part(
     values: Float[Array, "intervals members leaves"],
 ) -> Float[Array, "members numbers"]:
-    """The numbers that `COMMON` noise is made of, from `float32[R, B, leaves]` to `float32[B, K]`.
+    """The coefficients of `COMMON` noise: from `float32[R, B, leaves]` to `float32[B, K]`.
 
-    Of other values than such noise, their projection.
+    For any other values, their projection on such noise.
     """
     cosines = _cosines(values.shape[0])
     cosines = cosines / np.square(cosines).sum(axis=0)

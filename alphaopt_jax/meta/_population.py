@@ -1,4 +1,4 @@
-"""Many tasks of one family at a time: groups of copies that differ only in their exploration."""
+"""A population of tasks of one family: groups of copies that differ only in their exploration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 import numpy as np
 
-from alphaopt_jax._agent import network as network_lib
+from alphaopt_jax._agent.network import Policy
 from alphaopt_jax._learning import explorers
 from alphaopt_jax.meta import _environment as environment
 from alphaopt_jax.meta import _exploration as exploration
@@ -19,17 +19,17 @@ from alphaopt_jax.tasks.task import Family
 
 
 class Population(NamedTuple):
-    """Episodes under way. B members in G groups of C copies, B = G * C.
+    """Running episodes of B members in G groups of C copies, B = G * C.
 
     Attributes:
-      members: `environment.Member` with a leading axis `[B]`; the copies of a group are adjacent.
-      horizon: `float32[]`, length of these episodes.
-      interval: `int32[]`, steps in an interval.
+      members: `_environment.EnvState` with a leading axis `[B]`; copies of a group are adjacent.
+      horizon: `float32[]`, length of the episodes.
+      interval: `int32[]`, steps of an interval.
       step: `int32[]`, steps made.
       rollouts_left: `int32[]`, rollouts until the episodes end.
     """
 
-    members: environment.Member
+    members: environment.EnvState
     horizon: Float[Array, ""]
     interval: Int[Array, ""]
     step: Int[Array, ""]
@@ -37,14 +37,14 @@ class Population(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """What a population did in R intervals.
+    """R intervals of a population.
 
     Attributes:
-      outcomes: `environment.Outcome` with leading axes `[R, B]`.
-      noise: `environment.Noise` with leading axes `[R, B]`.
-      last: `Outcome` with leading axis `[B]`: what is seen where the rollout ends; its rewards mean
-        nothing.
-      ended: `bool[]`, whether the episodes ended there.
+      outcomes: `_environment.Outcome` with leading axes `[R, B]`.
+      noise: `_environment.Noise` with leading axes `[R, B]`.
+      last: `Outcome` with leading axis `[B]`: the observations after the rollout. Its rewards are
+        meaningless.
+      ended: `bool[]`, whether the episodes ended with this rollout.
     """
 
     outcomes: environment.Outcome
@@ -58,7 +58,7 @@ def start(family: Family, key: Key[Array, ""], config: MetaConfig) -> Population
     horizon_key, instance_key, known_key, member_key = jax.random.split(key, 4)
     shortest, longest = jnp.log(config.min_horizon), jnp.log(config.max_horizon)
     wanted = jnp.exp(jax.random.uniform(horizon_key, (), jnp.float32, shortest, longest))
-    per_rollout = config.rollout_length
+    per_rollout = config.intervals_per_rollout
     rollouts = jnp.clip(
         jnp.round(wanted / (per_rollout * (config.min_interval + 1))),
         1,
@@ -67,7 +67,7 @@ def start(family: Family, key: Key[Array, ""], config: MetaConfig) -> Population
     interval = jnp.maximum(jnp.round(wanted / (per_rollout * rollouts)), config.min_interval)
     horizon = interval * per_rollout * rollouts
     instances = jax.vmap(family.sample)(jax.random.split(instance_key, config.groups))
-    known = jax.random.uniform(known_key, (config.groups,)) >= config.unknown_horizon
+    known = jax.random.uniform(known_key, (config.groups,)) >= config.unknown_horizon_fraction
     keys = jax.random.split(member_key, config.groups)
     groups = jax.vmap(lambda *each: environment.reset(family, *each))(
         instances, keys, jnp.where(known, horizon, 0.0)
@@ -83,94 +83,103 @@ def start(family: Family, key: Key[Array, ""], config: MetaConfig) -> Population
 
 def run_rollout(
     family: Family,
-    network: network_lib.ActorCritic,
-    agent: chex.ArrayTree,
+    policy: Policy,
     population: Population,
     key: Key[Array, ""],
     config: MetaConfig,
     *,
     one_agent: bool = True,
 ) -> tuple[Population, Rollout]:
-    """Runs `config.rollout_length` intervals.
+    """Runs `config.intervals_per_rollout` intervals.
 
     Args:
       family: The family of all members.
-      network: The actor-critic.
-      agent: Its parameters; those of every member, with a leading axis `[B]`, if not `one_agent`.
-      population: The episodes under way, with at least one rollout left.
+      policy: The agent; its parameters have a leading axis `[B]` if not `one_agent`.
+      population: The running episodes, with at least one rollout left.
       key: Consumed.
       config: The constants.
       one_agent: Whether the same agent acts in all members.
 
     Returns:
-      The population afterwards, and what happened.
+      The population afterwards, and the rollout.
     """
     positions_key, noise_key, observed_key = jax.random.split(key, 3)
-    model = environment.layout(family, config)
-    starts = np.repeat(np.cumsum((0, *model.sizes[:-1])), model.explorers)
-    positions = jax.vmap(lambda key: explorers.draw(key, model.sizes, model.explorers) + starts)(
-        jax.random.split(positions_key, config.groups)
-    )
-    positions = _copied(positions, config.copies)
+    model = environment.model_of(family, config)
+    positions = _draw_positions(positions_key, model, config)
+    noise = exploration.draw(noise_key, len(model.explorers), sum(model.explorers), config)
 
     def interval(
-        members: environment.Member,
+        members: environment.EnvState,
         drawn: tuple[environment.Noise, chex.Array, chex.Array, chex.Array],
-    ) -> tuple[environment.Member, environment.Outcome]:
+    ) -> tuple[environment.EnvState, environment.Outcome]:
         noise, observed, first_step, is_last = drawn
         length = jnp.where(is_last, 1, population.interval)
 
         def one(
-            agent: chex.ArrayTree,
-            member: environment.Member,
+            params: chex.ArrayTree,
+            member: environment.EnvState,
             instance: Any,
             positions: chex.Array,
             noise: environment.Noise,
-        ) -> tuple[environment.Member, environment.Outcome]:
+        ) -> tuple[environment.EnvState, environment.Outcome]:
             moved, outcome = environment.run_interval(
                 family,
-                network,
-                agent,
+                Policy(params, policy.config),
                 member._replace(instance=instance),
-                positions,
-                noise,
-                length,
-                observed,
-                first_step,
-                population.horizon,
+                environment.Interval(
+                    positions, noise, length, observed, first_step, population.horizon
+                ),
                 config,
             )
             return moved._replace(instance=()), outcome
 
         in_axes = (None if one_agent else 0, 0, 0, 0, 0)
-        moved, outcome = jax.vmap(one, in_axes)(agent, members, instances, positions, noise)
+        moved, outcome = jax.vmap(one, in_axes)(policy.params, members, instances, positions, noise)
         members = jax.tree.map(lambda old, new: jnp.where(is_last, old, new), members, moved)
         return members, outcome
 
-    # One interval more than is learned from, in which nobody moves, shows where the rollout ends.
-    intervals = config.rollout_length + 1
-    is_last = jnp.arange(intervals) == intervals - 1
-    noise = exploration.draw(noise_key, len(model.sizes), sum(model.explorers), config)
-    silence = jax.tree.map(lambda each: jnp.zeros_like(each[:1]), noise)
-    extended = jax.tree.map(lambda *each: jnp.concatenate(each), noise, silence)
-    # The noise acts at all steps of an interval, so what the actor learns from may be any of them.
-    moments = jax.random.uniform(observed_key, (intervals,))
-    observed = jnp.floor(moments * population.interval).astype(jnp.int32)
-    first_steps = population.step + population.interval * jnp.arange(intervals)
-    drawn = (extended, jnp.where(is_last, 0, observed), first_steps, is_last)
-    # Instances can hold whole data sets: they stay outside of what the loop carries.
+    # Instances can hold whole data sets: they stay outside of the loop's carry.
     instances, light = population.members.instance, population.members._replace(instance=())
-    members, seen = jax.lax.scan(interval, light, drawn)
+    drawn = _draw_intervals(noise, observed_key, population, config)
+    members, outcomes = jax.lax.scan(interval, light, drawn)
     outcomes, last = (
-        jax.tree.map(lambda each, part=part: each[part], seen) for part in (slice(-1), -1)
+        jax.tree.map(lambda each, part=part: each[part], outcomes) for part in (slice(-1), -1)
     )
     left = population.rollouts_left - 1
     population = population._replace(
         members=members._replace(instance=instances),
-        step=population.step + population.interval * config.rollout_length,
+        step=population.step + population.interval * config.intervals_per_rollout,
         rollouts_left=left,
     )
     return population, Rollout(outcomes, noise, last, left == 0)
+
+
+def _draw_positions(key: chex.PRNGKey, model: environment.Model, config: MetaConfig) -> chex.Array:
+    """Indices of the explorers in the flat parameters, `int32[B, M]`, alike for all copies."""
+    sizes = model.leaves.sizes
+    starts = np.repeat(np.cumsum((0, *sizes[:-1])), model.explorers)
+    positions = jax.vmap(lambda key: explorers.draw(key, sizes, model.explorers) + starts)(
+        jax.random.split(key, config.groups)
+    )
+    return _copied(positions, config.copies)
+
+
+def _draw_intervals(
+    noise: environment.Noise, key: chex.PRNGKey, population: Population, config: MetaConfig
+) -> tuple[environment.Noise, chex.Array, chex.Array, chex.Array]:
+    """Noise, observed step, first step and whether it is the last, of `R + 1` intervals.
+
+    The last interval has no noise and moves no member. It gives the observations after the rollout.
+    """
+    intervals = config.intervals_per_rollout + 1
+    is_last = jnp.arange(intervals) == intervals - 1
+    silence = jax.tree.map(lambda each: jnp.zeros_like(each[:1]), noise)
+    extended = jax.tree.map(lambda *each: jnp.concatenate(each), noise, silence)
+    # The noise acts at all steps of an interval, so the actor can learn from any of them.
+    moments = jax.random.uniform(key, (intervals,))
+    observed = jnp.floor(moments * population.interval).astype(jnp.int32)
+    first_steps = population.step + population.interval * jnp.arange(intervals)
+    return extended, jnp.where(is_last, 0, observed), first_steps, is_last
 
 
 def metrics(population: Population, rollout: Rollout) -> dict[str, Shaped[Array, ""]]:

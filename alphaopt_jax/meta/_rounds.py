@@ -125,7 +125,7 @@ class Rounds:
         learner, family, metrics = self._rounds[name](
             state.learner, family, round_key, learning_rate
         )
-        steps = family.population.interval * config.rollout_length
+        steps = family.population.interval * config.intervals_per_rollout
         measured = {metric: float(value) for metric, value in jax.device_get(metrics).items()}
         seconds = time.monotonic() - began if name in self._compiled else 0.0
         self._compiled.add(name)

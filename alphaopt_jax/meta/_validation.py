@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from alphaopt_jax._agent.network import Policy
 from alphaopt_jax.meta import _devices as devices
 from alphaopt_jax.meta import _environment as environment
-from alphaopt_jax.meta import ppo
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family
 
@@ -37,9 +37,7 @@ def make_final_loss(
       optimization, means over 16 batches, both `float32[N]`. It compiles once for all numbers of
       steps.
     """
-    network = ppo.make_network(config)
-    model = environment.layout(family, config)
-    no_noise = environment.Noise(jnp.zeros(len(model.sizes)), jnp.zeros(0))
+    num_leaves = len(environment.model_of(family, config).explorers)
 
     def one_task(
         agent: chex.ArrayTree,
@@ -52,19 +50,8 @@ def make_final_loss(
         task = family.task(instance)
         horizon = num_steps.astype(jnp.float32)
         start = environment.reset(family, instance, run_key, jnp.where(horizon_known, horizon, 0.0))
-        end, _ = environment.run_interval(
-            family,
-            network,
-            agent,
-            start,
-            None,
-            no_noise,
-            num_steps,
-            jnp.zeros((), jnp.int32),
-            jnp.zeros((), jnp.int32),
-            horizon,
-            config,
-        )
+        whole = environment.frozen_interval(num_leaves, num_steps)
+        end, _ = environment.run_interval(family, Policy(agent, config.agent), start, whole, config)
 
         def loss(flat: chex.Array) -> chex.Array:
             params = environment.unflatten(task, flat)
@@ -103,7 +90,7 @@ class Validation:
         self._instances: dict[str, Any] = {}
         self._horizons = tuple(horizons)
         # Agents that always know the horizon in training are not scored without it.
-        self._horizon_known = (True, False) if config.unknown_horizon else (True,)
+        self._horizon_known = (True, False) if config.unknown_horizon_fraction else (True,)
         self._runs = {name: make_final_loss(family, config) for name, family in families.items()}
 
     def __call__(self, agent: chex.ArrayTree) -> dict[str, float]:

@@ -1,97 +1,86 @@
-"""The constants of meta-training, in one frozen object."""
+"""The constants of meta-training, in one frozen dataclass."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Literal
 
-from alphaopt_jax.config import AlphaOptConfig, adaptive_config
+from alphaopt_jax.config import AgentConfig, PPOConfig, StepConfig
+
+_STEP = StepConfig()
+_AGENT = AgentConfig(leaf_hidden=32, max_log_rate=4.0, inverse_sqrt_steps=30.0)
+_PPO = PPOConfig(epochs=2, learning_rate=1e-3)
 
 
 @dataclasses.dataclass(frozen=True)
 class MetaConfig:
     """Constants of meta-training.
 
-    An *episode* optimizes one task for `horizon` steps. It is cut into *intervals* of equal length,
-    at most `rollouts_per_episode * rollout_length` of them, whatever the horizon: exploration noise
-    is held for one interval, so that an episode of 5,000 steps has as many decisions to learn from
-    as one of 200, and its return reaches as far.
+    An *episode* optimizes one task for `horizon` steps. It is divided into *intervals* of equal
+    length, at most `rollouts_per_episode * intervals_per_rollout` of them for any horizon.
+    Exploration noise is held for one interval: an episode of 5,000 steps has as many decisions to
+    learn from as one of 200, and its return reaches as far.
 
-    With one rollout an episode, returns are those that came about. With more of them, episodes
-    persist between rounds and what is to come after a rollout is the critic's guess; this learns
-    from longer episodes at less cost a round, and was measured to make the agent short-sighted:
-    it lowered its rates too early.
+    With one rollout per episode, returns are exact. With several, episodes persist between rounds
+    and the critic estimates the return after a rollout: learning from longer episodes costs less
+    per round, but was measured to make the agent short-sighted (it lowered its rates too early).
 
     Attributes:
-      optimizer: Constants of the optimizer that the agent acts through.
-      actor_hidden: Units in the hidden layer that every parameter passes through.
-      leaf_hidden: Units in each of the two layers that every leaf passes through.
-      critic_hidden: Units in the critic that goes with the agent.
-      leaf_critic_hidden: Units in each layer of the critic that only meta-training has.
-      max_log_rate: Bound on the agent's log rates.
-      anytime_steps: Where an agent is not told the horizon, its rates fall with the square root of
-        time after about so many steps.
-      groups: Tasks of a family that run at a time.
-      copies: Copies of each of them, alike in all but their exploration noise; even.
-      rollout_length: Intervals between two rounds of learning.
-      rollouts_per_episode: Rollouts in an episode, where it is long enough.
-      min_interval: Least number of steps in an interval.
+      step: Constants of the optimizer's step.
+      agent: Constants of the agent.
+      ppo: Constants of PPO. Its discount and lambda are those of a parameter's rewards, per
+        interval. Its learning rate is that of the first round; it falls linearly to a twentieth.
+      leaf_critic_hidden: Units in each layer of the leaf critic, which only meta-training has.
+      groups: Number of tasks of a family that run at a time.
+      copies: Copies of each task that differ only in their exploration noise; even.
+      intervals_per_rollout: Intervals between two rounds of learning.
+      rollouts_per_episode: Rollouts in an episode, if it is long enough.
+      min_interval: Shortest interval, in steps.
       min_horizon: Shortest episode, in steps.
       max_horizon: Longest episode, in steps.
-      unknown_horizon: Share of tasks whose horizon the agent is not told.
-      loss_floor: Added to the loss, as a share of the initial one, where its logarithm is taken.
-      num_explorers: About how many parameters of a task explore.
-      leaf_exploration: Standard deviation of the noise that all parameters of a leaf share.
-      exploration: Standard deviation of the explorers' own noise.
-      credit: `"divided"`: each leaf and parameter is rewarded with its own part of the decrease of
-        the log loss; `"shared"`: all with the decrease itself.
-      judged: When rewards are computed: after every `"step"`, or once an `"interval"`, from where
-        it ends. The latter costs less where another loss is rewarded than what is trained on.
-      team_share: With divided credit, how much of the other leaves' reward each leaf is given. At 1
-        leaves are rewarded as a team, and only parameters each with their own part: a leaf's own
-        part, by the end-point rule, makes large steps look worse than they are.
+      unknown_horizon_fraction: Share of tasks whose horizon is hidden from the agent.
+      loss_floor: Added to the loss before its logarithm, as a share of the initial loss.
+      num_explorers: Approximate number of parameters of a task that explore.
+      leaf_action_std: Standard deviation of the noise shared by all parameters of a leaf.
+      action_std: Standard deviation of the explorers' own noise.
+      reward: `"divided"` rewards each leaf and parameter with its own part of the decrease of the
+        log loss, `"shared"` rewards all with the whole decrease.
+      reward_every: `"step"` computes rewards after every step, `"interval"` once per interval, at
+        its end. The latter is cheaper if the rewarded loss differs from the training loss.
+      team_weight: Weight of the other leaves' rewards in each leaf's divided reward. At 1 leaves
+        are rewarded as a team and only parameters individually: by the end-point rule a leaf's own
+        part makes large steps look worse than they are.
       leaf_discount: Discount of a leaf's rewards, per interval.
-      leaf_gae_decay: Lambda of a leaf's generalised advantages.
-      discount: Discount of a parameter's rewards, per interval.
-      gae_decay: Lambda of a parameter's generalised advantages.
-      clip: Bound on the probability ratio in PPO's loss.
-      coordinate_cost: Weight of the parameters' policy loss beside the leaves'.
-      value_cost: Weight of the critics' losses.
-      epochs: Passes over a rollout.
-      minibatches: Minibatches in a pass.
-      learning_rate: Adam's learning rate for the agent and the critics at the first round; it falls
-        linearly to a twentieth.
+      leaf_gae_lambda: Lambda of a leaf's generalised advantages.
+      coordinate_loss_weight: Weight of the parameters' policy loss relative to the leaves'.
+      minibatches: Minibatches per epoch.
     """
 
-    optimizer: AlphaOptConfig = dataclasses.field(default_factory=adaptive_config)
-    actor_hidden: int = 8
-    leaf_hidden: int = 32
-    critic_hidden: int = 32
+    step: StepConfig = _STEP
+    agent: AgentConfig = _AGENT
+    ppo: PPOConfig = _PPO
     leaf_critic_hidden: int = 64
-    max_log_rate: float = 4.0
-    anytime_steps: float = 30.0
     groups: int = 4
     copies: int = 8
-    rollout_length: int = 32
+    intervals_per_rollout: int = 32
     rollouts_per_episode: int = 1
     min_interval: int = 1
     min_horizon: int = 50
     max_horizon: int = 5000
-    unknown_horizon: float = 0.4
+    unknown_horizon_fraction: float = 0.4
     loss_floor: float = 1e-5
     num_explorers: int = 64
-    leaf_exploration: float = 0.3
-    exploration: float = 0.3
-    credit: Literal["divided", "shared"] = "divided"
-    judged: Literal["step", "interval"] = "step"
-    team_share: float = 1.0
+    leaf_action_std: float = 0.3
+    action_std: float = 0.3
+    reward: Literal["divided", "shared"] = "divided"
+    reward_every: Literal["step", "interval"] = "step"
+    team_weight: float = 1.0
     leaf_discount: float = 1.0
-    leaf_gae_decay: float = 1.0
-    discount: float = 0.98
-    gae_decay: float = 0.8
-    clip: float = 0.2
-    coordinate_cost: float = 1.0
-    value_cost: float = 0.5
-    epochs: int = 2
+    leaf_gae_lambda: float = 1.0
+    coordinate_loss_weight: float = 1.0
     minibatches: int = 4
-    learning_rate: float = 1e-3
+
+    @property
+    def population_size(self) -> int:
+        """Members of a population: `groups * copies`."""
+        return self.groups * self.copies

@@ -23,9 +23,10 @@ import numpy as np
 import optax
 
 from alphaopt_jax._agent import network as network_lib
+from alphaopt_jax._agent.network import Policy
 from alphaopt_jax.meta import _environment as environment
 from alphaopt_jax.meta import _population as population
-from alphaopt_jax.meta import method, ppo
+from alphaopt_jax.meta import method
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family
 
@@ -96,12 +97,12 @@ class _Evolution:
     def __init__(self, config: MetaConfig, strategy: Strategy, perturbation_std: float):
         self._size = size = config.groups * config.copies
         self._config = dataclasses.replace(
-            config, groups=size // 2, copies=2, exploration=0.0, leaf_exploration=0.0
+            config, groups=size // 2, copies=2, action_std=0.0, leaf_action_std=0.0
         )
         self._strategy = strategy
-        self._network = network = ppo.make_network(self._config)
+        self._network = network = network_lib.make_network(config.agent)
         self._optimizer = optax.inject_hyperparams(_clipped_adam)(
-            learning_rate=config.learning_rate
+            learning_rate=config.ppo.learning_rate
         )
         shapes = jax.eval_shape(
             lambda: network_lib.init_params(jax.random.key(0), network)["actor"]
@@ -152,7 +153,12 @@ class _Evolution:
         )
         before = _log_loss(state.population, config)
         episodes, rollout = population.run_rollout(
-            family, self._network, agents, state.population, rollout_key, config, one_agent=False
+            family,
+            Policy(agents, config.agent),
+            state.population,
+            rollout_key,
+            config,
+            one_agent=False,
         )
         increase = jnp.zeros((self._size,)).at[order].set(_log_loss(episodes, config) - before)
         total = jnp.where(begins, 0.0, perturbed.fitness) + increase
@@ -226,4 +232,4 @@ def _where(condition: chex.Array, tree: chex.ArrayTree, other: chex.ArrayTree) -
 def _log_loss(episodes: population.Population, config: MetaConfig) -> chex.Array:
     """Log of each member's loss, `float32[B]`, with the same floor as in PPO's rewards."""
     members = episodes.members
-    return jnp.log(environment.floored(members.judged_loss, members.first_loss, config))
+    return jnp.log(environment.floored(members.rewarded_loss, members.first_loss, config))

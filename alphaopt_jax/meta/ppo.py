@@ -1,29 +1,33 @@
 """Proximal policy optimization over a population of tasks, at the level of leaves and coordinates.
 
-The *leaf level* learns how high a leaf's rates should be, from returns that reach to the end of the
-episode. Its advantage is measured against the copies of the same task, which differ in nothing but
-their exploration, on top of a critic that may see the truth about time and loss. The
-*coordinate level* learns how the rates should differ within a leaf, from the parameters' own
-rewards; what all parameters of a leaf have in common is taken out of it, since own rewards
-are short-sighted about how high rates should be (Wu et al. 2018).
+The *leaf level* learns the level of a leaf's rates, from returns that reach to the end of the
+episode. Its advantage is relative to the copies of the same task, which differ only in their
+exploration, on top of a critic that observes the true time and loss. The *coordinate level* learns
+how the rates differ within a leaf, from the parameters' own rewards. The part common to all
+parameters of a leaf is removed from it, since individual rewards are short-sighted about the level
+of the rates (Wu et al. 2018).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+import functools
 from typing import Any, NamedTuple
 
 import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Float32, Int, Key
 import numpy as np
 import optax
 
 from alphaopt_jax._agent import agent as agent_lib
 from alphaopt_jax._agent import network as network_lib
-from alphaopt_jax._learning import explorers
+from alphaopt_jax._agent.leaves import leaf_of
+from alphaopt_jax._agent.network import Policy
 from alphaopt_jax._learning import ppo as ppo_lib
+from alphaopt_jax._learning.ppo import ActionSamples
 from alphaopt_jax.meta import _environment as environment
 from alphaopt_jax.meta import _exploration as exploration
 from alphaopt_jax.meta import _population as population
@@ -49,14 +53,14 @@ class LeafCritic(nn.Module):
 
 
 class Learned(NamedTuple):
-    """What meta-training trains.
+    """State of meta-training by PPO.
 
     Attributes:
       agent: Parameters of the actor-critic.
-      averaged_agent: Average of these over the last rounds: less noisy, and what is kept.
+      averaged_agent: Their average over the last rounds, which is validated and saved.
       leaf_critic: Parameters of `LeafCritic`.
       optimizer: State of Adam for both.
-      rounds: `int32[]`, rounds learned from.
+      rounds: `int32[]`, rounds so far.
     """
 
     agent: chex.ArrayTree
@@ -67,13 +71,13 @@ class Learned(NamedTuple):
 
 
 class Scales(NamedTuple):
-    """What is usual in a family, to put all of them in the same units.
+    """Running scales of one family, which put all families in the same units.
 
     Attributes:
-      reward: `float32[]`, running root mean square of the leaves' rewards; 0 before the first.
-      advantage: `float32[]`, running root mean square of the advantages of their actions in one
-        interval; 0 before the first.
-      rollout_advantage: `float32[]`, the same of what they did in a whole rollout.
+      reward: `float32[]`, root mean square of the leaves' rewards; 0 before the first.
+      advantage: `float32[]`, root mean square of the advantages of one interval; 0 before the
+        first.
+      rollout_advantage: `float32[]`, the same for whole rollouts.
     """
 
     reward: Float[Array, ""]
@@ -82,16 +86,16 @@ class Scales(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Samples to learn from; every field has leading axes `[R, B]`, or `[1, B]` where it says so.
+    """One round of training data; every field has leading axes `[R, B]`, or `[1, B]` if stated.
 
     Attributes:
       observations: `[R, B, M, NUM_FEATURES]`.
       leaf_observations: `[R, B, leaves, NUM_LEAF_OBSERVATIONS]`.
-      means: `[R, B, M]`, the mean log rates when acting.
-      noise: What was added to them.
-      leaf_advantages: `[R, B, leaves]`, 0 for members that do not explore independently.
-      common_advantages: `[1, B]`, of a whole rollout; 0 for those without common exploration.
-      held_advantages: `[1, B]`, likewise, for those that hold theirs.
+      means: `[R, B, M]`, the mean log rates during the rollout.
+      noise: The noise added to them.
+      leaf_advantages: `[R, B, leaves]`; 0 for members that do not explore independently.
+      common_advantages: `[1, B]`, of a whole rollout; 0 for members without common noise.
+      held_advantages: `[1, B]`, likewise; 0 for members without held noise.
       leaf_returns: `[R, B, leaves]`.
       advantages: `[R, B, M]`.
       returns: `[R, B, M]`.
@@ -109,17 +113,10 @@ class Batch(NamedTuple):
     returns: Float[Array, "intervals members explorers"]
 
 
-def make_network(config: MetaConfig) -> network_lib.ActorCritic:
-    """Returns the actor-critic that is trained."""
-    return network_lib.ActorCritic(
-        config.actor_hidden, config.critic_hidden, config.max_log_rate, config.leaf_hidden
-    )
-
-
 def init(key: Key[Array, ""], config: MetaConfig) -> Learned:
     """Returns an untrained agent with its critics. Consumes `key`."""
     agent_key, critic_key = jax.random.split(key)
-    agent = network_lib.init_params(agent_key, make_network(config))
+    agent = network_lib.init_params(agent_key, network_lib.make_network(config.agent))
     observations = jnp.zeros((1, environment.NUM_LEAF_OBSERVATIONS))
     critic = LeafCritic(config.leaf_critic_hidden).init(critic_key, observations)["params"]
     optimizer = _optimizer().init((agent, critic))
@@ -131,16 +128,16 @@ def ppo(config: MetaConfig, start: agent_lib.Agent | None = None) -> method.Meth
 
     Args:
       config: The constants.
-      start: An agent that goes on learning; by default a fresh one learns.
+      start: An agent to continue from; a fresh one by default.
 
     Raises:
-      ValueError: `start` has other layers than `config` says.
+      ValueError: `start` has other network sizes or bounds than `config.agent`.
     """
     for name in ("actor_hidden", "leaf_hidden", "critic_hidden", "max_log_rate"):
-        if start is not None and getattr(start.network, name) != getattr(config, name):
+        if start is not None and getattr(start.config, name) != getattr(config.agent, name):
             raise ValueError(
-                f"The agent to start from has {name}={getattr(start.network, name)}, but the config"
-                f" says {getattr(config, name)}."
+                f"The agent to continue from has {name}={getattr(start.config, name)}, but"
+                f" `config.agent` has {getattr(config.agent, name)}."
             )
 
     def begin(key: chex.PRNGKey) -> Learned:
@@ -165,8 +162,7 @@ def make_round(family: Family, config: MetaConfig) -> method.Round:
       family: The family.
       config: The constants.
     """
-    network = make_network(config)
-    counts = environment.layout(family, config).explorers
+    counts = environment.model_of(family, config).explorers
 
     def one_round(
         learned: Learned,
@@ -175,11 +171,13 @@ def make_round(family: Family, config: MetaConfig) -> method.Round:
         learning_rate: chex.Numeric,
     ) -> tuple[Learned, method.FamilyState, dict[str, chex.Array]]:
         rollout_key, learn_key = jax.random.split(key)
+        policy = Policy(learned.agent, config.agent)
         episodes, rollout = population.run_rollout(
-            family, network, learned.agent, state.population, rollout_key, config
+            family, policy, state.population, rollout_key, config
         )
-        batch, scales = _prepare(learned, rollout, counts, network, state.method_state, config)
-        learned, losses = _learn(learned, batch, counts, network, learn_key, learning_rate, config)
+        batch, scales = _prepare(learned, rollout, counts, state.method_state, config)
+        learn = functools.partial(_learn, counts=counts, config=config)
+        learned, losses = learn(learned, batch, learn_key, learning_rate)
         metrics = losses | population.metrics(episodes, rollout)
         metrics |= {"log_rate": batch.means.mean(), "reward_scale": scales.reward}
         return learned, method.FamilyState(episodes, scales), metrics
@@ -191,18 +189,18 @@ def _prepare(
     learned: Learned,
     rollout: population.Rollout,
     counts: tuple[int, ...],
-    network: network_lib.ActorCritic,
     scales: Scales,
     config: MetaConfig,
 ) -> tuple[Batch, Scales]:
     """Advantages and returns of both levels."""
+    network = network_lib.make_network(config.agent)
     outcomes, last = rollout.outcomes, rollout.last
     observations = jnp.concatenate([outcomes.observations, last.observations[None]])
     means, values = _apply(network, learned.agent, observations)
     leaf_observations = jnp.concatenate([outcomes.leaf_observations, last.leaf_observations[None]])
     leaf_critic = LeafCritic(config.leaf_critic_hidden)
     leaf_values = _apply(leaf_critic, learned.leaf_critic, leaf_observations)
-    # The end of an episode is its end: nothing is gained after it.
+    # The return after the end of an episode is zero.
     goes_on = 1.0 - rollout.ended.astype(jnp.float32)
     values = values.at[-1].multiply(goes_on)
     leaf_values = leaf_values.at[-1].multiply(goes_on)
@@ -210,7 +208,7 @@ def _prepare(
     reward_scale = _running(scales.reward, _rms(outcomes.leaf_rewards))
     leaf_rewards = outcomes.leaf_rewards / (reward_scale + 1e-8)
     leaf_advantages = _advantages(
-        leaf_rewards, leaf_values, config.leaf_discount, config.leaf_gae_decay
+        leaf_rewards, leaf_values, config.leaf_discount, config.leaf_gae_lambda
     )
     leaf_returns = leaf_advantages + leaf_values[:-1]
     kinds = exploration.kinds(config)
@@ -233,7 +231,7 @@ def _prepare(
     rewards = jax.vmap(
         lambda rewards: ppo_lib.normalize_rewards(rewards, counts), in_axes=1, out_axes=1
     )(outcomes.explorer_rewards)
-    advantages = _advantages(rewards, values, config.discount, config.gae_decay)
+    advantages = _advantages(rewards, values, config.ppo.discount, config.ppo.gae_lambda)
     returns = advantages + values[:-1]
     advantages = population.centered(advantages, config)
     advantages = advantages / (_rms(advantages) + 1e-8)
@@ -255,57 +253,15 @@ def _prepare(
 def _learn(
     learned: Learned,
     batch: Batch,
-    counts: tuple[int, ...],
-    network: network_lib.ActorCritic,
     key: chex.PRNGKey,
     learning_rate: chex.Numeric,
+    *,
+    counts: tuple[int, ...],
     config: MetaConfig,
 ) -> tuple[Learned, dict[str, chex.Array]]:
-    """Several passes of PPO over the batch, in minibatches of members."""
+    """Several epochs of PPO over the batch, in minibatches of members."""
     optimizer = _optimizer()
-    leaf_of = explorers.leaf_of(counts)
-    averaging = np.zeros((len(counts), sum(counts)), np.float32)
-    averaging[leaf_of, np.arange(sum(counts))] = 1.0 / np.asarray(counts)[leaf_of]
-
-    def loss(
-        trained: tuple[chex.ArrayTree, chex.ArrayTree], part: Batch
-    ) -> tuple[chex.Array, dict[str, chex.Array]]:
-        agent, leaf_critic = trained
-        means, values = _apply(network, agent, part.observations)
-        shift = means - part.means
-        leaf_shift = shift @ averaging.T
-        own_shift = shift - leaf_shift[..., leaf_of]
-        leaf_loss = _policy_loss(
-            leaf_shift, part.noise.leaves, part.leaf_advantages, config.leaf_exploration, config
-        )
-        for lasting, advantages in (
-            (exploration.common_part, part.common_advantages),
-            (exploration.held_part, part.held_advantages),
-        ):
-            noise = lasting(part.noise.leaves)
-            advantages = jnp.broadcast_to(advantages[0][:, None], noise.shape)
-            leaf_loss += _policy_loss(
-                lasting(leaf_shift), noise, advantages, config.leaf_exploration, config
-            )
-        own_loss = _policy_loss(
-            own_shift, part.noise.explorers, part.advantages, config.exploration, config
-        )
-        critic = LeafCritic(config.leaf_critic_hidden)
-        leaf_values = _apply(critic, leaf_critic, part.leaf_observations)
-        leaf_value_loss = optax.losses.huber_loss(leaf_values, part.leaf_returns).mean()
-        value_loss = optax.losses.huber_loss(values, part.returns).mean()
-        total = (
-            leaf_loss
-            + config.coordinate_cost * own_loss
-            + config.value_cost * (leaf_value_loss + value_loss)
-        )
-        return total, {
-            "leaf_policy_loss": leaf_loss,
-            "policy_loss": own_loss,
-            "leaf_value_loss": leaf_value_loss,
-            "value_loss": value_loss,
-            "shift": jnp.sqrt(jnp.mean(jnp.square(shift))),
-        }
+    loss = _make_loss(counts, config)
 
     def minibatch(carry: Any, members: chex.Array) -> tuple[Any, dict[str, chex.Array]]:
         trained, state = carry
@@ -315,10 +271,9 @@ def _learn(
         updates = optax.tree.scale(-learning_rate, updates)
         return (optax.apply_updates(trained, updates), state), losses
 
-    size = config.groups * config.copies
-    orders = jax.vmap(lambda key: jax.random.permutation(key, size))(
-        jax.random.split(key, config.epochs)
-    ).reshape(config.epochs * config.minibatches, -1)
+    orders = jax.vmap(lambda key: jax.random.permutation(key, config.population_size))(
+        jax.random.split(key, config.ppo.epochs)
+    ).reshape(config.ppo.epochs * config.minibatches, -1)
     carry = ((learned.agent, learned.leaf_critic), learned.optimizer)
     ((agent, leaf_critic), state), losses = jax.lax.scan(minibatch, carry, orders)
     weight = method.average_weight(learned.rounds)
@@ -327,29 +282,79 @@ def _learn(
     return learned, jax.tree.map(lambda each: each[-1], losses)
 
 
+def _make_loss(
+    counts: tuple[int, ...], config: MetaConfig
+) -> Callable[..., tuple[chex.Array, dict[str, chex.Array]]]:
+    """The loss of agent and leaf critic on a part of a batch, with its terms."""
+    network = network_lib.make_network(config.agent)
+    owners, averaging = leaf_of(counts), averaging_matrix(counts)
+    leaf_std, clip = config.leaf_action_std, config.ppo.clip_epsilon
+
+    def loss(
+        trained: tuple[chex.ArrayTree, chex.ArrayTree], part: Batch
+    ) -> tuple[chex.Array, dict[str, chex.Array]]:
+        agent, leaf_critic = trained
+        means, values = _apply(network, agent, part.observations)
+        shift = means - part.means
+        leaf_shift = shift @ averaging.T
+        own_shift = shift - leaf_shift[..., owners]
+        leaf_loss = _policy_loss(
+            leaf_shift, part.noise.leaves, part.leaf_advantages, leaf_std, clip
+        )
+        for lasting, advantages in (
+            (exploration.common_part, part.common_advantages),
+            (exploration.held_part, part.held_advantages),
+        ):
+            noise = lasting(part.noise.leaves)
+            advantages = jnp.broadcast_to(advantages[0][:, None], noise.shape)
+            leaf_loss += _policy_loss(lasting(leaf_shift), noise, advantages, leaf_std, clip)
+        own_loss = _policy_loss(
+            own_shift, part.noise.explorers, part.advantages, config.action_std, clip
+        )
+        critic = LeafCritic(config.leaf_critic_hidden)
+        leaf_values = _apply(critic, leaf_critic, part.leaf_observations)
+        leaf_value_loss = optax.losses.huber_loss(leaf_values, part.leaf_returns).mean()
+        value_loss = optax.losses.huber_loss(values, part.returns).mean()
+        total = (
+            leaf_loss
+            + config.coordinate_loss_weight * own_loss
+            + config.ppo.value_loss_weight * (leaf_value_loss + value_loss)
+        )
+        return total, {
+            "leaf_policy_loss": leaf_loss,
+            "policy_loss": own_loss,
+            "leaf_value_loss": leaf_value_loss,
+            "value_loss": value_loss,
+            "shift": jnp.sqrt(jnp.mean(jnp.square(shift))),
+        }
+
+    return loss
+
+
+def averaging_matrix(counts: Sequence[int]) -> Float32[np.ndarray, "leaves explorers"]:
+    """Means over the explorers of each leaf, as a matrix `float32[leaves, M]`."""
+    owners = leaf_of(counts)
+    matrix = np.zeros((len(counts), sum(counts)), np.float32)
+    matrix[owners, np.arange(sum(counts))] = 1.0 / np.asarray(counts)[owners]
+    return matrix
+
+
 def _apply(module: nn.Module, params: chex.ArrayTree, observations: chex.Array) -> Any:
     return module.apply({"params": params}, observations)
 
 
 def _policy_loss(
-    shift: chex.Array,
-    noise: chex.Array,
-    advantages: chex.Array,
-    deviation: float,
-    config: MetaConfig,
+    shift: chex.Array, noise: chex.Array, advantages: chex.Array, action_std: float, clip: float
 ) -> chex.Array:
-    """PPO's loss where the mean has moved by `shift` since `noise` was added to it."""
-    log_ratio = network_lib.log_probability(noise, shift, deviation) - network_lib.log_probability(
-        noise, jnp.zeros_like(shift), deviation
-    )
-    log_ratio = jnp.clip(log_ratio, -10.0, 10.0)
-    return ppo_lib.clipped_policy_loss(log_ratio.ravel(), advantages.ravel(), config.clip)
+    """PPO's loss for a mean that has moved by `shift` since `noise` was added to it."""
+    samples = ActionSamples(noise, jnp.zeros_like(shift), advantages)
+    return ppo_lib.policy_loss(shift, samples, action_std, clip)
 
 
 def _advantages(
     rewards: chex.Array, values: chex.Array, discount: float, decay: float
 ) -> chex.Array:
-    """`learning.advantages` for `[R, B, X]` rewards and `[R + 1, B, X]` values."""
+    """`_learning.ppo.advantages` for `[R, B, X]` rewards and `[R + 1, B, X]` values."""
     flat = ppo_lib.advantages(
         rewards.reshape(rewards.shape[0], -1), values.reshape(values.shape[0], -1), discount, decay
     )
@@ -365,10 +370,10 @@ def _rms(values: chex.Array) -> chex.Array:
 
 
 def _optimizer() -> optax.GradientTransformation:
-    """Adam but for its learning rate, which is a round's argument.
+    """Adam without its learning rate, which is an argument of each round.
 
-    Each round is about one family: the first moment reaches over a dozen of them. Critics that are
-    still far off must not clip the actor's gradient, so the norms are bounded apart.
+    Each round trains on one family, and the first moment averages over a dozen of them. The norms
+    are bounded separately: the gradient of an inaccurate critic must not clip the actor's.
     """
     labels = ({"actor": "actor", "critic": "critic"}, "leaf critic")
     clip = {label: optax.clip_by_global_norm(0.5) for label in ("actor", "critic", "leaf critic")}

@@ -224,7 +224,7 @@ class _Run:
     def _learning_rate(self, number: int) -> np.float32:
         """Learning rate of a round; decays linearly to a twentieth, since rounds are noisy."""
         num_rounds = self.schedule.num_rounds
-        return np.float32(self.config.learning_rate * (1.0 - 0.95 * number / num_rounds))
+        return np.float32(self.config.ppo.learning_rate * (1.0 - 0.95 * number / num_rounds))
 
     def _validate(self, state: RunState, reporter: reporting.Reporter) -> RunState:
         """Scores the averaged agent, and makes it the best agent if its score is the lowest."""
@@ -271,9 +271,9 @@ def _card(
 def _as_agent(params: chex.ArrayTree, config: MetaConfig) -> agent_lib.Agent:
     return agent_lib.Agent(
         jax.device_get(params),
-        max_log_rate=config.max_log_rate,
-        anytime_steps=config.anytime_steps,
-        direction=config.optimizer.direction,
+        max_log_rate=config.agent.max_log_rate,
+        inverse_sqrt_steps=config.agent.inverse_sqrt_steps,
+        update_direction=config.agent.update_direction,
     )
 
 

@@ -12,7 +12,7 @@ import optax
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax.baselines.l2l import LSTMConfig
-from alphaopt_jax.config import adaptive_config
+from alphaopt_jax.config import pretrained_config
 
 ADAM = "Adam"
 ALPHAOPT, LEARN, FROM_SCRATCH = "AlphaOpt", "AlphaOpt, learn=True", "AlphaOpt, from scratch"
@@ -45,7 +45,7 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
     ALPHAOPT: OptimizerSpec(alphaopt.alphaopt),
     BFLOAT16: OptimizerSpec(
         lambda: alphaopt.alphaopt(
-            config=dataclasses.replace(adaptive_config(), moment_dtype="bfloat16")
+            config=dataclasses.replace(pretrained_config(), moment_dtype="bfloat16")
         )
     ),
     LEARN: OptimizerSpec(lambda: alphaopt.alphaopt(learn=True)),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alphaopt_jax._agent import sampling
-from alphaopt_jax.config import adaptive_config
+from alphaopt_jax.config import pretrained_config
 from benchmarks.common import results
 from benchmarks.common.results import Claim
 from benchmarks.cost import models, runs
@@ -177,7 +177,7 @@ class _Traffic(NamedTuple):
 
 
 def _traffic() -> _Traffic:
-    interval = adaptive_config().decision_interval
+    interval = pretrained_config().refresh_interval
     adam = {"gradient read": 4, "moments read and written": 16, "parameter read and written": 8}
     ours = {
         "gradient read twice, first for the check that it is finite": 8,

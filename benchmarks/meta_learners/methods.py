@@ -13,7 +13,7 @@ from alphaopt_jax.meta.evolution import evolution
 from alphaopt_jax.meta.ppo import ppo
 
 # The horizon is always an observation, as it is during validation.
-CONFIG = MetaConfig(max_horizon=300, unknown_horizon=0.0)
+CONFIG = MetaConfig(max_horizon=300, unknown_horizon_fraction=0.0)
 
 _TRUNCATED = 4  # Rollouts in an episode of persistent ES, which learns from parts of episodes.
 
@@ -57,9 +57,9 @@ class MetaLearner:
 def _by_ppo(setting: Setting, **more: Any) -> tuple[MetaConfig, Method]:
     config = dataclasses.replace(
         CONFIG,
-        learning_rate=setting.learning_rate,
-        exploration=setting.noise_std,
-        leaf_exploration=setting.noise_std,
+        ppo=dataclasses.replace(CONFIG.ppo, learning_rate=setting.learning_rate),
+        action_std=setting.noise_std,
+        leaf_action_std=setting.noise_std,
         **more,
     )
     return config, ppo(config)
@@ -68,8 +68,8 @@ def _by_ppo(setting: Setting, **more: Any) -> tuple[MetaConfig, Method]:
 def _by_evolution(setting: Setting, *, strategy: Any, rollouts: int) -> tuple[MetaConfig, Method]:
     config = dataclasses.replace(
         CONFIG,
-        learning_rate=setting.learning_rate,
-        rollout_length=CONFIG.rollout_length // rollouts,
+        ppo=dataclasses.replace(CONFIG.ppo, learning_rate=setting.learning_rate),
+        intervals_per_rollout=CONFIG.intervals_per_rollout // rollouts,
         rollouts_per_episode=rollouts,
     )
     return config, evolution(config, strategy, perturbation_std=setting.noise_std)
@@ -89,7 +89,7 @@ EVOLUTION, PERSISTENT = "OpenAI-ES", "persistent ES"
 
 META_LEARNERS = (
     MetaLearner(DIVIDED, _by_ppo, _PPO_GRID),
-    MetaLearner(SHARED, functools.partial(_by_ppo, credit="shared"), _PPO_GRID),
+    MetaLearner(SHARED, functools.partial(_by_ppo, reward="shared"), _PPO_GRID),
     MetaLearner(
         EVOLUTION,
         functools.partial(_by_evolution, strategy="openai_es", rollouts=1),

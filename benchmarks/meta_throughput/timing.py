@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from alphaopt_jax._agent.network import Policy
 from alphaopt_jax.meta import MetaConfig, method, ppo
 from alphaopt_jax.meta import _devices as devices
 from alphaopt_jax.meta import _environment as environment
@@ -54,9 +55,8 @@ def time_family(family: Family, horizon: int, repeats: int) -> Timing:
     start = devices.shard_start(lambda key: population.start(family, key, config), mesh)
     episodes = start(jax.random.key(1))
     state = method.FamilyState(episodes, devices.replicate(learner.init_family(), mesh))
-    network = ppo.make_network(config)
-    rate, key = jnp.float32(config.learning_rate), jax.random.key(2)
-    steps = int(episodes.interval) * config.rollout_length
+    rate, key = jnp.float32(config.ppo.learning_rate), jax.random.key(2)
+    steps = int(episodes.interval) * config.intervals_per_rollout
 
     def gradients(episodes: population.Population) -> jax.Array:
         return _descend(family, episodes, steps)
@@ -64,7 +64,8 @@ def time_family(family: Family, horizon: int, repeats: int) -> Timing:
     def rollout(
         agent: Any, episodes: population.Population, key: jax.Array
     ) -> tuple[population.Population, jax.Array]:
-        episodes, rollout = population.run_rollout(family, network, agent, episodes, key, config)
+        policy = Policy(agent, config.agent)
+        episodes, rollout = population.run_rollout(family, policy, episodes, key, config)
         # Every output is summed, or the compiler would remove the unused ones.
         sums = [jnp.sum(leaf.astype(jnp.float32)) for leaf in jax.tree.leaves(rollout)]
         return episodes, jnp.stack(sums)
@@ -88,7 +89,7 @@ def time_family(family: Family, horizon: int, repeats: int) -> Timing:
 def _descend(family: Family, episodes: population.Population, steps: int) -> jax.Array:
     """Gradient descent in all environments: the rollout's work on the tasks without an agent."""
 
-    def one(member: environment.Member) -> jax.Array:
+    def one(member: environment.EnvState) -> jax.Array:
         task = family.task(member.instance)
 
         def body(_: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -10,7 +10,7 @@ import optax
 from optax import contrib
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax.config import adaptive_config
+from alphaopt_jax.config import pretrained_config
 from benchmarks.common import schedules, versions
 
 TOO_SMALL, TOO_LARGE = 0.01, 100.0
@@ -80,7 +80,7 @@ def pretrained() -> OptimizerSpec:
     def optimizer_fn(seed: int, num_steps: int) -> optax.GradientTransformation:
         return alphaopt.alphaopt(agent=agent, num_steps=num_steps, seed=seed)
 
-    version = versions.optimizer_version(agent, adaptive_config())
+    version = versions.optimizer_version(agent, pretrained_config())
     return OptimizerSpec("AlphaOpt", optimizer_fn, "number of steps", version=version)
 
 

@@ -11,7 +11,7 @@ import optax
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax.baselines import maml
-from alphaopt_jax.config import adaptive_config
+from alphaopt_jax.config import pretrained_config
 from alphaopt_jax.meta.few_shot import frozen_optimizer
 from alphaopt_jax.tasks import rollouts
 from alphaopt_jax.tasks.omniglot.characters import Omniglot
@@ -113,7 +113,7 @@ class _AgentSpecs:
     ) -> OptimizerSpec:
         optimizer_fn, longer_fn = (
             self._optimizer_fns.setdefault(
-                (agent.direction, num_steps), _frozen_agent_fn(agent, num_steps)
+                (agent.update_direction, num_steps), _frozen_agent_fn(agent, num_steps)
             )
             for num_steps in (self._plan.ours.num_steps, self._plan.longer)
         )
@@ -123,7 +123,7 @@ class _AgentSpecs:
             optimizer_fn,
             [(dict(agent.params), rate_factors)],
             params,
-            version=versions.optimizer_version(agent, adaptive_config()),
+            version=versions.optimizer_version(agent, pretrained_config()),
             longer_fn=longer_fn,
         )
 

@@ -1,9 +1,8 @@
-"""The networks of `benchmarks.rl_vs_rnn`: as optimizers two differ in nothing but the network.
+"""The networks compared by `benchmarks.rl_vs_rnn`, each as an optimizer.
 
-Both see AlphaOpt's observation of every parameter and choose the logarithm of its learning rate.
-One is AlphaOpt's own actor, which has no memory of its own beside what is observed; the other is
-the coordinatewise LSTM of Andrychowicz et al., which has. A third is that LSTM as it was published:
-it sees the gradient alone and puts out the step itself.
+Two of them take AlphaOpt's observation of every parameter and output the logarithm of its learning
+rate: AlphaOpt's actor, without recurrent state, and the coordinatewise LSTM of Andrychowicz et al.
+The third is that LSTM as published: it takes the gradient alone and outputs the step itself.
 """
 
 from __future__ import annotations
@@ -20,23 +19,27 @@ import numpy as np
 import optax
 
 from alphaopt_jax._agent import action, observation
-from alphaopt_jax._agent import history as history_lib
 from alphaopt_jax._agent import network as network_lib
-from alphaopt_jax._learning import explorers
+from alphaopt_jax._agent import statistics as statistics_lib
+from alphaopt_jax._agent.history import History
+from alphaopt_jax._agent.leaves import FlatLeaves
+from alphaopt_jax._agent.schedule import Clock
 from alphaopt_jax.baselines.l2l import LSTMConfig, _network
-from alphaopt_jax.config import AlphaOptConfig, adaptive_config
+from alphaopt_jax.config import AgentConfig, StepConfig
 
 MAX_LOG_RATE = 4.0
-_LEAF_HIDDEN, _ACTOR_HIDDEN = 32, 8
-_CONFIG = adaptive_config()
+_AGENT = AgentConfig(
+    leaf_hidden=32, actor_hidden=8, max_log_rate=MAX_LOG_RATE, inverse_sqrt_steps=np.inf
+)
+_STEP = StepConfig()
 
 
 class LearnedOptimizer(Protocol):
-    """Whatever can be trained to be an optimizer."""
+    """A trainable optimizer."""
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """Its name in tables."""
 
     @property
     def init(self) -> Callable[[chex.PRNGKey], chex.ArrayTree]:
@@ -50,14 +53,14 @@ class LearnedOptimizer(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A coordinatewise policy, with or without memory. N parameters, F features.
+    """A coordinatewise policy, with or without recurrent state. N parameters, F features.
 
     Attributes:
-      name: What tables call it.
-      init: From a key (consumed) to fresh parameters; a fresh network chooses the default rates.
-      zero_carry: From N to its memory before the first step, leaves of `[N, ...]`.
+      name: Its name in tables.
+      init: From a key (consumed) to fresh parameters, which give the default rates.
+      zero_carry: From N to the recurrent state before the first step, leaves of `[N, ...]`.
       apply: From parameters, a carry and observations `float32[N, F]` to the next carry and mean
-        log rates, `float32[N]`. Every row is computed alike and alone.
+        log rates, `float32[N]`. Rows are independent.
     """
 
     name: str
@@ -78,7 +81,7 @@ class PublishedLSTM:
 
     Attributes:
       config: Its constants.
-      name: What tables call it.
+      name: Its name in tables.
     """
 
     config: LSTMConfig = dataclasses.field(default_factory=LSTMConfig)
@@ -92,46 +95,28 @@ class PublishedLSTM:
     def optimizer(
         self, params: chex.ArrayTree, *, num_steps: int
     ) -> optax.GradientTransformationExtraArgs:
-        """The LSTM with these parameters; it does not ask how many steps are planned."""
+        """The LSTM with these parameters; it ignores the number of steps."""
         del num_steps
         return optax.with_extra_args_support(self.config.transformation(params))
 
 
-class Layout(NamedTuple):
-    """How leaves lie in one flat vector; everything is static.
-
-    Attributes:
-      sizes: Parameters of each leaf.
-      is_matrix: Whether each has two or more axes, `float32[leaves]`.
-      fan_in: Inputs of a unit of each, `float32[leaves]`.
-      membership: `float32[N, leaves]`, 1 where a parameter belongs to a leaf.
-    """
-
-    sizes: tuple[int, ...]
-    is_matrix: np.ndarray
-    fan_in: np.ndarray
-    membership: np.ndarray
-
-
 class PolicyState(NamedTuple):
-    """State of the optimizer that a network is.
+    """State of a network as an optimizer.
 
     Attributes:
       step: `float32[]`, updates made.
       first_moment: `float32[N]`.
       second_moment: `float32[N]`.
-      leaf_memory: What every leaf remembers.
-      loss_history: Moving averages of the loss.
-      carry: The network's own memory.
-      observations: `float32[N, F]`, what it saw at the last step.
-      means: `float32[N]`, the log rates that it chose then, without noise.
+      history: Moving averages of the leaves' statistics and of the loss.
+      carry: The recurrent state of the network.
+      observations: `float32[N, F]`, its observations at the last step.
+      means: `float32[N]`, its log rates at that step, without noise.
     """
 
     step: chex.Array
     first_moment: chex.Array
     second_moment: chex.Array
-    leaf_memory: history_lib.LeafMemory
-    loss_history: history_lib.LossHistory
+    history: History
     carry: Any
     observations: chex.Array
     means: chex.Array
@@ -139,7 +124,7 @@ class PolicyState(NamedTuple):
 
 def feedforward() -> Network:
     """AlphaOpt's actor."""
-    actor = network_lib.Actor(_ACTOR_HIDDEN, _LEAF_HIDDEN, MAX_LOG_RATE)
+    actor = network_lib.Actor(_AGENT.actor_hidden, _AGENT.leaf_hidden, MAX_LOG_RATE)
     example = jnp.zeros((1, observation.NUM_FEATURES))
     return Network(
         "AlphaOpt's policy",
@@ -164,46 +149,30 @@ def recurrent(widths: Sequence[int] = (20, 20)) -> Network:
     return Network("LSTM", init, lambda size: lstm.zero_carry((size,)), apply)
 
 
-def layout(params: chex.ArrayTree) -> Layout:
-    """The layout of parameters, or of their shapes."""
-    leaves = jax.tree.leaves(params)
-    sizes = tuple(leaf.size for leaf in leaves)
-    return Layout(
-        sizes,
-        np.array([leaf.ndim > 1 for leaf in leaves], np.float32),
-        np.array([observation.fan_in(leaf.shape) for leaf in leaves], np.float32),
-        np.eye(len(sizes), dtype=np.float32)[explorers.leaf_of(sizes)],
-    )
-
-
 def as_optimizer(
-    network: Network,
-    params: chex.ArrayTree,
-    num_steps: int,
-    config: AlphaOptConfig = _CONFIG,
+    network: Network, params: chex.ArrayTree, num_steps: int, config: StepConfig = _STEP
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer that a network is.
+    """A network as an optimizer.
 
     Args:
       network: The network.
       params: Its parameters, which may be traced.
       num_steps: Planned number of updates.
-      config: Constants of observation and step.
+      config: Constants of the step.
 
     Returns:
-      An optax transformation, which takes the loss as `value` and, by `noise`, `float32[N]` to add
-      to the log rates.
+      An optax transformation. It takes the loss as `value`, and `noise`, `float32[N]` added to the
+      log rates.
     """
 
     def init(optimized: optax.Params) -> PolicyState:
-        model = layout(optimized)
-        size = sum(model.sizes)
+        leaves = FlatLeaves.of(optimized)
+        size = sum(leaves.sizes)
         return PolicyState(
             step=jnp.zeros(()),
             first_moment=jnp.zeros((size,)),
             second_moment=jnp.zeros((size,)),
-            leaf_memory=history_lib.empty_leaf_memory(len(model.sizes)),
-            loss_history=history_lib.empty_loss_history(),
+            history=History.empty(len(leaves.sizes)),
             carry=network.zero_carry(size),
             observations=jnp.zeros((size, observation.NUM_FEATURES)),
             means=jnp.zeros((size,)),
@@ -219,58 +188,46 @@ def as_optimizer(
         **unused: Any,
     ) -> tuple[optax.Updates, PolicyState]:
         del unused
-        model = layout(updates)
-        shares = model.membership / np.array(model.sizes, np.float32)
+        leaves = FlatLeaves.of(updates)
         grads, unravel = flatten_util.ravel_pytree(updates)
         flat, _ = flatten_util.ravel_pytree(optimized)
-        number = state.step + 1.0
+        clock = Clock(state.step + 1.0, num_steps, _AGENT.inverse_sqrt_steps)
 
-        # Observe.
-        coordinates = observation.accumulate(
+        coordinates = statistics_lib.accumulate(
             flat, grads, state.first_moment, state.second_moment, config
         )
-        normalized = observation.normalize(coordinates, number, config)
-        averaged = jnp.stack(observation.averaged_for_statistics(flat, normalized))
-        statistics = observation.statistics_of_means(averaged @ shares, number, config)
-        of_leaf = jax.tree.map(lambda each: each @ model.membership.T, statistics)
-        history = history_lib.append_loss(state.loss_history, jnp.asarray(value, jnp.float32))
-        leaf_memory = history_lib.remember(
-            state.leaf_memory,
-            statistics.persistence,
-            statistics.consistency,
-            statistics.second_moment,
-            statistics.scale,
-            number,
+        loss = state.history.loss.append(jnp.asarray(value, jnp.float32))
+        observed = observation.observe(
+            coordinates, leaves, state.history._replace(loss=loss), clock, config
         )
-        of_leaves = jnp.concatenate(
-            [
-                observation.context_features(
-                    statistics, model.is_matrix, history, number, num_steps
-                ),
-                observation.memory_features(
-                    leaf_memory, statistics, model.fan_in, history, num_steps, config
-                ),
-            ],
-            axis=-1,
-        )
-        own = jnp.stack(observation.coordinate_features(flat, normalized, of_leaf), axis=-1)
-        observations = jnp.concatenate([own, model.membership @ of_leaves], axis=-1)
-
-        # Act.
+        observations = all_features(observed, leaves)
         carry, means = network.apply(params, state.carry, observations)
         log_rates = means + noise
-        schedule = observation.schedule(number, num_steps, np.inf)
-        rates = action.learning_rates(log_rates, of_leaf.scale, 1.0, schedule, config)
+        scales = leaves.expand(observed.statistics.scale)
+        base = action.base_rates(scales, 1.0, clock.schedule(), _AGENT, config)
+        rates = action.learning_rates(log_rates, base)
+        history = observed.history
         new_state = PolicyState(
-            step=number,
+            step=clock.step,
             first_moment=coordinates.first_moment,
             second_moment=coordinates.second_moment,
-            leaf_memory=history_lib.remember_rates(leaf_memory, log_rates @ shares),
-            loss_history=history,
+            history=history._replace(
+                leaves=history.leaves.add_log_rates(log_rates @ leaves.shares)
+            ),
             carry=carry,
             observations=observations,
             means=means,
         )
-        return unravel(-rates * normalized.momentum), new_state
+        return unravel(-rates * observed.normalized.momentum), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def all_features(observed: observation.Observation, leaves: FlatLeaves) -> chex.Array:
+    """The observation of every parameter, `float32[N, F]`."""
+    statistics = jax.tree.map(leaves.expand, observed.statistics)
+    own = observation.coordinate_features(
+        observed.coordinates.param, observed.normalized, statistics
+    )
+    of_leaves = leaves.membership @ observed.leaf_features
+    return jnp.concatenate([jnp.stack(own, axis=-1), of_leaves], axis=-1)

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from alphaopt_jax._agent import network as network_lib
+from alphaopt_jax._agent.leaves import FlatLeaves, leaf_of
 from alphaopt_jax._learning import explorers, ppo, reward
 from alphaopt_jax.baselines import _training
+from alphaopt_jax.meta.ppo import averaging_matrix
 from benchmarks.rl_vs_rnn import networks
 from benchmarks.rl_vs_rnn.learners import Objective
 
@@ -33,9 +34,9 @@ class PPOConfig:
       groups: Tasks in a round.
       copies: Copies of each, alike in all but their noise; what one gains is judged by the others.
       num_explorers: About how many parameters of a task explore.
-      exploration: Standard deviation of the noise of a leaf, and of an explorer's own.
+      action_std: Standard deviation of the noise of a leaf, and of an explorer's own.
       discount: How much less a later reward of an explorer's own counts, per interval.
-      clip: Bound on the probability ratio.
+      clip_epsilon: Bound on the distance of the probability ratio from 1.
       epochs: Passes over a round.
       minibatches: Minibatches in a pass.
       learning_rate: Adam's.
@@ -46,9 +47,9 @@ class PPOConfig:
     groups: int = 4
     copies: int = 8
     num_explorers: int = 64
-    exploration: float = 0.3
+    action_std: float = 0.3
     discount: float = 0.8
-    clip: float = 0.2
+    clip_epsilon: float = 0.2
     epochs: int = 2
     minibatches: int = 4
     learning_rate: float = 1e-3
@@ -133,7 +134,7 @@ class PPO:
         shapes = jax.eval_shape(
             lambda: objective.family.draw(jax.random.key(0)).init(jax.random.key(0))
         )
-        model = networks.layout(shapes)
+        model = FlatLeaves.of(shapes)
         counts = explorers.allocate(model.sizes, model.sizes, config.num_explorers)
         task_keys, noise_keys, learn_keys = jax.vmap(
             functools.partial(jax.random.split, num=3), out_axes=1
@@ -148,7 +149,7 @@ class PPO:
         self,
         objective: Objective,
         params: chex.ArrayTree,
-        model: networks.Layout,
+        model: FlatLeaves,
         counts: tuple[int, ...],
         instance: Any,
         task_key: chex.PRNGKey,
@@ -162,8 +163,8 @@ class PPO:
         positions = _positions(place_key, model.sizes, counts)
         number = config.horizon // config.interval
         leaf_key, own_key = jax.random.split(noise_key)
-        leaf_noise = config.exploration * jax.random.normal(leaf_key, (number, len(model.sizes)))
-        own_noise = config.exploration * jax.random.normal(own_key, (number, sum(counts)))
+        leaf_noise = config.action_std * jax.random.normal(leaf_key, (number, len(model.sizes)))
+        own_noise = config.action_std * jax.random.normal(own_key, (number, sum(counts)))
 
         def measure(params: Any, key: chex.PRNGKey) -> tuple[Any, chex.Array]:
             batch_key, outcome_key = jax.random.split(key)
@@ -209,9 +210,7 @@ class PPO:
     ) -> Learned:
         """Several passes over episodes, `[groups, copies, ...]`."""
         config = self.config
-        leaf_of = explorers.leaf_of(counts)
-        averaging = np.zeros((len(counts), sum(counts)), np.float32)
-        averaging[leaf_of, np.arange(sum(counts))] = 1.0 / np.asarray(counts)[leaf_of]
+        owners, averaging = leaf_of(counts), averaging_matrix(counts)
         number = config.horizon // config.interval
         # All that an episode still gains, beside what its copies do.
         to_come = jnp.flip(jnp.cumsum(jnp.flip(episodes.decrease, -1), -1), -1)
@@ -223,7 +222,7 @@ class PPO:
             means = self._replay(params, episode.observations)
             shift = (means - episode.means).reshape(number, config.interval, -1).mean(axis=1)
             leaf_shift = shift @ averaging.T
-            own_shift = shift - leaf_shift[:, leaf_of]
+            own_shift = shift - leaf_shift[:, owners]
             advantages = jnp.broadcast_to(leaf_advantage[:, None], leaf_shift.shape)
             return self._policy_loss(
                 leaf_shift, episode.leaf_noise, advantages
@@ -260,13 +259,9 @@ class PPO:
     def _policy_loss(
         self, shift: chex.Array, noise: chex.Array, advantages: chex.Array
     ) -> chex.Array:
-        """PPO's loss where the mean has moved by `shift` since `noise` was added to it."""
-        deviation = self.config.exploration
-        log_ratio = network_lib.log_probability(
-            noise, shift, deviation
-        ) - network_lib.log_probability(noise, jnp.zeros_like(shift), deviation)
-        log_ratio = jnp.clip(log_ratio, -10.0, 10.0)
-        return ppo.clipped_policy_loss(log_ratio.ravel(), advantages.ravel(), self.config.clip)
+        """PPO's loss for a mean that has moved by `shift` since `noise` was added to it."""
+        samples = ppo.ActionSamples(noise, jnp.zeros_like(shift), advantages)
+        return ppo.policy_loss(shift, samples, self.config.action_std, self.config.clip_epsilon)
 
 
 def _positions(key: chex.PRNGKey, sizes: Sequence[int], counts: Sequence[int]) -> chex.Array:

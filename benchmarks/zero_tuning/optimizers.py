@@ -122,5 +122,5 @@ def alphaopt_spec(name: str, agent: Path | None) -> OptimizerSpec:
         optimizer_fn,
         needs_horizon,
         learns=learn,
-        version=versions.optimizer_version(loaded, config.adaptive_config(), learn=learn),
+        version=versions.optimizer_version(loaded, config.pretrained_config(), learn=learn),
     )

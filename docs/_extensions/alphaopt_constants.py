@@ -18,44 +18,44 @@ def _percent(share: float) -> str:
 
 def substitutions() -> dict[str, str]:
     """Maps each `{{ name }}` on a page to its text."""
-    fresh, given = config.AlphaOptConfig(), config.adaptive_config()
+    fresh, given = config.AlphaOptConfig(), config.pretrained_config()
     training, schedule = meta.MetaConfig(), meta.Schedule()
     base, card = agent.load_agent("base"), card_lib.load_card("base")
     numbers = {
         "contract_version": observation.CONTRACT_VERSION,
-        "min_rms": given.minimum_scale,
+        "min_rms": given.min_rms,
         "relative_step": given.relative_step,
         "max_relative_step": given.max_relative_step,
         "max_learning_rate": round(given.max_relative_step / given.relative_step, 2),
         "gradient_decay": given.gradient_decay,
         "squared_gradient_decay": given.squared_gradient_decay,
-        "refresh_interval": given.decision_interval,
-        "fresh_max_log_rate": fresh.max_log_rate,
+        "refresh_interval": given.refresh_interval,
+        "fresh_max_log_rate": fresh.agent.max_log_rate,
         "pretrained_max_log_rate": base.max_log_rate,
-        "fresh_inverse_sqrt_steps": fresh.anytime_steps,
-        "pretrained_inverse_sqrt_steps": base.anytime_steps,
-        "fresh_num_explorers": fresh.num_explorers,
-        "pretrained_num_explorers": given.num_explorers,
-        "action_std": given.exploration,
-        "rollout_length": given.rollout_length,
-        "kl_weight": given.prior_weight,
-        "clip_epsilon": given.clip,
-        "discount": given.discount,
+        "fresh_inverse_sqrt_steps": fresh.agent.inverse_sqrt_steps,
+        "pretrained_inverse_sqrt_steps": base.inverse_sqrt_steps,
+        "fresh_num_explorers": fresh.learning.num_explorers,
+        "pretrained_num_explorers": given.learning.num_explorers,
+        "action_std": given.learning.action_std,
+        "rollout_length": given.learning.rollout_length,
+        "kl_weight": given.learning.kl_weight,
+        "clip_epsilon": given.learning.ppo.clip_epsilon,
+        "discount": given.learning.ppo.discount,
         "num_training_families": len(card.trained_on),
         "num_selection_families": len(card.selected_on),
-        "meta_intervals_per_rollout": training.rollout_length,
+        "meta_intervals_per_rollout": training.intervals_per_rollout,
         "meta_leaf_discount": training.leaf_discount,
-        "meta_leaf_gae_lambda": training.leaf_gae_decay,
+        "meta_leaf_gae_lambda": training.leaf_gae_lambda,
         "meta_copies": training.copies,
         "meta_min_horizon": training.min_horizon,
         "meta_max_horizon": training.max_horizon,
-        "meta_unknown_horizon_fraction": training.unknown_horizon,
+        "meta_unknown_horizon_fraction": training.unknown_horizon_fraction,
         "meta_validation_horizons": " and ".join(map(str, schedule.validation_horizons)),
     }
     lists = {
         "coordinate_features": observation.COORDINATE_FEATURES,
         "context_features": observation.CONTEXT_FEATURES,
-        "history_features": observation.MEMORY_FEATURES,
+        "history_features": observation.HISTORY_FEATURES,
         "weaknesses": card.weaknesses,
     }
     texts = {

@@ -20,7 +20,7 @@ def _agent(seed: int = 0) -> alphaopt.Agent:
 
 def test_round_trip(tmp_path):
     agent = dataclasses.replace(
-        _agent(), max_log_rate=3.0, anytime_steps=30.0, direction="gradient"
+        _agent(), max_log_rate=3.0, inverse_sqrt_steps=30.0, update_direction="gradient"
     )
 
     alphaopt.save_agent(tmp_path / "a.safetensors", agent)
@@ -48,8 +48,8 @@ def test_digest_tells_parameters_and_constants_apart():
         _agent(seed=1),
         dataclasses.replace(agent, params=params),
         dataclasses.replace(agent, max_log_rate=3.0),
-        dataclasses.replace(agent, anytime_steps=30.0),
-        dataclasses.replace(agent, direction="gradient"),
+        dataclasses.replace(agent, inverse_sqrt_steps=30.0),
+        dataclasses.replace(agent, update_direction="gradient"),
     ]
 
     assert len({agent_lib.digest(each) for each in agents}) == len(agents)
@@ -71,7 +71,7 @@ def test_a_path_can_be_given_to_alphaopt_and_is_frozen(tmp_path):
 
 def test_what_belongs_to_an_agent_comes_out_of_the_optimizer_with_it():
     agent = dataclasses.replace(
-        _agent(1), max_log_rate=3.5, anytime_steps=40.0, direction="gradient"
+        _agent(1), max_log_rate=3.5, inverse_sqrt_steps=40.0, update_direction="gradient"
     )
     tx = alphaopt.alphaopt(agent=agent, learn=True)
 
@@ -83,20 +83,22 @@ def test_what_belongs_to_an_agent_comes_out_of_the_optimizer_with_it():
 
 
 def test_an_agent_that_says_nothing_of_time_keeps_its_rates(tmp_path):
-    agent = dataclasses.replace(_agent(), anytime_steps=7.0)
+    agent = dataclasses.replace(_agent(), inverse_sqrt_steps=7.0)
     alphaopt.save_agent(tmp_path / "a.safetensors", agent)
     with safetensors.safe_open(tmp_path / "a.safetensors", framework="numpy") as file:
-        metadata = {name: text for name, text in file.metadata().items() if name != "anytime_steps"}
+        metadata = {
+            name: text for name, text in file.metadata().items() if name != "inverse_sqrt_steps"
+        }
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     safetensors.numpy.save_file(arrays, tmp_path / "b.safetensors", metadata)
 
-    assert alphaopt.load_agent(tmp_path / "b.safetensors").anytime_steps == math.inf
+    assert alphaopt.load_agent(tmp_path / "b.safetensors").inverse_sqrt_steps == math.inf
 
 
 @pytest.mark.parametrize("steps", [0.0, -1.0, math.nan])
 def test_rates_that_begin_to_fall_before_the_start_are_refused(steps):
-    with pytest.raises(ValueError, match=r"`anytime_steps`.*must be above zero"):
-        dataclasses.replace(_agent(), anytime_steps=steps)
+    with pytest.raises(ValueError, match=r"`inverse_sqrt_steps`.*must be above zero"):
+        dataclasses.replace(_agent(), inverse_sqrt_steps=steps)
 
 
 def test_a_missing_one_is_named():

@@ -1,4 +1,4 @@
-"""The actor is the same function whichever way it is computed."""
+"""The two implementations of the actor are the same function."""
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +7,12 @@ import pytest
 
 from alphaopt_jax._agent import network as network_lib
 from alphaopt_jax._agent import observation
+from alphaopt_jax._agent.network import Policy
+from alphaopt_jax.config import AgentConfig
 
-_NETWORK = network_lib.ActorCritic(actor_hidden=8, critic_hidden=32, max_log_rate=2.0)
-_WITH_TRUNK = network_lib.ActorCritic(
-    actor_hidden=8, critic_hidden=32, max_log_rate=2.0, leaf_hidden=16
-)
+_PLAIN = AgentConfig(actor_hidden=8, critic_hidden=32, max_log_rate=2.0)
+_WITH_TRUNK = AgentConfig(actor_hidden=8, critic_hidden=32, max_log_rate=2.0, leaf_hidden=16)
+_NETWORK = network_lib.make_network(_PLAIN)
 _NUM_COORDINATE = len(observation.COORDINATE_FEATURES)
 
 
@@ -25,21 +26,23 @@ def _random_params(seed: int, network=_NETWORK):
     )
 
 
-@pytest.mark.parametrize("network", [_NETWORK, _WITH_TRUNK], ids=["plain", "with trunk"])
+@pytest.mark.parametrize("config", [_PLAIN, _WITH_TRUNK], ids=["plain", "with trunk"])
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 4), (2, 3, 4)])
-def test_elementwise_actor_is_the_flax_actor(shape, network):
+def test_elementwise_actor_is_the_flax_actor(shape, config):
+    network = network_lib.make_network(config)
     params = _random_params(0, network)
     keys = jax.random.split(jax.random.key(3), _NUM_COORDINATE + 1)
     features = [jax.random.normal(key, shape) for key in keys[:-1]]
-    context_key, memory_key = jax.random.split(keys[-1])
+    context_key, history_key = jax.random.split(keys[-1])
     context = jax.random.normal(context_key, (2, len(observation.CONTEXT_FEATURES)))
-    memory = jax.random.normal(memory_key, (2, len(observation.MEMORY_FEATURES)))
+    history = jax.random.normal(history_key, (2, len(observation.HISTORY_FEATURES)))
 
-    decisions = network_lib.decide_leaves(params, context, memory, network)
+    policy = Policy(params, config)
+    decisions = network_lib.decide_leaves(policy, context, history)
     elementwise = network_lib.mean_log_rate(
-        params, features, decisions.activation[1], decisions.log_rate[1], 2.0
+        policy, features, decisions.activation[1], decisions.log_rate[1]
     )
-    of_leaf = jnp.concatenate([context[1], memory[1]])
+    of_leaf = jnp.concatenate([context[1], history[1]])
     stacked = jnp.concatenate(
         [jnp.stack(features, axis=-1), jnp.broadcast_to(of_leaf, (*shape, len(of_leaf)))], axis=-1
     )

@@ -1,4 +1,4 @@
-"""What an agent sees equals numbers computed by hand, and no constant of the task shows in it."""
+"""Observations equal numbers computed by hand, and do not depend on constants of the task."""
 
 from typing import NamedTuple
 
@@ -8,54 +8,81 @@ import numpy as np
 import pytest
 
 from alphaopt_jax import AlphaOptConfig
-from alphaopt_jax._agent import action, observation
-from alphaopt_jax._agent import history as history_lib
-from alphaopt_jax._agent import sampling as sampling_lib
+from alphaopt_jax._agent import observation, sampling, statistics
+from alphaopt_jax._agent.history import History, LossHistory
+from alphaopt_jax._agent.leaves import FlatLeaves
+from alphaopt_jax._agent.schedule import Clock
 
 _CONFIG = AlphaOptConfig(
-    gradient_decay=0.5, squared_gradient_decay=0.5, epsilon=1e-12, minimum_scale=0.02
+    gradient_decay=0.5, squared_gradient_decay=0.5, epsilon=1e-12, min_rms=0.02
 )
 
 
 class _View(NamedTuple):
-    normalized: observation.Normalized
-    statistics: observation.LeafStatistics
+    normalized: statistics.Normalized
+    statistics: statistics.LeafStatistics
     features: tuple[jax.Array, ...]
     context: jax.Array
 
 
 def _accumulated(param, grads, config=_CONFIG):
     param = jnp.asarray(param, jnp.float32)
-    leaf = observation.Coordinates(param, *(jnp.zeros_like(param) for _ in range(3)))
+    leaf = statistics.Coordinates(param, *(jnp.zeros_like(param) for _ in range(3)))
     for grad in grads:
-        leaf = observation.accumulate(
+        leaf = statistics.accumulate(
             param, jnp.asarray(grad, jnp.float32), leaf.first_moment, leaf.second_moment, config
         )
     return leaf
 
 
-def _observe(param, grads, losses=(), num_steps=None, config=_CONFIG):
-    """What is seen of one leaf, all of whose parameters are sampled."""
-    history = history_lib.empty_loss_history()
+def _losses(losses):
+    history = LossHistory.empty()
     for loss in losses:
-        history = history_lib.append_loss(history, jnp.asarray(loss, jnp.float32))
+        history = history.append(jnp.asarray(loss, jnp.float32))
+    return history
+
+
+def _observe(param, grads, losses=(), num_steps=None, config=_CONFIG):
+    """The observation of one leaf, all of whose parameters are sampled."""
     leaf = _accumulated(param, grads, config)
-    sampling = sampling_lib.of_shapes([leaf.param.shape])
-    sight = action.see(
-        observation.Coordinates(*(sampling_lib.read([each], sampling) for each in leaf)),
-        sampling,
-        None,
-        history_lib.empty_leaf_memory(1),
-        history,
-        jnp.asarray(len(grads), jnp.float32),
-        num_steps,
+    sampled = sampling.of_shapes([leaf.param.shape])
+    observed = observation.observe(
+        statistics.Coordinates(*(sampling.read([each], sampled) for each in leaf)),
+        sampled,
+        History.empty(1)._replace(loss=_losses(losses)),
+        Clock(jnp.asarray(len(grads), jnp.float32), num_steps, 1.0),
         config,
     )
-    normalized, statistics, context = jax.tree.map(
-        lambda each: each[0], (sight.normalized, sight.statistics, sight.context)
+    param, normalized, leaf_statistics, context = jax.tree.map(
+        lambda each: each[0],
+        (
+            observed.coordinates.param,
+            observed.normalized,
+            observed.statistics,
+            observed.context,
+        ),
     )
-    features = observation.coordinate_features(sight.sample.param[0], normalized, statistics)
-    return _View(normalized, statistics, features, context)
+    features = observation.coordinate_features(param, normalized, leaf_statistics)
+    return _View(normalized, leaf_statistics, features, context)
+
+
+def test_both_layouts_of_leaves_give_the_same_observation():
+    params = {"b": jnp.arange(3.0), "w": jnp.arange(8.0).reshape(2, 4) - 3.0}
+    leaves = jax.tree.leaves(params)
+    sampled, flat = sampling.of_shapes([leaf.shape for leaf in leaves]), FlatLeaves.of(params)
+    history, clock = History.empty(2), Clock(jnp.asarray(1.0), 10, 30.0)
+
+    def observe(arrays, layout):
+        grads = jax.tree.map(jnp.cos, arrays)
+        zeros = jnp.zeros_like(arrays)
+        coordinates = statistics.accumulate(arrays, grads, zeros, zeros, _CONFIG)
+        return observation.observe(coordinates, layout, history, clock, _CONFIG)
+
+    of_sample = observe(sampling.read(leaves, sampled), sampled)
+    of_vector = observe(jnp.concatenate([jnp.ravel(leaf) for leaf in leaves]), flat)
+
+    np.testing.assert_allclose(of_vector.leaf_features, of_sample.leaf_features, rtol=1e-5)
+    assert of_sample.leaf_features.shape == (2, observation.NUM_FEATURES - 5)
 
 
 def test_moments_are_corrected_for_their_start():
@@ -97,11 +124,9 @@ def test_context_names_and_values_are_as_many():
 
 
 def test_loss_history_equals_that_computed_by_hand():
-    history = history_lib.empty_loss_history()
-    for loss in (2.0, 1.0):
-        history = history_lib.append_loss(history, jnp.asarray(loss))
+    history = _losses((2.0, 1.0))
 
-    expected = history_lib.LossHistory(
+    expected = LossHistory(
         fast=0.9 * 2 + 0.1,
         slow=0.99 * 2 + 0.01,
         spread=0.01 * (1 - 1.99) ** 2,
@@ -128,7 +153,7 @@ def test_scale_has_a_floor_and_empty_leaves_are_finite():
     zeros = _observe(jnp.zeros(3), [jnp.zeros(3)])
     empty = _observe(jnp.zeros((0, 2)), [jnp.zeros((0, 2))])
 
-    np.testing.assert_allclose(zeros.statistics.scale, _CONFIG.minimum_scale)
+    np.testing.assert_allclose(zeros.statistics.scale, _CONFIG.min_rms)
     for view in (zeros, empty):
         assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(view))
 
@@ -171,65 +196,65 @@ def test_a_shift_of_the_loss_does_not_show():
 
 
 def test_a_loss_whose_square_overflows_leaves_everything_finite():
-    history = history_lib.empty_loss_history()
-    for loss in (1.0, 3e38, -3e38, 1.0, 1.0):
-        history = history_lib.append_loss(history, jnp.asarray(loss, jnp.float32))
-
-    assert np.isfinite(history).all()
+    assert np.isfinite(_losses((1.0, 3e38, -3e38, 1.0, 1.0))).all()
 
 
-def _persistence(grads):
-    """Of a leaf whose gradients were `grads`, by the decays that are used."""
-    return _observe(grads[-1], grads, config=AlphaOptConfig()).statistics.persistence
+def _autocorrelation(grads):
+    """Of a leaf with these gradients, by the default decays."""
+    view = _observe(grads[-1], grads, config=AlphaOptConfig())
+    return view.statistics.gradient_autocorrelation
 
 
-def test_persistence_is_zero_for_a_first_gradient_and_for_noise():
-    first = _persistence(jnp.ones((1, 4)))
-    noise = _persistence(jax.random.normal(jax.random.key(0), (300, 20_000)))
+def test_autocorrelation_is_zero_for_a_first_gradient_and_for_noise():
+    first = _autocorrelation(jnp.ones((1, 4)))
+    noise = _autocorrelation(jax.random.normal(jax.random.key(0), (300, 20_000)))
 
     np.testing.assert_allclose(first, 0.0, atol=1e-6)
     np.testing.assert_allclose(noise, 0.0, atol=0.01)  # A standard deviation is about 0.002.
 
 
-def test_persistence_tells_gradients_that_go_on_from_those_that_turn_around():
-    on = _persistence(jnp.ones((300, 4)))
-    turning = _persistence(jnp.ones((300, 4)) * (-1.0) ** jnp.arange(300)[:, None])
+def test_autocorrelation_is_positive_for_constant_and_negative_for_alternating_gradients():
+    constant = _autocorrelation(jnp.ones((300, 4)))
+    alternating = _autocorrelation(jnp.ones((300, 4)) * (-1.0) ** jnp.arange(300)[:, None])
 
-    # The part of the momentum that earlier gradients have: 0.9, and their alternating sum.
-    np.testing.assert_allclose(on, 0.9, rtol=1e-4)
-    np.testing.assert_allclose(turning, -0.9 * 0.1 / 1.9, rtol=1e-3)
+    # The share of earlier gradients in the momentum: 0.9, and their alternating sum.
+    np.testing.assert_allclose(constant, 0.9, rtol=1e-4)
+    np.testing.assert_allclose(alternating, -0.9 * 0.1 / 1.9, rtol=1e-3)
 
 
-def _memory_features(steps, losses, num_steps=None):
-    """From (persistence, scale) of one leaf at every step to the named features after the last."""
-    remembered, history = history_lib.empty_leaf_memory(1), history_lib.empty_loss_history()
-    for number, ((persistence, scale), loss) in enumerate(zip(steps, losses, strict=True), 1):
-        history = history_lib.append_loss(history, jnp.asarray(loss, jnp.float32))
-        values = (jnp.array([each], jnp.float32) for each in (persistence, 0.1, 1.0, scale))
-        remembered = history_lib.remember(remembered, *values, jnp.asarray(number, jnp.float32))
-    leaf = observation.LeafStatistics(
-        *(jnp.array([each], jnp.float32) for each in (steps[-1][1], 1.0, 0.1, 0.0, steps[-1][0]))
+def _history_features(steps, losses, num_steps=None):
+    """From (autocorrelation, scale) of one leaf at each step to the named features at the end."""
+
+    def of_leaf(autocorrelation, scale):
+        values = (scale, 1.0, 0.1, 0.0, autocorrelation)
+        return statistics.LeafStatistics(*(jnp.array([each], jnp.float32) for each in values))
+
+    history = History.empty(1)._replace(loss=_losses(losses))
+    for number, step in enumerate(steps, 1):
+        leaves = history.leaves.update(of_leaf(*step), jnp.asarray(number, jnp.float32))
+        history = history._replace(leaves=leaves)
+    layout = FlatLeaves.of(jnp.zeros((32, 1)))
+    clock = Clock(jnp.asarray(len(steps), jnp.float32), num_steps, 1.0)
+    features = observation.history_features(
+        of_leaf(*steps[-1]), layout, history, clock, AlphaOptConfig()
     )
-    features = observation.memory_features(
-        remembered, leaf, np.array([32.0]), history, num_steps, AlphaOptConfig()
-    )
-    return dict(zip(observation.MEMORY_FEATURES, features[0].tolist(), strict=True))
+    return dict(zip(observation.HISTORY_FEATURES, features[0].tolist(), strict=True))
 
 
-def test_memory_features_equal_those_computed_by_hand():
-    features = _memory_features([(0.3, 2.0), (0.1, 4.0)], losses=(1.0, 3.0), num_steps=100)
+def test_history_features_equal_those_computed_by_hand():
+    features = _history_features([(0.3, 2.0), (0.1, 4.0)], losses=(1.0, 3.0), num_steps=100)
 
-    persistence = 3.0 * 0.2 / np.sqrt(0.21)  # Of the average of both steps.
+    autocorrelation = 3.0 * 0.2 / np.sqrt(0.21)  # Of the average of both steps.
     expected = {
-        "persistence of the leaf's gradients": persistence,
-        "slow average of the persistence": persistence,
-        "persistence of the whole model's gradients": persistence,
-        "slow average of the whole model's persistence": persistence,
-        "log of the consistency relative to noise": np.log(0.101 * 19.0),
+        "autocorrelation of the leaf's gradients": autocorrelation,
+        "slow average of the autocorrelation": autocorrelation,
+        "autocorrelation of the whole model's gradients": autocorrelation,
+        "slow average of the whole model's autocorrelation": autocorrelation,
+        "log of the momentum's energy relative to noise": np.log(0.101 * 19.0),
         "recent log rate of the leaf": 0.0,
         "log of the gradient's size relative to the first steps": 0.0,
         "log of the leaf's scale relative to the first step": np.log(2.0),
-        # The fast average rose from 1 to 1.2, where 3 was a surprise of 2, in one step of two.
+        # The fast average rose from 1 to 1.2; the 3 was a surprise of 2, in one step of two.
         "recent trend of the loss": (1.2 - 2.0) / np.sqrt(0.5 * 2.0**2),
         "loss above its lowest": 0.2 / np.sqrt(0.5 * 2.0**2),
         "log of the inputs of a unit": 0.5 * np.log(2.0),
@@ -242,8 +267,8 @@ def test_memory_features_equal_those_computed_by_hand():
         np.testing.assert_allclose(features[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-def test_memory_features_are_bounded_whatever_is_remembered():
-    features = _memory_features([(1.0, 1e-6), (-1e9, 1e9)], losses=(1.0, 1e30))
+def test_history_features_are_bounded_for_any_history():
+    features = _history_features([(1.0, 1e-6), (-1e9, 1e9)], losses=(1.0, 1e30))
 
     assert all(-3.0 <= value <= 3.0 for value in features.values())
 
@@ -252,4 +277,4 @@ def test_memory_features_are_bounded_whatever_is_remembered():
     ("shape", "inputs"), [((), 1), ((7,), 1), ((5, 3), 5), ((3, 3, 4, 8), 36), ((0, 2), 1)]
 )
 def test_inputs_of_a_unit_are_all_axes_but_the_last(shape, inputs):
-    assert observation.fan_in(shape) == inputs
+    assert FlatLeaves.of(jnp.zeros(shape)).fan_in == [inputs]

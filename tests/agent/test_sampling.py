@@ -43,8 +43,8 @@ def test_means_of_a_sample_are_those_of_the_leaf():
     small = jnp.array([[1.0, 4.0], [2.0, 5.0]])
     sampling = sampling_lib.of_shapes([leaf.shape, small.shape, (0, 3), ()])
 
-    found = sampling_lib.means(
-        sampling_lib.read([leaf, small, jnp.zeros((0, 3)), jnp.asarray(7.0)], sampling), sampling
+    (found,) = sampling.means(
+        [sampling_lib.read([leaf, small, jnp.zeros((0, 3)), jnp.asarray(7.0)], sampling)]
     )
 
     np.testing.assert_allclose(found[0], leaf.mean(), rtol=0.06)  # Two standard deviations.

@@ -78,13 +78,13 @@ def test_the_best_setting_on_another_seed_is_chosen(monkeypatch, tmp_path):
 def test_episodes_of_all_methods_have_the_same_number_of_steps(learner):
     config, method = learner.build(learner.settings[0])
 
-    intervals = config.rollout_length * config.rollouts_per_episode
-    assert intervals == MetaConfig().rollout_length
+    intervals = config.intervals_per_rollout * config.rollouts_per_episode
+    assert intervals == MetaConfig().intervals_per_rollout
     assert config.rollouts_per_episode == learner.rounds_per_episode
-    assert config.unknown_horizon == 0.0
+    assert config.unknown_horizon_fraction == 0.0
     assert len(learner.settings) >= 3
     assert method.name in ("ppo", "openai_es", "persistent_es")
-    assert config.learning_rate == learner.settings[0].learning_rate
+    assert config.ppo.learning_rate == learner.settings[0].learning_rate
 
 
 def test_slugs_differ():

@@ -11,7 +11,8 @@ import pytest
 
 import alphaopt_jax
 from alphaopt_jax._agent import network as network_lib
-from alphaopt_jax.config import adaptive_config
+from alphaopt_jax._agent.leaves import FlatLeaves
+from alphaopt_jax.config import pretrained_config
 from alphaopt_jax.tasks import rollouts
 from alphaopt_jax.tasks.families import distribution
 from alphaopt_jax.tasks.families.quadratics import quadratics
@@ -61,7 +62,7 @@ def test_the_feedforward_network_is_the_agents_own_policy():
     tx = alphaopt_jax.alphaopt(
         agent=agent,
         num_steps=horizon,
-        config=dataclasses.replace(adaptive_config(), decision_interval=1),
+        config=dataclasses.replace(pretrained_config(), refresh_interval=1),
     )
 
     expected = rollouts.rollout(task, tx, jax.random.key(5), horizon)
@@ -104,7 +105,7 @@ def test_what_is_replayed_is_what_was_chosen(network):
     objective = learners.Objective(_bowls(), _bowls())
     params = _random(network)
     instances, keys = _first(ppo, objective)
-    model = networks.layout(jnp.zeros(6))
+    model = FlatLeaves.of(jnp.zeros(6))
     episode = ppo._play(
         objective,
         params,

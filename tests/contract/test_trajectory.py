@@ -14,6 +14,7 @@ import optax
 import pytest
 
 import alphaopt_jax as alphaopt
+from alphaopt_jax.config import AgentConfig, LearningConfig, PPOConfig
 from tests import training
 
 _FILE = pathlib.Path(__file__).parent / "data" / "trajectory.json"
@@ -21,30 +22,38 @@ _STEPS = 40
 # Every constant is explicit, so that new defaults do not invalidate the stored numbers.
 _CONFIG = alphaopt.AlphaOptConfig(
     relative_step=0.03,
-    minimum_scale=0.02,
-    max_log_rate=2.0,
-    anytime_steps=math.inf,
+    min_rms=0.02,
     max_relative_step=0.05,
     gradient_decay=0.9,
     squared_gradient_decay=0.99,
     epsilon=1e-12,
     moment_dtype="float32",
-    decision_interval=8,
-    direction=None,
-    actor_hidden=8,
-    critic_hidden=32,
-    num_explorers=64,
-    rollout_length=8,
-    exploration=0.3,
-    credit="divided",
-    previous_gradient_weight=0.0,
-    team_share=2.0,
-    discount=0.98,
-    gae_decay=0.8,
-    clip=0.2,
-    epochs=4,
-    agent_learning_rate=3e-3,
-    value_cost=0.5,
+    refresh_interval=8,
+    agent=AgentConfig(
+        actor_hidden=8,
+        critic_hidden=32,
+        leaf_hidden=0,
+        max_log_rate=2.0,
+        inverse_sqrt_steps=math.inf,
+        update_direction="adam",
+    ),
+    learning=LearningConfig(
+        num_explorers=64,
+        rollout_length=8,
+        action_std=0.3,
+        reward="divided",
+        previous_gradient_weight=0.0,
+        team_weight=2.0,
+        kl_weight=0.0,
+        ppo=PPOConfig(
+            discount=0.98,
+            gae_lambda=0.8,
+            clip_epsilon=0.2,
+            epochs=4,
+            value_loss_weight=0.5,
+            learning_rate=3e-3,
+        ),
+    ),
 )
 
 

@@ -71,7 +71,7 @@ _BITS = st.integers(0, 7)
 
 @pytest.fixture(scope="module")
 def agent():
-    return dataclasses.replace(alphaopt.load_agent("base"), anytime_steps=30.0)
+    return dataclasses.replace(alphaopt.load_agent("base"), inverse_sqrt_steps=30.0)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,10 @@ def test_an_agent_without_checksums_is_read(agent, without_checksums, tmp_path):
     [
         (lambda saved: saved[:-1] + bytes([saved[-1] ^ 1]), r"array \S+/kernel"),
         (lambda saved: saved.replace(b'rate":"4.0"', b'rate":"5.0"'), "text max_log_rate"),
-        (lambda saved: saved.replace(b'"anytime_steps"', b'"anytime_stems"'), "text anytime_stems"),
+        (
+            lambda saved: saved.replace(b'"inverse_sqrt_steps"', b'"inverse_sqrt_stems"'),
+            "text inverse_sqrt_stems",
+        ),
     ],
     ids=["array", "text", "name"],
 )

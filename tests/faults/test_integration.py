@@ -131,7 +131,7 @@ def test_nnx_optimizer_passes_the_loss():
     metrics = alphaopt_jax.metrics(nnx.as_pure(optimizer.opt_state))
     assert metrics["updates_made"] == 100
     assert metrics["rounds"] > 0
-    history = nnx.as_pure(optimizer.opt_state).loss_history
+    history = nnx.as_pure(optimizer.opt_state).history.loss
     assert history.observed == 100
 
 
@@ -163,4 +163,4 @@ def test_linen_train_state_passes_the_loss():
         values.append(value)
 
     assert values[-1] < 0.5 * values[0]
-    assert state.opt_state.loss_history.observed == state.step == 100
+    assert state.opt_state.history.loss.observed == state.step == 100

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax._agent import observation
+from alphaopt_jax._agent import statistics
 
 pytestmark = pytest.mark.slow
 
@@ -86,8 +86,8 @@ def test_long_runs_do_not_drift(keywords, num_steps, accuracy):
     # Counters are exact, also those in float32.
     assert state.updates_made == num_steps
     assert state.updates_skipped == 0
-    assert state.guard.losses == num_steps
-    assert state.loss_history.observed == num_steps
+    assert state.safeguards.losses == num_steps
+    assert state.history.loss.observed == num_steps
     # Averages equal those computed in double precision.
     config = alphaopt.AlphaOptConfig()
     scale = float(jnp.sqrt(jnp.mean(jnp.square(grads["w"][-4000:]))))
@@ -102,9 +102,9 @@ def test_long_runs_do_not_drift(keywords, num_steps, accuracy):
         rtol=2.0 * accuracy,
     )
     for found, decay in (
-        (state.loss_history.fast, 0.9),
-        (state.loss_history.medium, 0.97),
-        (state.loss_history.slow, 0.99),
+        (state.history.loss.fast, 0.9),
+        (state.history.loss.medium, 0.97),
+        (state.history.loss.slow, 0.99),
     ):
         np.testing.assert_allclose(found, _averaged(values, decay), rtol=1e-5)
     # The loss is near its minimum, and no higher than after a tenth of the steps.
@@ -113,13 +113,15 @@ def test_long_runs_do_not_drift(keywords, num_steps, accuracy):
     late = float(jnp.mean(losses[-window:])) - _FLOOR
     assert late <= early < 0.01 * (float(losses[0]) - _FLOOR)
     if "learn" in keywords:
-        assert state.learner.rounds == num_steps // alphaopt.AlphaOptConfig().rollout_length
+        assert (
+            state.learner.rounds == num_steps // alphaopt.AlphaOptConfig().learning.rollout_length
+        )
 
 
 @pytest.mark.parametrize("step", [1, 2, 10, 100, 1000, 1_000_000, 2**24, 2**31 - 1])
 def test_bias_corrections_are_right_at_any_step(step):
     config = alphaopt.AlphaOptConfig()
-    corrections = observation.start_corrections(jnp.asarray(step).astype(jnp.float32), config)
+    corrections = statistics.bias_corrections(jnp.asarray(step).astype(jnp.float32), config)
 
     expected = [
         1.0 / (1.0 - decay**step)
@@ -136,15 +138,15 @@ def test_counters_at_the_end_of_their_range_do_no_harm(counted):
     _, begun, _ = _train(tx, tx.init(_PARAMS), 100)
     late = begun._replace(
         updates_made=jnp.asarray(counted, jnp.int32),
-        guard=begun.guard._replace(losses=jnp.asarray(counted, jnp.float32)),
-        loss_history=begun.loss_history._replace(observed=jnp.asarray(counted, jnp.float32)),
+        guard=begun.safeguards._replace(losses=jnp.asarray(counted, jnp.float32)),
+        loss_history=begun.history.loss._replace(observed=jnp.asarray(counted, jnp.float32)),
     )
 
     _, state, (_, losses, _) = _train(tx, late, 100)
 
     assert _all_finite(state)
     assert state.updates_made == counted + 100
-    assert state.loss_history.observed in (2**24, np.float32(counted))
+    assert state.history.loss.observed in (2**24, np.float32(counted))
     # Rates are small this late; the loss still falls.
     assert losses[-1] < losses[0]
 

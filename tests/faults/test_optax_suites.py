@@ -4,7 +4,7 @@ import optax
 import pytest
 
 import alphaopt_jax
-from alphaopt_jax import AlphaOptConfig
+from alphaopt_jax import AgentConfig, AlphaOptConfig, LearningConfig
 from tests import optax_suites
 
 pytestmark = pytest.mark.slow
@@ -14,10 +14,14 @@ AliasTest = optax_suites.alias_test("learning_given_value", "frozen")
 ShardingTest = optax_suites.sharding_test(
     frozen=alphaopt_jax.alphaopt(agent=None, learn=False),
     shared_credit_and_decay=alphaopt_jax.alphaopt(
-        agent=None, weight_decay=0.1, config=AlphaOptConfig(credit="shared")
+        agent=None,
+        weight_decay=0.1,
+        config=AlphaOptConfig(learning=LearningConfig(reward="shared")),
     ),
     raw_gradient_and_schedule=alphaopt_jax.alphaopt(
-        optax.constant_schedule(0.5), agent=None, config=AlphaOptConfig(direction="gradient")
+        optax.constant_schedule(0.5),
+        agent=None,
+        config=AlphaOptConfig(agent=AgentConfig(update_direction="gradient")),
     ),
 )
 

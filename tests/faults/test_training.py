@@ -63,4 +63,4 @@ def test_parameters_stay_finite_and_the_training_continues(name, fault):
 
 @pytest.mark.parametrize("name", _OPTIMIZERS)
 def test_safeguards_are_inactive_without_a_fault(name):
-    assert alphaopt.metrics(_without_fault(name).state)["brake"] == 1.0
+    assert alphaopt.metrics(_without_fault(name).state)["backoff"] == 1.0

@@ -249,7 +249,7 @@ def test_a_wrapped_optimizer_trains_as_alone_and_continues_after_nan(name):
         metrics = alphaopt.metrics(found.state)
         assert metrics["updates_made"] == case.made - missed
         assert metrics["updates_skipped"] == skipped
-        observed = state_lib.find(found.state).loss_history.observed
+        observed = state_lib.find(found.state).history.loss.observed
         assert observed == (metrics["updates_made"] if case.receives_value else 0)
 
 

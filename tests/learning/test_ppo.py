@@ -9,10 +9,12 @@ import pytest
 
 from alphaopt_jax._agent import network as network_lib
 from alphaopt_jax._agent import observation
+from alphaopt_jax._agent.network import Policy
 from alphaopt_jax._learning import ppo
-from alphaopt_jax.config import AlphaOptConfig
+from alphaopt_jax.config import AgentConfig, LearningConfig
 
-_CONFIG = AlphaOptConfig()
+_CONFIG = LearningConfig()
+_AGENT = AgentConfig()
 
 
 def test_advantages_by_hand():
@@ -33,9 +35,12 @@ def test_clipped_policy_loss_by_hand():
     # ratio 1.5, advantage -1:           min(-1.5, -1.2) = -1.5
     # ratio 0.5, advantage -1:           min(-0.5, -0.8) = -0.8
     # loss = -(1.2 + 0.5 - 1.5 - 0.8) / 4 = 0.15
-    log_ratios = jnp.log(jnp.array([1.5, 0.5, 1.5, 0.5]))
+    # A Gaussian of deviation 1 that moves from 0 to μ changes the log-density of x by μx - ½μ²: at
+    # μ = 1 by log 1.5 for x = ½ + log 1.5.
+    actions = 0.5 + jnp.log(jnp.array([1.5, 0.5, 1.5, 0.5]))
+    samples = ppo.ActionSamples(actions, jnp.zeros(4), jnp.array([1.0, 1.0, -1.0, -1.0]))
 
-    loss = ppo.clipped_policy_loss(log_ratios, jnp.array([1.0, 1.0, -1.0, -1.0]), 0.2)
+    loss = ppo.policy_loss(jnp.ones(4), samples, 1.0, 0.2)
 
     np.testing.assert_allclose(loss, 0.15, rtol=1e-5)
 
@@ -67,23 +72,27 @@ def _two_armed_rollout(sign: float, key: jax.Array) -> tuple[ppo.Rollout, networ
     """Half the actions are larger than the mean, half smaller; the reward is `sign` times that."""
     shape = (_CONFIG.rollout_length, 64)
     arms = jnp.where(jax.random.bernoulli(key, shape=shape), 1.0, -1.0)
-    network = network_lib.ActorCritic(8, 32, 2.0)
+    network = network_lib.make_network(_AGENT)
     return ppo.Rollout(
         observations=jnp.ones((*shape, observation.NUM_FEATURES)),
-        actions=_CONFIG.exploration * arms,
+        actions=_CONFIG.action_std * arms,
         means=jnp.zeros(shape),
         rewards=sign * arms,
     ), network
+
+
+def _learn(params, prior, state, rollout, config):
+    return ppo.learn(Policy(params, _AGENT), prior, state, rollout, (64,), config)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_the_policy_moves_towards_the_arm_that_pays(sign):
     rollout, network = _two_armed_rollout(sign, jax.random.key(1))
     params = network_lib.init_params(jax.random.key(2), network)
-    state = ppo.agent_optimizer(_CONFIG).init(params)
+    state = ppo.agent_optimizer(_CONFIG.ppo).init(params)
 
     for _ in range(5):
-        params, state, losses = ppo.learn(params, None, state, rollout, (64,), network, _CONFIG)
+        params, state, losses = _learn(params, None, state, rollout, _CONFIG)
 
     mean, _ = network.apply({"params": params}, rollout.observations[0])
     assert (sign * mean > 0.01).all()
@@ -94,9 +103,9 @@ def test_the_policy_moves_towards_the_arm_that_pays(sign):
 def test_nothing_to_learn_from_changes_the_policy_little():
     rollout, network = _two_armed_rollout(0.0, jax.random.key(1))
     params = network_lib.init_params(jax.random.key(2), network)
-    state = ppo.agent_optimizer(_CONFIG).init(params)
+    state = ppo.agent_optimizer(_CONFIG.ppo).init(params)
 
-    new_params, _, _ = ppo.learn(params, None, state, rollout, (64,), network, _CONFIG)
+    new_params, _, _ = _learn(params, None, state, rollout, _CONFIG)
 
     mean, _ = network.apply({"params": new_params}, rollout.observations[0])
     np.testing.assert_allclose(mean, 0.0, atol=1e-6)
@@ -113,12 +122,12 @@ def test_divergence_by_hand():
 def test_a_policy_that_is_held_to_another_moves_less_from_it_and_comes_back():
     rollout, network = _two_armed_rollout(1.0, jax.random.key(1))
     prior = network_lib.init_params(jax.random.key(2), network)
-    config = dataclasses.replace(_CONFIG, prior_weight=100.0)
+    config = dataclasses.replace(_CONFIG, kl_weight=100.0)
 
     def moved(held_to, config, rollout):
-        params, state = prior, ppo.agent_optimizer(config).init(prior)
+        params, state = prior, ppo.agent_optimizer(config.ppo).init(prior)
         for _ in range(20):
-            params, state, _ = ppo.learn(params, held_to, state, rollout, (64,), network, config)
+            params, state, _ = _learn(params, held_to, state, rollout, config)
         return network.apply({"params": params}, rollout.observations[0])[0].mean()
 
     free, held = moved(None, _CONFIG, rollout), moved(prior, config, rollout)
@@ -130,11 +139,11 @@ def test_a_policy_that_is_held_to_another_moves_less_from_it_and_comes_back():
 def test_the_last_reward_is_never_read():
     rollout, network = _two_armed_rollout(1.0, jax.random.key(1))
     params = network_lib.init_params(jax.random.key(2), network)
-    state = ppo.agent_optimizer(_CONFIG).init(params)
+    state = ppo.agent_optimizer(_CONFIG.ppo).init(params)
     poisoned = rollout._replace(rewards=rollout.rewards.at[-1].set(jnp.nan))
 
-    learned = ppo.learn(params, None, state, rollout, (64,), network, _CONFIG)
-    from_poisoned = ppo.learn(params, None, state, poisoned, (64,), network, _CONFIG)
+    learned = _learn(params, None, state, rollout, _CONFIG)
+    from_poisoned = _learn(params, None, state, poisoned, _CONFIG)
 
     jax.tree.map(np.testing.assert_array_equal, learned, from_poisoned)
 
@@ -142,7 +151,7 @@ def test_the_last_reward_is_never_read():
 def test_passes_share_many_explorers_and_each_learn_from_few():
     many, few = jnp.arange(2 * 4096.0).reshape(2, 4096), jnp.arange(2 * 100.0).reshape(2, 100)
 
-    (shared,), (whole,) = (ppo._parts((each,), passes=4) for each in (many, few))
+    (shared,), (whole,) = (ppo._parts((each,), epochs=4) for each in (many, few))
 
     assert shared.shape == (4, 2, 1024)
     # Each pass has every fourth, so that it has some of every leaf.

@@ -1,4 +1,4 @@
-"""The environment of meta-training is the optimizer; its rewards are the decrease of the loss."""
+"""The environment of meta-training runs the optimizer's step, and rewards a falling loss."""
 
 import dataclasses
 
@@ -10,11 +10,11 @@ import pytest
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax._agent import network, observation
+from alphaopt_jax._agent.network import Policy
 from alphaopt_jax.baselines.maml import scale_by_factors
 from alphaopt_jax.meta import _environment as environment
 from alphaopt_jax.meta import _exploration as exploration
 from alphaopt_jax.meta import _population as population
-from alphaopt_jax.meta import ppo
 from tests.meta.small_tasks import CONFIG, bowls
 
 pytestmark = pytest.mark.slow
@@ -24,7 +24,7 @@ _FAMILY = bowls()
 
 def _agent(seed: int = 0, scale: float = 0.3):
     """An agent with nothing at zero, so that all of its inputs matter."""
-    fresh = network.init_params(jax.random.key(seed), ppo.make_network(CONFIG))
+    fresh = network.init_params(jax.random.key(seed), network.make_network(CONFIG.agent))
     leaves, structure = jax.tree.flatten(fresh)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     return structure.unflatten(
@@ -47,43 +47,40 @@ def _run(
     explores=True,
     family=_FAMILY,
 ):
-    model = environment.layout(family, config)
+    model = environment.model_of(family, config)
     num_explorers = sum(model.explorers) if explores else 0
     leaf_key, explorer_key = jax.random.split(jax.random.key(9))
     noise = environment.Noise(
-        noise_scale * jax.random.normal(leaf_key, (len(model.sizes),)),
+        noise_scale * jax.random.normal(leaf_key, (len(model.explorers),)),
         noise_scale * jax.random.normal(explorer_key, (num_explorers,)),
     )
-    return environment.run_interval(
-        family,
-        ppo.make_network(config),
-        agent,
-        member,
-        jnp.arange(num_explorers) if explores else None,
-        noise,
-        jnp.int32(length),
-        jnp.int32(observed),
-        member.step.astype(jnp.int32),
-        jnp.float32(20.0),
-        config,
+    interval = environment.Interval(
+        positions=jnp.arange(num_explorers),
+        noise=noise,
+        length=jnp.int32(length),
+        observed=jnp.int32(observed),
+        first_step=member.step.astype(jnp.int32),
+        horizon=jnp.float32(20.0),
     )
+    return environment.run_interval(family, Policy(agent, config.agent), member, interval, config)
 
 
 @pytest.mark.parametrize(
     ("num_steps", "direction", "with_factors"),
-    [(0, None, False), (20, None, False), (20, "gradient", False), (20, "gradient", True)],
+    [(0, "adam", False), (20, "adam", False), (20, "gradient", False), (20, "gradient", True)],
     ids=["unknown horizon", "known horizon", "along gradients", "with factors of rates"],
 )
 def test_a_silent_step_is_the_optimizers_own(num_steps, direction, with_factors):
     agent = _agent(scale=0.15)
     start = _start(num_steps)
 
-    # Along gradients as they are, the way from here would be too wild for the guard.
-    step = CONFIG.optimizer.relative_step * (1.0 if direction is None else 0.01)
-    looking = dataclasses.replace(
-        CONFIG.optimizer, decision_interval=4, direction=direction, relative_step=step
+    # Raw gradients with the usual step would activate the safeguards.
+    step = CONFIG.step.relative_step * (1.0 if direction == "adam" else 0.01)
+    config = dataclasses.replace(
+        CONFIG,
+        step=dataclasses.replace(CONFIG.step, refresh_interval=4, relative_step=step),
+        agent=dataclasses.replace(CONFIG.agent, update_direction=direction),
     )
-    config = dataclasses.replace(CONFIG, optimizer=looking)
     task, family = _FAMILY.task(start.instance), _FAMILY
     factors = jax.tree.map(
         lambda leaf: 0.5 + jnp.arange(leaf.size, dtype=jnp.float32).reshape(leaf.shape) / leaf.size,
@@ -101,12 +98,12 @@ def test_a_silent_step_is_the_optimizers_own(num_steps, direction, with_factors)
     optimizer = alphaopt.alphaopt(
         agent=alphaopt.Agent(
             agent,
-            max_log_rate=CONFIG.max_log_rate,
-            anytime_steps=CONFIG.anytime_steps,
-            direction=direction,
+            max_log_rate=CONFIG.agent.max_log_rate,
+            inverse_sqrt_steps=CONFIG.agent.inverse_sqrt_steps,
+            update_direction=direction,
         ),
         num_steps=num_steps or None,
-        config=looking,
+        config=alphaopt.AlphaOptConfig(**dataclasses.asdict(config.step)),
     )
     if with_factors:
         optimizer = optax.chain(optimizer, scale_by_factors(factors))
@@ -130,50 +127,50 @@ def test_a_silent_step_is_the_optimizers_own(num_steps, direction, with_factors)
 
 
 def test_rewards_of_the_leaves_add_up_to_the_decrease_of_the_log_loss():
-    config = dataclasses.replace(CONFIG, team_share=0.0)
+    config = dataclasses.replace(CONFIG, team_weight=0.0)
     start = _start(20)
 
     end, outcome = _run(start, _agent(), 5, config, noise_scale=0.3)
 
     floor = config.loss_floor * start.first_loss
-    decrease = jnp.log(start.measure.loss + floor) - jnp.log(end.measure.loss + floor)
+    decrease = jnp.log(start.measured.loss + floor) - jnp.log(end.measured.loss + floor)
     np.testing.assert_allclose(outcome.leaf_rewards.sum(), decrease, rtol=1e-4)
 
 
 @pytest.mark.parametrize("judged", ["step", "interval"])
 def test_the_shared_reward_is_the_same_for_everyone(judged):
-    config = dataclasses.replace(CONFIG, credit="shared", judged=judged)
+    config = dataclasses.replace(CONFIG, reward="shared", reward_every=judged)
     start = _start(20)
 
     end, outcome = _run(start, _agent(), 5, config, noise_scale=0.3)
 
     floor = config.loss_floor * start.first_loss
-    decrease = jnp.log(start.measure.loss + floor) - jnp.log(end.measure.loss + floor)
+    decrease = jnp.log(start.measured.loss + floor) - jnp.log(end.measured.loss + floor)
     np.testing.assert_allclose(outcome.leaf_rewards, decrease, rtol=1e-4)
     np.testing.assert_allclose(outcome.explorer_rewards, decrease, rtol=1e-4)
 
 
 def test_the_rewards_of_an_interval_are_those_of_its_only_step():
     start = _start(20)
-    config = dataclasses.replace(CONFIG, judged="interval")
+    config = dataclasses.replace(CONFIG, reward_every="interval")
 
     end, outcome = _run(start, _agent(), 1, config, noise_scale=0.3)
 
     expected_end, expected = _run(start, _agent(), 1, noise_scale=0.3)
     np.testing.assert_allclose(outcome.leaf_rewards, expected.leaf_rewards, rtol=1e-4)
     np.testing.assert_allclose(outcome.explorer_rewards, expected.explorer_rewards, rtol=1e-4)
-    assert end.judged_loss == expected_end.judged_loss
+    assert end.rewarded_loss == expected_end.rewarded_loss
     assert np.any(np.abs(outcome.leaf_rewards) > 0.01)
 
 
 def test_rewards_of_longer_intervals_add_up_to_the_decrease():
     start = _start(20)
-    config = dataclasses.replace(CONFIG, judged="interval", team_share=0.0)
+    config = dataclasses.replace(CONFIG, reward_every="interval", team_weight=0.0)
 
     end, outcome = _run(start, _agent(), 6, config, noise_scale=0.3)
 
     floor = config.loss_floor * start.first_loss
-    decrease = jnp.log(start.measure.loss + floor) - jnp.log(end.measure.loss + floor)
+    decrease = jnp.log(start.measured.loss + floor) - jnp.log(end.measured.loss + floor)
     np.testing.assert_allclose(jnp.sum(outcome.leaf_rewards), decrease, rtol=1e-3)
 
 
@@ -188,22 +185,22 @@ def test_rewards_may_come_from_another_loss_than_what_is_trained_on():
         )
 
     family = dataclasses.replace(_FAMILY, task=task)
-    config = dataclasses.replace(CONFIG, team_share=0.0, loss_floor=0.0)
+    config = dataclasses.replace(CONFIG, team_weight=0.0, loss_floor=0.0)
     begun = environment.reset(family, start.instance, jax.random.key(1), jnp.float32(20.0))
     np.testing.assert_array_equal(begun.params, start.params)
-    np.testing.assert_allclose(begun.judged_loss, 0.5 * begun.measure.loss**2, rtol=1e-6)
+    np.testing.assert_allclose(begun.rewarded_loss, 0.5 * begun.measured.loss**2, rtol=1e-6)
 
     end, outcome = _run(begun, agent, 5, config, family=family)
 
-    decrease = 2.0 * (jnp.log(begun.measure.loss) - jnp.log(end.measure.loss))
+    decrease = 2.0 * (jnp.log(begun.measured.loss) - jnp.log(end.measured.loss))
     np.testing.assert_allclose(outcome.leaf_rewards.sum(), decrease, rtol=1e-4)
-    np.testing.assert_allclose(end.judged_loss, 0.5 * end.measure.loss**2, rtol=1e-6)
+    np.testing.assert_allclose(end.rewarded_loss, 0.5 * end.measured.loss**2, rtol=1e-6)
 
 
 def test_a_step_that_breaks_the_task_is_not_made_and_costs():
     start = _start(20)
     broken = start._replace(
-        measure=start.measure._replace(grads=start.measure.grads.at[0].set(jnp.nan))
+        measured=start.measured._replace(grads=start.measured.grads.at[0].set(jnp.nan))
     )
 
     end, outcome = _run(broken, _agent(), 1)
@@ -215,7 +212,7 @@ def test_a_step_that_breaks_the_task_is_not_made_and_costs():
 
 def test_a_loss_that_rounding_put_below_zero_does_no_harm():
     start = _start(20)
-    below = start._replace(measure=start.measure._replace(loss=-1e-5 * start.first_loss))
+    below = start._replace(measured=start.measured._replace(loss=-1e-5 * start.first_loss))
 
     _, outcome = _run(below, _agent(), 1)
 
@@ -230,14 +227,14 @@ def test_copies_of_a_group_are_alike_and_explore_in_opposite_pairs():
     other = jax.tree.map(lambda leaf: leaf[CONFIG.copies], episodes.members)
     assert not np.array_equal(first.params, other.params)
     noise = exploration.draw(jax.random.key(1), 2, 8, CONFIG)
-    assert noise.explorers.shape == (CONFIG.rollout_length, 16, 8)
+    assert noise.explorers.shape == (CONFIG.intervals_per_rollout, 16, 8)
     for each in noise:
-        groups = each.reshape(CONFIG.rollout_length, 4, 4, -1)
+        groups = each.reshape(CONFIG.intervals_per_rollout, 4, 4, -1)
         np.testing.assert_array_equal(groups[:, :, :2], -groups[:, :, 2:])
 
 
 def test_what_is_learned_from_is_seen_at_the_step_that_was_chosen():
-    start, log_time = _start(20), -len(observation.MEMORY_FEATURES) - 3
+    start, log_time = _start(20), -len(observation.HISTORY_FEATURES) - 3
 
     _, first = _run(start, _agent(), 5)
     _, third = _run(start, _agent(), 5, observed=2)
@@ -251,7 +248,7 @@ def test_what_is_learned_from_is_seen_at_the_step_that_was_chosen():
 
 
 def test_groups_explore_at_every_interval_or_with_a_few_numbers_for_a_rollout():
-    config = dataclasses.replace(CONFIG, rollout_length=16, leaf_exploration=0.5)
+    config = dataclasses.replace(CONFIG, intervals_per_rollout=16, leaf_action_std=0.5)
 
     noise = exploration.draw(jax.random.key(1), 3, 8, config).leaves
     kinds = exploration.kinds(config)
@@ -264,7 +261,7 @@ def test_groups_explore_at_every_interval_or_with_a_few_numbers_for_a_rollout():
 
 
 def test_what_lasting_noise_is_made_of_is_found_again():
-    config = dataclasses.replace(CONFIG, groups=512, rollout_length=16, leaf_exploration=0.5)
+    config = dataclasses.replace(CONFIG, groups=512, intervals_per_rollout=16, leaf_action_std=0.5)
 
     noise = exploration.draw(jax.random.key(1), 3, 8, config).leaves
     kinds = exploration.kinds(config)
@@ -283,7 +280,7 @@ def test_what_lasting_noise_is_made_of_is_found_again():
 def test_horizons_are_whole_numbers_of_rollouts_within_their_bounds(seed):
     episodes = population.start(_FAMILY, jax.random.key(seed), CONFIG)
 
-    steps = int(episodes.interval) * CONFIG.rollout_length * int(episodes.rollouts_left)
+    steps = int(episodes.interval) * CONFIG.intervals_per_rollout * int(episodes.rollouts_left)
     assert steps == int(episodes.horizon)
     assert CONFIG.min_horizon / 2 <= steps <= CONFIG.max_horizon * 1.3
     told = np.unique(episodes.members.num_steps)

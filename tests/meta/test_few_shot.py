@@ -14,6 +14,7 @@ from alphaopt_jax import cli
 from alphaopt_jax._optimizer import state as state_lib
 from alphaopt_jax.baselines._inner_loop import meta_gradient
 from alphaopt_jax.baselines.maml import InitializationResult, Learned
+from alphaopt_jax.config import LearningConfig
 from alphaopt_jax.meta import MetaConfig
 from alphaopt_jax.meta.few_shot import (
     FewShotConfig,
@@ -44,7 +45,7 @@ _CONFIG = FewShotConfig(
     turns=1,
     initialization_episodes=4,
     rounds=2,
-    meta=MetaConfig(groups=2, copies=2, minibatches=1, rollout_length=2),
+    meta=MetaConfig(groups=2, copies=2, minibatches=1, intervals_per_rollout=2),
     validation_episodes=3,
 )
 
@@ -148,7 +149,7 @@ def test_without_turns_only_the_agent_learns(data):
 
 @pytest.mark.nightly
 def test_initial_parameters_learn_at_constant_rates(family):
-    agent = dataclasses.replace(alphaopt.load_agent("base"), direction="gradient")
+    agent = dataclasses.replace(alphaopt.load_agent("base"), update_direction="gradient")
     frozen = frozen_optimizer(agent, _STEPS)
     task = family.draw(jax.random.key(0))
     learned = Learned(task.init(jax.random.key(1)), {})
@@ -213,12 +214,12 @@ def test_maml_learns_rate_factors(data, monkeypatch):
     monkeypatch.setattr(training, "ppo", lambda config, agent: types.SimpleNamespace(agent=agent))
     monkeypatch.setattr(training, "meta_train", meta_train)
     monkeypatch.setattr(training, "_validation_accuracy", validation_accuracy)
-    optimizer = dataclasses.replace(_CONFIG.meta.optimizer, direction="gradient")
+    agent = dataclasses.replace(_CONFIG.meta.agent, update_direction="gradient")
     config = dataclasses.replace(
         _CONFIG,
         initialization="maml",
         descent_learning_rate=0.25,
-        meta=dataclasses.replace(_CONFIG.meta, optimizer=optimizer),
+        meta=dataclasses.replace(_CONFIG.meta, agent=agent),
     )
 
     result = train_few_shot(data, config, show_progress=False)
@@ -298,7 +299,9 @@ def test_meta_test_refuses_an_agent_that_changes(family):
 
     assert _test(family, frozen, constant_state=params).accuracies.shape == (3, 3)
     learning = alphaopt.alphaopt(
-        agent=None, config=alphaopt.AlphaOptConfig(rollout_length=2), learn=True
+        agent=None,
+        config=alphaopt.AlphaOptConfig(learning=LearningConfig(rollout_length=2)),
+        learn=True,
     )
     with pytest.raises(RuntimeError, match="The agent changed during a meta-test"):
         _test(family, learning, constant_state=params)
@@ -307,8 +310,8 @@ def test_meta_test_refuses_an_agent_that_changes(family):
 def test_rates_for_fresh_networks_multiply_normalized_gradients():
     learned, alone = (recipes.CONFIGS[name] for name in (recipes.LEARNED, recipes.RANDOM))
 
-    assert (learned.turns, learned.meta.optimizer.direction) == (1, "gradient")
-    assert (alone.turns, alone.meta.optimizer.direction) == (0, None)
+    assert (learned.turns, learned.meta.agent.update_direction) == (1, "gradient")
+    assert (alone.turns, alone.meta.agent.update_direction) == (0, "adam")
     with pytest.raises(ValueError, match="MAML need an agent whose rates multiply the gr"):
         dataclasses.replace(alone, turns=1)
     with pytest.raises(SystemExit, match="No few-shot agent has the name 'none'; the names are"):

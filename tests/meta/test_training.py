@@ -64,8 +64,8 @@ def test_the_result_has_the_history_and_the_best_agent(uninterrupted):
 
 
 def test_agents_that_always_know_the_horizon_are_not_scored_without_it():
-    config = dataclasses.replace(CONFIG, unknown_horizon=0.0)
-    agent = network.init_params(jax.random.key(0), ppo.make_network(config))
+    config = dataclasses.replace(CONFIG, unknown_horizon_fraction=0.0)
+    agent = network.init_params(jax.random.key(0), network.make_network(config.agent))
 
     assert list(Validation(_VALIDATION, (20,), 2, config)(agent)) == ["held out/20"]
 

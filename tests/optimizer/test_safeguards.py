@@ -1,4 +1,4 @@
-"""The guard bounds what goes astray, and is not to be noticed where nothing does."""
+"""The safeguards bound divergence, and are inactive in ordinary trainings."""
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +11,20 @@ from alphaopt_jax.config import AlphaOptConfig
 _CONFIG = AlphaOptConfig()
 
 
-def _brakes(losses, state=None):
-    """The brake after each loss, and the state."""
+def _backoffs(losses, state=None):
+    """The backoff after each loss, and the final state."""
     state = safeguards.init(1) if state is None else state
 
     def add(carry, loss):
         state, fast = carry
         now = jnp.where(state.losses == 0, loss, 0.9 * fast + 0.1 * loss)
         state = safeguards.watch_loss(state, loss, fast, now)
-        return (state, now), state.brake
+        return (state, now), state.backoff
 
-    (state, _), brakes = jax.lax.scan(add, (state, jnp.zeros(())), jnp.asarray(losses, jnp.float32))
-    return np.asarray(brakes), state
+    (state, _), backoffs = jax.lax.scan(
+        add, (state, jnp.zeros(())), jnp.asarray(losses, jnp.float32)
+    )
+    return np.asarray(backoffs), state
 
 
 def _noise(length):
@@ -41,70 +43,70 @@ def _noise(length):
     ],
     ids=["falls", "falls with noise", "noise alone", "swings", "zero", "rises a little"],
 )
-def test_usual_losses_are_not_braked(losses):
-    brakes, _ = _brakes(losses)
+def test_ordinary_losses_do_not_activate_the_backoff(losses):
+    backoffs, _ = _backoffs(losses)
 
-    np.testing.assert_array_equal(brakes, 1.0)
+    np.testing.assert_array_equal(backoffs, 1.0)
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
-def test_a_loss_that_rises_above_where_it_began_is_braked_whatever_its_scale(scale):
+def test_a_loss_above_its_start_activates_the_backoff_at_any_scale(scale):
     falling = np.linspace(2.0, 1.0, 100) + 0.05 * _noise(100)
     rising = np.exp(np.linspace(0.0, 4.0, 50))
-    brakes, _ = _brakes(scale * np.concatenate([falling, rising]))
+    backoffs, _ = _backoffs(scale * np.concatenate([falling, rising]))
 
-    np.testing.assert_array_equal(brakes[:110], 1.0)
-    assert (np.diff(brakes[125:]) < 0).all()
-    assert brakes[-1] < 0.05
+    np.testing.assert_array_equal(backoffs[:110], 1.0)
+    assert (np.diff(backoffs[125:]) < 0).all()
+    assert backoffs[-1] < 0.05
 
 
-def test_the_brake_lets_go_while_the_loss_falls_again():
+def test_the_backoff_relaxes_while_the_loss_falls():
     falling, high = np.linspace(2.0, 1.0, 100), np.full(20, 30.0)
-    brakes, _ = _brakes(np.concatenate([falling, high, np.linspace(29.0, 3.0, 40)]))
+    backoffs, _ = _backoffs(np.concatenate([falling, high, np.linspace(29.0, 3.0, 40)]))
 
-    assert brakes[119] < 0.01
-    assert brakes[-1] == 1.0
-
-
-def test_a_loss_that_stays_high_is_got_used_to():
-    brakes, _ = _brakes(np.concatenate([np.linspace(2.0, 1.0, 100), np.full(5000, 30.0)]))
-
-    assert brakes[150] < 0.01
-    assert brakes[-1] == 1.0
+    assert backoffs[119] < 0.01
+    assert backoffs[-1] == 1.0
 
 
-def _factors(energies):
-    """What the gradients of one leaf are multiplied by, step by step."""
+def test_a_loss_that_stays_high_becomes_the_usual_one():
+    backoffs, _ = _backoffs(np.concatenate([np.linspace(2.0, 1.0, 100), np.full(5000, 30.0)]))
+
+    assert backoffs[150] < 0.01
+    assert backoffs[-1] == 1.0
+
+
+def _factors(mean_squares):
+    """Factors of the gradients of one leaf, step by step."""
 
     def add(state, each):
-        number, energy = each
-        factors, state = safeguards.bound_gradients(state, energy[None], number, _CONFIG)
+        number, mean_square = each
+        factors, state = safeguards.bound_gradients(state, mean_square[None], number, _CONFIG)
         return state, factors[0]
 
-    energies = jnp.asarray(energies, jnp.float32)
-    numbers = jnp.arange(1.0, len(energies) + 1.0)
-    return np.asarray(jax.lax.scan(add, safeguards.init(1), (numbers, energies))[1])
+    mean_squares = jnp.asarray(mean_squares, jnp.float32)
+    numbers = jnp.arange(1.0, len(mean_squares) + 1.0)
+    return np.asarray(jax.lax.scan(add, safeguards.init(1), (numbers, mean_squares))[1])
 
 
-def test_gradients_of_usual_size_are_left_alone():
+def test_ordinary_gradients_are_not_bounded():
     grows = np.exp(np.linspace(-20.0, 0.0, 1000))
     noisy = np.exp(_noise(1000))
     starts = np.concatenate([np.zeros(10), np.ones(10)])
-    for energies in (grows, noisy, starts, np.zeros(10), 1e-30 * noisy):
-        np.testing.assert_array_equal(_factors(energies), 1.0)
+    for mean_squares in (grows, noisy, starts, np.zeros(10), 1e-30 * noisy):
+        np.testing.assert_array_equal(_factors(mean_squares), 1.0)
 
 
-def test_a_spike_is_cut_to_about_thirty_times_the_usual():
-    energies = np.ones(300)
-    energies[200] = 1e12
+def test_a_spike_is_cut_to_about_thirty_times_the_usual_size():
+    mean_squares = np.ones(300)
+    mean_squares[200] = 1e12
 
-    factors = _factors(energies)
+    factors = _factors(mean_squares)
 
     np.testing.assert_array_equal(np.delete(factors, 200), 1.0)
     assert factors[200] * 1e6 == pytest.approx(30.0, rel=0.15)
 
 
-def test_gradients_that_stay_large_are_left_alone_in_the_end():
+def test_a_persistent_increase_of_the_gradients_is_absorbed():
     factors = _factors(np.concatenate([np.ones(200), np.full(1000, 1e6)]))
 
     assert factors[200] < 0.05

@@ -15,7 +15,7 @@ from tests import sharded_training, training
 
 
 def _parameter_shaped(state):
-    return (state.gradient_average, state.squared_gradient_average, state.relative_rates)
+    return (state.gradient_average, state.squared_gradient_average, state.rate_multipliers)
 
 
 @functools.cache

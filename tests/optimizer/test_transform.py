@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import alphaopt_jax
-from alphaopt_jax import AlphaOptConfig
+from alphaopt_jax import AgentConfig, AlphaOptConfig, LearningConfig
 from alphaopt_jax._optimizer import coordinate_rates
 from tests import quadratic
 
@@ -31,8 +31,10 @@ def _assert_close(tree, other, **tolerance):
 
 
 # Optimizers that several tests share, so that each is traced and compiled once.
-_LEARNING = alphaopt(config=AlphaOptConfig(rollout_length=2))
-_LONGER_ROLLOUT = alphaopt(config=AlphaOptConfig(rollout_length=4, decision_interval=4))
+_LEARNING = alphaopt(config=AlphaOptConfig(learning=LearningConfig(rollout_length=2)))
+_LONGER_ROLLOUT = alphaopt(
+    config=AlphaOptConfig(refresh_interval=4, learning=LearningConfig(rollout_length=4))
+)
 _WITHOUT_LEARNING = alphaopt(learn=False)
 
 
@@ -88,7 +90,7 @@ def test_rates_much_too_large_are_bounded(too_large):
 
 
 def test_direction_may_be_the_raw_gradient():
-    config = AlphaOptConfig(direction="gradient")
+    config = AlphaOptConfig(agent=AgentConfig(update_direction="gradient"))
     params, grads = quadratic.init_params(), jax.grad(quadratic.loss)(quadratic.init_params())
     tx = alphaopt(learn=False, config=config)
 
@@ -150,7 +152,7 @@ def test_metrics_are_finite_scalars_of_the_last_step():
     metrics = jax.jit(alphaopt_jax.metrics)(state)
 
     assert set(metrics) == {
-        "mean_learning_rate", "mean_log_rate", "updates_made", "updates_skipped", "brake",
+        "mean_learning_rate", "mean_log_rate", "updates_made", "updates_skipped", "backoff",
         "reward", "policy_loss", "value_loss", "rounds",
     }  # fmt: skip
     assert all(leaf.shape == () and np.isfinite(leaf) for leaf in metrics.values())
@@ -170,7 +172,7 @@ def test_new_episode_keeps_what_was_learned_and_forgets_the_training():
     _assert_equal(new.learner.key_data, state.learner.key_data)
     assert new.updates_made == 0
     fresh = _LEARNING.init(params)
-    forgotten = ("gradient_average", "squared_gradient_average", "relative_rates", "loss_history")
+    forgotten = ("gradient_average", "squared_gradient_average", "rate_multipliers", "history")
     for name in forgotten:
         _assert_equal(getattr(new, name), getattr(fresh, name))
     _assert_equal(new.learner.rollout, fresh.learner.rollout)
@@ -180,9 +182,9 @@ def test_new_episode_keeps_what_was_learned_and_forgets_the_training():
 
 
 def test_every_parameter_is_looked_at_at_first_and_then_at_intervals(decided_agent):
-    tx = alphaopt(agent=decided_agent, config=AlphaOptConfig(decision_interval=3))
+    tx = alphaopt(agent=decided_agent, config=AlphaOptConfig(refresh_interval=3))
     kept = [
-        np.concatenate([np.ravel(each) for each in state.relative_rates.values()])
+        np.concatenate([np.ravel(each) for each in state.rate_multipliers.values()])
         for _, _, state in quadratic.steps(tx, num_steps=9)
     ]
 
@@ -193,13 +195,13 @@ def test_every_parameter_is_looked_at_at_first_and_then_at_intervals(decided_age
 
 def test_a_leaf_without_a_part_of_its_own_decides_as_its_parameters_do_on_average(decided_agent):
     """So that between two looks all of them follow what the agent sees and learns."""
-    tx = alphaopt(agent=decided_agent, config=AlphaOptConfig(decision_interval=4))
+    tx = alphaopt(agent=decided_agent, config=AlphaOptConfig(refresh_interval=4))
     _, looked = quadratic.run(tx, num_steps=5)
     params, later = quadratic.run(tx, num_steps=7)
 
     assert not decided_agent.network.leaf_hidden
     for factors, at_look in zip(
-        later.relative_rates.values(), looked.relative_rates.values(), strict=True
+        later.rate_multipliers.values(), looked.rate_multipliers.values(), strict=True
     ):
         np.testing.assert_array_equal(factors, at_look)
         logs = np.log(np.asarray(factors, np.float32))
@@ -219,7 +221,7 @@ def test_nobody_explores_at_the_last_step_of_a_rollout():
     np.testing.assert_array_equal(rollout.actions[-1], rollout.means[-1])
     assert (rollout.actions[:-1] != rollout.means[:-1]).all()
     # A fresh agent means all rates to be those of their leaves; no noise is left in them.
-    for leaf in jax.tree.leaves(state.relative_rates):
+    for leaf in jax.tree.leaves(state.rate_multipliers):
         np.testing.assert_array_equal(leaf, 1.0)
 
 
@@ -312,7 +314,7 @@ def test_a_step_without_a_loss_learns_too_and_the_loss_is_only_observed():
 
     assert state.learner.rounds == 2
     assert np.isnan(state.learner.loss)
-    assert state.loss_history.observed == 0
+    assert state.history.loss.observed == 0
     assert any(np.any(leaf) for leaf in jax.tree.leaves(state.agent["actor"]["output"]))
     assert quadratic.loss(params) < quadratic.loss(quadratic.init_params())
 
@@ -397,7 +399,7 @@ def test_a_mask_that_does_not_fit_is_refused(mask):
 
 def test_rates_fall_to_a_known_horizon_and_with_the_root_of_time_to_an_unknown_one():
     silent = jax.tree.map(jnp.zeros_like, dict(alphaopt_jax.load_agent("base").params))
-    agent = alphaopt_jax.Agent(silent, anytime_steps=4.0)
+    agent = alphaopt_jax.Agent(silent, inverse_sqrt_steps=4.0)
     params, grads = jnp.ones(3), jnp.array([1.0, -1.0, 2.0])
 
     def rates(steps, **arguments):
@@ -413,7 +415,7 @@ def test_rates_fall_to_a_known_horizon_and_with_the_root_of_time_to_an_unknown_o
     np.testing.assert_allclose(rates(5, num_steps=4), expected, rtol=1e-5)
     expected = 1.0 / np.sqrt(1.0 + np.arange(6) / 4.0)
     np.testing.assert_allclose(rates(6), expected, rtol=1e-5)
-    agent = dataclasses.replace(agent, anytime_steps=math.inf)
+    agent = dataclasses.replace(agent, inverse_sqrt_steps=math.inf)
     np.testing.assert_allclose(rates(6), np.ones(6), rtol=1e-6)
 
 
@@ -454,7 +456,10 @@ def test_donating_the_state_leaves_the_agent_given_alone(decided_agent):
 
 
 def test_training_under_scan_and_vmap_over_seeds_equals_steps_of_each_seed():
-    config, start = AlphaOptConfig(rollout_length=2), quadratic.init_params()
+    config, start = (
+        AlphaOptConfig(learning=LearningConfig(rollout_length=2)),
+        quadratic.init_params(),
+    )
 
     def train(seed):
         tx = alphaopt(seed=seed, config=config)

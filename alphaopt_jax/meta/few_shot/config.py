@@ -31,7 +31,7 @@ class FewShotConfig:
         initial parameters learn once before the first turn, when the agent is not yet trained on
         episodes; None skips this.
       rounds: Rounds of meta-training of the agent per turn.
-      meta: Constants of the agent's meta-training. `meta.optimizer.direction` is what its rates
+      meta: Constants of the agent's meta-training. `meta.agent.update_direction` is what its rates
         multiply.
       initial_agent: Name or path of the agent that meta-training starts from.
       validation_episodes: Number of validation episodes, which are the same at every validation.
@@ -54,11 +54,11 @@ class FewShotConfig:
 
     def __post_init__(self) -> None:
         """Checks that the constants fit each other."""
-        direction = self.meta.optimizer.direction
+        direction = self.meta.agent.update_direction
         if self.initialization == "maml" and self.turns and direction != "gradient":
             raise ValueError(
                 "Initial parameters learned by MAML need an agent whose rates multiply the"
-                f" gradient, but `meta.optimizer.direction` is {direction!r}."
+                f" gradient, but `meta.agent.update_direction` is {direction!r}."
             )
 
     def without_initialization(self) -> FewShotConfig:
@@ -67,8 +67,8 @@ class FewShotConfig:
         The agent's rates multiply normalized gradients, since gradients of fresh networks can have
         any size.
         """
-        optimizer = dataclasses.replace(self.meta.optimizer, direction=None)
-        meta = dataclasses.replace(self.meta, optimizer=optimizer)
+        agent = dataclasses.replace(self.meta.agent, update_direction="adam")
+        meta = dataclasses.replace(self.meta, agent=agent)
         return dataclasses.replace(self, turns=0, rounds=self.total_rounds, meta=meta)
 
     @property
@@ -89,8 +89,8 @@ class FewShotConfig:
             self.meta,
             min_horizon=self.num_steps,
             max_horizon=self.num_steps,
-            rollout_length=min(self.meta.rollout_length, self.num_steps),
-            unknown_horizon=0.0,
+            intervals_per_rollout=min(self.meta.intervals_per_rollout, self.num_steps),
+            unknown_horizon_fraction=0.0,
         )
 
     @property

@@ -21,9 +21,9 @@ RANDOM = "omniglot-random"
 """Name of the agent that trains fresh networks."""
 
 # A shared reward needs no gradient of the queries' loss, which would be the largest cost.
-_SHARED_REWARD = MetaConfig(credit="shared", judged="interval", coordinate_cost=0.0)
+_SHARED_REWARD = MetaConfig(reward="shared", reward_every="interval", coordinate_loss_weight=0.0)
 _GRADIENT_STEPS = dataclasses.replace(
-    _SHARED_REWARD, optimizer=dataclasses.replace(_SHARED_REWARD.optimizer, direction="gradient")
+    _SHARED_REWARD, agent=dataclasses.replace(_SHARED_REWARD.agent, update_direction="gradient")
 )
 _LEARNED_CONFIG = FewShotConfig(
     MULTI_SHOT,
