@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import chex
 import jax
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Float32, Int32
 import numpy as np
 
 
+@runtime_checkable  # Tests check annotations while they run.
 class Leaves(Protocol):
     """L leaves, whose parameters lie in arrays of one shape."""
 
