@@ -1,4 +1,4 @@
-"""How each baseline is trained, by its name."""
+"""Recipes of the pretrained baselines, by name."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ from alphaopt_jax.tasks.papers import l2l as l2l_tasks
 from alphaopt_jax.tasks.papers import li_malik_2016, li_malik_2017
 from alphaopt_jax.tasks.task import Family
 
+Train = Callable[[int, pathlib.Path, bool], TrainingResult]
+"""From a seed, a folder for checkpoints and whether to show progress to the result."""
+
 
 def train_baseline(
     name: str, folder: str | os.PathLike[str], *, seed: int = 0, show: bool = True
 ) -> card.Card:
-    """Trains a baseline, and writes it and its card into a folder.
+    """Trains a baseline, and writes its parameters and its card.
 
     Args:
-      name: One of `RECIPES`.
-      folder: Where; a training that was interrupted goes on from what it finds there.
-      seed: Of everything random.
-      show: Whether to show progress.
+      name: A name in `RECIPES`.
+      folder: Folder for parameters, card and checkpoints; an interrupted training continues from
+        the latest checkpoint.
+      seed: Random seed of the whole training.
+      show: True to show progress.
 
     Returns:
       The card.
 
     Raises:
-      ValueError: There is no such baseline.
+      ValueError: `name` is not in `RECIPES`.
     """
     return training.train_pretrained(
         RECIPES, name, folder, what="baseline", command="train-baseline", seed=seed, show=show
     )
 
 
-def _lstm(
-    make: Callable[[], Family], config: LSTMConfig
-) -> Callable[[int, pathlib.Path, bool], TrainingResult]:
+def _lstm(make_family: Callable[[], Family], config: LSTMConfig) -> Train:
     def train(seed: int, folder: pathlib.Path, show: bool) -> TrainingResult:
-        family = make()
+        family = make_family()
         result = l2l.train_lstm(family, config, seed=seed, folder=folder, show=show)
         episodes = int(result.history[-1]["round"])
         return TrainingResult(
@@ -58,15 +60,11 @@ def _lstm(
     return train
 
 
-def _guided_2016(
-    make: Callable[[], Family], num_functions: int, config: Config2016
-) -> Callable[[int, pathlib.Path, bool], TrainingResult]:
+def _guided_2016(make_family: Callable[[], Family], config: Config2016) -> Train:
     def train(seed: int, folder: pathlib.Path, show: bool) -> TrainingResult:
-        family = make()
-        result = li_malik.train_2016(
-            family, config, num_functions=num_functions, seed=seed, folder=folder, show=show
-        )
-        steps = num_functions * config.starts * config.trajectories * config.horizon
+        family = make_family()
+        result = li_malik.train_2016(family, config, seed=seed, folder=folder, show=show)
+        steps = config.num_functions * config.starts * config.trajectories * config.horizon
         return TrainingResult(
             save=lambda path: li_malik.save_2016(path, result.policy),
             trained_on=[family.name],
@@ -79,11 +77,9 @@ def _guided_2016(
     return train
 
 
-def _guided_2017(
-    make: Callable[[], Family], config: Config2017
-) -> Callable[[int, pathlib.Path, bool], TrainingResult]:
+def _guided_2017(make_family: Callable[[], Family], config: Config2017) -> Train:
     def train(seed: int, folder: pathlib.Path, show: bool) -> TrainingResult:
-        family = make()
+        family = make_family()
         result = li_malik.train_2017(family, config, seed=seed, folder=folder, show=show)
         return TrainingResult(
             save=lambda path: li_malik.save_2017(path, result.policy),
@@ -97,16 +93,16 @@ def _guided_2017(
     return train
 
 
-_ONE_DIMENSION = "It optimizes functions of {} parameters, and no others."
-_BEHIND_MOMENTUM = (
-    "On functions that it has not seen its mean objective over 40 steps is {}; that of momentum"
-    " which is tuned for each of them, {}."
+_ONE_DIMENSION = "It only optimizes functions of {} parameters."
+_MOMENTUM_IS_BETTER = (
+    "Its mean objective over 40 steps on unseen functions is {}; momentum tuned for each function"
+    " reaches {}."
 )
 RECIPES: Mapping[str, Recipe] = {
     "l2l-quadratics": Recipe(
         "A coordinatewise LSTM of 2 x 20 units, trained by backpropagation through time on random"
         " quadratics of 10 dimensions, for 100 steps each.",
-        ("It knows nothing but quadratics that begin at a loss of about 1.",),
+        ("It was only trained on quadratics with an initial loss of about 1.",),
         _lstm(
             l2l_tasks.quadratics,
             LSTMConfig(
@@ -126,9 +122,9 @@ RECIPES: Mapping[str, Recipe] = {
         "A coordinatewise LSTM of 2 x 20 units, trained by backpropagation through time on MNIST"
         " classifiers of 20 sigmoid units, for 100 steps each.",
         (
-            "It knows one network and one data set; with ReLU in place of sigmoid its loss after"
-            " 100 steps is 0.50, that of a tuned Adam 0.29.",
-            "Trainings that are longer than 200 steps.",
+            "It was trained on one network and one data set. With ReLU instead of sigmoid units its"
+            " loss after 100 steps is 0.50, that of a tuned Adam 0.29.",
+            "It degrades in trainings longer than 200 steps.",
         ),
         _lstm(
             l2l_tasks.mnist_mlp,
@@ -145,7 +141,7 @@ RECIPES: Mapping[str, Recipe] = {
     "l2l-projected-mnist": Recipe(
         "A coordinatewise LSTM of 2 x 20 units, trained by backpropagation through time on one net"
         " of 48 units and projected MNIST, for 400 steps: the rival of li-malik-2017.",
-        ("It knows one network and one data set.",),
+        ("It was trained on one network and one data set.",),
         _lstm(
             li_malik_2017.projected_net,
             LSTMConfig(
@@ -158,30 +154,30 @@ RECIPES: Mapping[str, Recipe] = {
     "li-malik-logistic": Recipe(
         "A full-vector policy of 50 softplus units, learned by guided policy search on logistic"
         " regressions in three dimensions, for 40 steps each.",
-        (_ONE_DIMENSION.format(4), _BEHIND_MOMENTUM.format(0.392, 0.379)),
-        _guided_2016(li_malik_2016.logistic_regression, 90, Config2016()),
+        (_ONE_DIMENSION.format(4), _MOMENTUM_IS_BETTER.format(0.392, 0.379)),
+        _guided_2016(li_malik_2016.logistic_regression, Config2016(num_functions=90)),
     ),
     "li-malik-robust": Recipe(
         "A full-vector policy of 50 softplus units, learned by guided policy search on robust"
         " regressions in three dimensions, for 40 steps each.",
-        (_ONE_DIMENSION.format(4), _BEHIND_MOMENTUM.format(0.475, 0.465)),
-        _guided_2016(li_malik_2016.robust_regression, 120, Config2016()),
+        (_ONE_DIMENSION.format(4), _MOMENTUM_IS_BETTER.format(0.475, 0.465)),
+        _guided_2016(li_malik_2016.robust_regression, Config2016(num_functions=120)),
     ),
     "li-malik-tiny-net": Recipe(
         "A full-vector policy of 50 softplus units, learned by guided policy search on classifiers"
         " of two ReLU units, for 40 steps each.",
-        (_ONE_DIMENSION.format(12), _BEHIND_MOMENTUM.format(0.426, 0.386)),
-        _guided_2016(li_malik_2016.tiny_net, 80, Config2016(starts=1)),
+        (_ONE_DIMENSION.format(12), _MOMENTUM_IS_BETTER.format(0.426, 0.386)),
+        _guided_2016(li_malik_2016.tiny_net, Config2016(num_functions=80, starts=1)),
     ),
     "li-malik-2017": Recipe(
         "A coordinatewise LSTM of 128 cells, learned by guided policy search on one net of 48 units"
         " and projected MNIST, for 400 steps.",
         (
-            "For every parameter it computes an LSTM of 128 cells, and remembers 256 numbers.",
-            "On the net that it was trained on it is behind the momentum that its controllers began"
-            " as: 0.527 is its mean objective over 400 steps, 0.504 that of the momentum.",
+            "It evaluates an LSTM of 128 cells for every parameter, with a state of 256 numbers.",
+            "Its mean objective over 400 steps on the net that it was trained on is 0.527; the"
+            " momentum from which its controllers start reaches 0.504.",
         ),
         _guided_2017(li_malik_2017.projected_net, Config2017()),
     ),
 }
-"""The baselines by name."""
+"""Recipes by the name of the baseline."""

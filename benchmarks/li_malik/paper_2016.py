@@ -143,7 +143,7 @@ def _objectives(
 
     def one(function: _rollouts_2016.Functions) -> chex.Array:
         instance, batch, start = function
-        objective = _rollouts_2016.objective_of(family, instance, batch)
+        objective = _rollouts_2016.make_objective(family, instance, batch)
         return descend(objective, start, optimizer, num_steps)
 
     # One after the other: side by side, optax's zoom line search does not always come to an end.

@@ -1,4 +1,4 @@
-"""The full-vector optimizer: what it sees, its optax face, its file, and how it learns."""
+"""The full-vector optimizer: features, optax interface, files and training."""
 
 import dataclasses
 
@@ -20,21 +20,24 @@ _SMALL = li_malik.Config2016(
     hidden=20,
     horizon=12,
     trajectories=10,
+    num_functions=3,
     starts=2,
     iterations=4,
-    bound=20.0,
-    pull=0.003,
     validation_functions=8,
-    clusters=3,
-    cluster_rounds=4,
-    policy_updates=400,
-    policy_batch=64,
-    learning_rate=3e-3,
+    prior=li_malik.PriorConfig(num_clusters=3, num_rounds=4, num_samples=10.0),
+    trust_region=li_malik.TrustRegion(max_divergence=20.0),
+    kl_weight=0.003,
+    policy_fit=li_malik.PolicyFit(num_updates=400, batch_size=64, learning_rate=3e-3),
 )
 
 
+def _with_updates(num_updates, **changes):
+    fit = dataclasses.replace(_SMALL.policy_fit, num_updates=num_updates)
+    return dataclasses.replace(_SMALL, policy_fit=fit, **changes)
+
+
 def _bowls():
-    """Quadratics of two parameters, of curvatures between 0.5 and 4.5."""
+    """Quadratics of two parameters, with curvatures between 0.5 and 4.5."""
 
     def sample(key):
         curvature_key, rotation_key, minimum_key = jax.random.split(key, 3)
@@ -65,10 +68,10 @@ def _policy(dimension=3, history=2, current_gradient=True):
     return li_malik.Policy2016(params, current_gradient)
 
 
-def _seen(objectives, gradients, *, length, current_gradient):
+def _history_of(objectives, gradients, *, length, current_gradient):
     history = _history.empty_history(len(gradients[0]), length)
     for objective, gradient in zip(objectives, gradients, strict=True):
-        history = _history.observe(
+        history = _history.append(
             history,
             jnp.asarray(objective),
             jnp.asarray(gradient, jnp.float32),
@@ -78,7 +81,7 @@ def _seen(objectives, gradients, *, length, current_gradient):
 
 
 @pytest.mark.parametrize(
-    ("points", "current_gradient", "expected"),
+    ("num_points", "current_gradient", "expected"),
     [
         # Changes since the 1st, 2nd and 3rd point before, then three gradients of two entries.
         (1, True, [0, 0, 0, 1, 2, 0, 0, 0, 0]),
@@ -90,22 +93,25 @@ def _seen(objectives, gradients, *, length, current_gradient):
         (5, False, [-1, 0, -2, 7, 8, 5, 6, 3, 4]),
     ],
 )
-def test_features_by_hand(points, current_gradient, expected):
-    objectives = [10.0, 7.0, 5.0, 6.0, 5.0][:points]
-    gradients = [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]][:points]
+def test_features_match_values_computed_by_hand(num_points, current_gradient, expected):
+    objectives = [10.0, 7.0, 5.0, 6.0, 5.0][:num_points]
+    gradients = [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]][:num_points]
 
-    history = _seen(objectives, gradients, length=3, current_gradient=current_gradient)
+    history = _history_of(objectives, gradients, length=3, current_gradient=current_gradient)
 
     assert _history.features(history).tolist() == expected
-    state = _history.state(jnp.array([100.0, 200.0]), history)
-    assert _history.features_of_state(state, history.points, 2).tolist() == expected
+    state = _history.to_state(jnp.array([100.0, 200.0]), history)
+    assert _history.features_of_state(state, history.num_points, 2).tolist() == expected
 
 
 @pytest.mark.parametrize("current_gradient", [pytest.param(True, marks=pytest.mark.nightly), False])
-def test_state_moves_as_its_dynamics_say(current_gradient):
-    """On a quadratic gradients are linear in the location: the fit finds the true next state."""
+def test_fitted_dynamics_and_cost_are_exact_on_a_quadratic(current_gradient):
+    """On a quadratic, gradients are linear in the location."""
     config = dataclasses.replace(
-        _SMALL, current_gradient=current_gradient, trajectories=60, exploration=1.0
+        _SMALL,
+        current_gradient=current_gradient,
+        trajectories=60,
+        noise=li_malik.NoiseConfig(scale=1.0),
     )
     hessian, minimum = jnp.array([[2.0, 0.5], [0.5, 1.0]]), jnp.array([1.0, -1.0])
 
@@ -114,7 +120,7 @@ def test_state_moves_as_its_dynamics_say(current_gradient):
 
     controller, _ = _rollouts_2016.best_momentum(objective, jnp.zeros(2), config)
     samples = jax.vmap(
-        lambda key: _rollouts_2016.follow_controller(
+        lambda key: _rollouts_2016.rollout_controller(
             objective, jnp.zeros(2), controller, key, config
         )
     )(jax.random.split(jax.random.key(0), config.trajectories))
@@ -124,7 +130,7 @@ def test_state_moves_as_its_dynamics_say(current_gradient):
     np.testing.assert_allclose(cost.hessian[3:], jnp.broadcast_to(hessian, (9, 2, 2)), atol=0.05)
     at_step = 6
     one = jax.tree.map(lambda leaf: leaf[at_step], dynamics)
-    for state, action, following, objective_after in zip(
+    for state, action, after, objective_after in zip(
         samples.states[:5, at_step],
         samples.actions[:5, at_step],
         samples.states[:5, at_step + 1],
@@ -132,11 +138,11 @@ def test_state_moves_as_its_dynamics_say(current_gradient):
         strict=True,
     ):
         predicted = next_state(one, state, action, shift=3)
-        known = [0, 1, *range(5, 14)]  # All but the change of the objective, which is no line.
+        linear = [0, 1, *range(5, 14)]  # All but the change of the objective, which is not linear.
         np.testing.assert_allclose(
-            predicted[jnp.array(known)], following[jnp.array(known)], atol=0.05
+            predicted[jnp.array(linear)], after[jnp.array(linear)], atol=0.05
         )
-        location = following[:2]
+        location = after[:2]
         fitted = (
             0.5 * location @ cost.hessian[at_step] @ location
             + cost.gradient[at_step] @ location
@@ -145,8 +151,8 @@ def test_state_moves_as_its_dynamics_say(current_gradient):
         assert float(fitted) == pytest.approx(float(objective_after), abs=0.05)
 
 
-def test_starting_controller_is_optax_momentum():
-    config = dataclasses.replace(_SMALL, history=12, rates=(0.1,), decays=(0.9,))
+def test_first_controller_matches_optax_momentum():
+    config = dataclasses.replace(_SMALL, history=12, momentum=li_malik.MomentumGrid((0.1,), (0.9,)))
     instance = _bowls().sample(jax.random.key(3))
     task = _bowls().task(instance)
     start = task.init(jax.random.key(0))
@@ -166,11 +172,11 @@ def test_starting_controller_is_optax_momentum():
     assert controller.gain.shape == (12, 2, 2 + 12 * 3)
 
 
-def test_optimizer_follows_the_trajectory_that_was_trained_on():
+def test_optimizer_matches_the_trajectory_in_training():
     policy = _policy(dimension=2, history=_SMALL.history)
     task = _bowls().draw(jax.random.key(1))
     start, batch = task.init(jax.random.key(2)), task.batch(jax.random.key(3))
-    trained_on = _rollouts_2016.follow_policy(
+    trajectory = _rollouts_2016.rollout_policy(
         lambda location: task.loss(location, batch), start, policy.params, _SMALL
     )
 
@@ -182,10 +188,10 @@ def test_optimizer_follows_the_trajectory_that_was_trained_on():
         params = optax.apply_updates(params, updates)
         losses.append(float(loss))
 
-    np.testing.assert_allclose(losses, trained_on.objectives[:-1], rtol=1e-4)
+    np.testing.assert_allclose(losses, trajectory.objectives[:-1], rtol=1e-4)
 
 
-def test_trees_are_strung_together_in_the_order_of_their_leaves():
+def test_leaves_are_concatenated_in_tree_order():
     tx = li_malik.li_malik_2016(_policy())
     vector = jnp.array([1.0, -2.0, 3.0])
     tree = {"a": jnp.asarray(1.0), "b": jnp.array([[-2.0, 3.0]])}
@@ -197,7 +203,7 @@ def test_trees_are_strung_together_in_the_order_of_their_leaves():
     np.testing.assert_allclose(of_tree["b"], of_vector[None, 1:])
 
 
-def test_where_all_features_are_zero_there_is_no_step():
+def test_step_is_zero_for_zero_features():
     params = jax.tree.map(lambda leaf: leaf + 0.3, _policy().params)
 
     np.testing.assert_array_equal(_policies.step_2016(params, jnp.zeros(8)), 0.0)
@@ -229,11 +235,11 @@ def test_chains_and_compiles_once():
         jnp.dtype(jnp.int32),
         jnp.dtype(jnp.float32),
     }
-    assert int(history.points) == 3
+    assert int(history.num_points) == 3
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-def test_updates_have_the_type_of_gradients(dtype):
+def test_updates_have_the_dtype_of_gradients(dtype):
     tx = li_malik.li_malik_2016(_policy())
     params = jnp.ones(3, dtype)
 
@@ -243,7 +249,7 @@ def test_updates_have_the_type_of_gradients(dtype):
     assert state.history.gradients.dtype == jnp.float32
 
 
-def test_missing_loss_is_refused():
+def test_missing_loss_raises():
     tx = li_malik.li_malik_2016(_policy())
     state = tx.init(jnp.ones(3))
 
@@ -251,12 +257,12 @@ def test_missing_loss_is_refused():
         tx.update(jnp.ones(3), state, jnp.ones(3))
 
 
-def test_other_dimensions_are_refused():
+def test_other_dimensions_raise():
     tx = li_malik.li_malik_2016(_policy())
 
-    with pytest.raises(ValueError, match=r"functions of 3 parameters, and these are 4"):
+    with pytest.raises(ValueError, match=r"functions of 3 parameters, but there are 4"):
         tx.init({"w": jnp.ones((2, 2))})
-    with pytest.raises(ValueError, match=r"functions of 3 parameters, and these are 2"):
+    with pytest.raises(ValueError, match=r"functions of 3 parameters, but there are 2"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(3)), value=1.0)
 
 
@@ -270,7 +276,7 @@ def test_state_can_be_mapped_over():
 
 
 @pytest.mark.parametrize("current_gradient", [True, False])
-def test_file_gives_back_the_policy(tmp_path, current_gradient):
+def test_saved_policy_is_loaded(tmp_path, current_gradient):
     policy = _policy(current_gradient=current_gradient)
     li_malik.save_2016(tmp_path / "mine.safetensors", policy)
 
@@ -283,7 +289,7 @@ def test_file_gives_back_the_policy(tmp_path, current_gradient):
     assert tx.init(jnp.ones(3)).history.gradients.shape == (2, 3)
 
 
-def test_what_is_no_policy_is_refused(tmp_path):
+def test_invalid_policies_raise(tmp_path):
     with pytest.raises(FileNotFoundError, match="No policy of Li & Malik 2016 'nowhere'"):
         li_malik.load_2016("nowhere")
     with pytest.raises(ValueError, match="needs network/hidden"):
@@ -294,54 +300,48 @@ def test_what_is_no_policy_is_refused(tmp_path):
         li_malik.Policy2016(params)
 
 
-def test_linear_policy_meets_its_mean_action_and_its_derivative():
+def test_linearized_policy_matches_mean_action_and_derivative():
     policy = _policy(dimension=2, history=4)
     states = jax.random.normal(jax.random.key(0), (5, 3, 14))
 
-    gain, offset = _guided_2016.linearise(policy.params, states, 2)
+    gain, offset = _guided_2016.linearize(policy.params, states, 2)
 
-    def action(state, points):
-        return _policies.step_2016(policy.params, _history.features_of_state(state, points, 2))
+    def action(state, num_points):
+        return _policies.step_2016(policy.params, _history.features_of_state(state, num_points, 2))
 
     centre = jnp.mean(states, axis=0)
     for step in range(3):
-        points = jnp.asarray(step + 1)
-        mean = jnp.mean(jnp.stack([action(each, points) for each in states[:, step]]), axis=0)
+        num_points = jnp.asarray(step + 1)
+        mean = jnp.mean(jnp.stack([action(each, num_points) for each in states[:, step]]), axis=0)
         np.testing.assert_allclose(gain[step] @ centre[step] + offset[step], mean, atol=1e-5)
         nudge = jnp.zeros(14).at[3].set(1e-2)
-        change = action(centre[step] + nudge, points) - action(centre[step] - nudge, points)
+        change = action(centre[step] + nudge, num_points) - action(centre[step] - nudge, num_points)
         np.testing.assert_allclose(gain[step] @ nudge, change / 2.0, atol=1e-5)
 
 
-def test_policy_learns_what_controllers_do():
-    """From gradients alone, controllers that are gradient descent can be copied exactly."""
+def test_policy_imitates_controllers():
+    """Gradient descent with momentum can be imitated exactly from the features."""
     family = _bowls()
     functions = _rollouts_2016.draw_functions(family, jax.random.key(0), 4, starts=2)
-    config = dataclasses.replace(_SMALL, rates=(0.05,), decays=(0.5,), policy_updates=3000)
-    over = _guided_2016._over(family, _rollouts_2016.best_momentum, config)
-    controllers, costs = jax.jit(over)(functions)
+    config = _with_updates(3000, momentum=li_malik.MomentumGrid((0.05,), (0.5,)))
+    guided_search = _guided_2016.GuidedSearch(family, config)
+    controllers, costs = jax.jit(guided_search.tune_momentum)(functions)
 
-    search = jax.jit(_guided_2016.make_begin(family, config))(
-        controllers, costs, functions, jax.random.key(1)
-    )
+    search = jax.jit(guided_search.init)(controllers, costs, functions, jax.random.key(1))
 
-    def policy_cost(objective, start, config):
-        return _rollouts_2016.follow_policy(objective, start, search.params, config).cost
-
-    mine = _guided_2016._over(family, policy_cost, config)(functions)
-    np.testing.assert_allclose(mine, costs, rtol=0.1)
+    policy_costs = guided_search._policy_costs(functions, search.policy.params)
+    np.testing.assert_allclose(policy_costs, costs, rtol=0.1)
 
 
-def test_policy_comes_to_cost_less_than_the_momentum_it_started_from():
-    """On its training functions, from a momentum that leaves something to be learned."""
-    config = dataclasses.replace(
-        _SMALL, policy_updates=1000, pull=0.001, rates=(0.1,), decays=(0.5,)
-    )
-    result = li_malik.train_2016(_bowls(), config, num_functions=8, show=False)
+def test_policy_improves_on_the_momentum_of_the_first_controllers():
+    """On its training functions, from a momentum that is not optimal."""
+    momentum = li_malik.MomentumGrid((0.1,), (0.5,))
+    config = _with_updates(1000, num_functions=8, kl_weight=0.001, momentum=momentum)
+    result = li_malik.train_2016(_bowls(), config, show=False)
 
     functions_key = jax.random.split(jax.random.key(0), 4)[0]
     functions = _rollouts_2016.draw_functions(_bowls(), functions_key, 8, _SMALL.starts)
-    _, costs = _guided_2016._over(_bowls(), _rollouts_2016.best_momentum, config)(functions)
+    _, costs = _guided_2016.GuidedSearch(_bowls(), config).tune_momentum(functions)
     momentum_cost = float(jnp.mean(costs)) / config.horizon
     assert result.history[-1]["policy_cost"] < 0.9 * momentum_cost
     assert result.history[-1]["controller_cost"] < result.history[0]["controller_cost"]
@@ -351,13 +351,13 @@ def test_policy_comes_to_cost_less_than_the_momentum_it_started_from():
 
 @pytest.mark.nightly
 def test_resumed_search_ends_with_the_same_policy(tmp_path):
-    config = dataclasses.replace(_SMALL, policy_updates=20)
+    config = _with_updates(20)
 
     def train(folder):
-        return li_malik.train_2016(_bowls(), config, num_functions=3, folder=folder, show=False)
+        return li_malik.train_2016(_bowls(), config, folder=folder, show=False)
 
     whole = train(tmp_path / "whole")
-    # As if it had been killed after the second of four iterations.
+    # As after an interruption in the last iteration.
     checkpoints = tmp_path / "whole" / "checkpoints"
     kept = sorted(path.name for path in checkpoints.iterdir() if path.name.isdigit())
     for name in kept[1:]:
@@ -373,9 +373,9 @@ def test_resumed_search_ends_with_the_same_policy(tmp_path):
     )
 
 
-def test_folder_of_another_search_is_refused(tmp_path):
+def test_folder_of_another_search_raises(tmp_path):
     config = dataclasses.replace(_SMALL, iterations=0)
-    li_malik.train_2016(_bowls(), config, num_functions=3, folder=tmp_path, show=False)
+    li_malik.train_2016(_bowls(), config, folder=tmp_path, show=False)
 
     with pytest.raises(ValueError, match="seed"):
-        li_malik.train_2016(_bowls(), config, num_functions=3, folder=tmp_path, seed=1, show=False)
+        li_malik.train_2016(_bowls(), config, folder=tmp_path, seed=1, show=False)

@@ -1,4 +1,4 @@
-"""The coordinatewise optimizer: what it sees, its optax face, its file, and how it learns."""
+"""The coordinatewise optimizer: features, optax interface, files and training."""
 
 import dataclasses
 
@@ -27,19 +27,19 @@ _SMALL = li_malik.Config2017(
     coordinates=8,
     iterations=3,
     objective_batches=2,
-    rates=(0.03, 0.1),
-    decays=(0.0,),
-    clusters=2,
-    cluster_rounds=2,
-    prior_samples=20.0,
-    policy_updates=200,
-    policy_batch=32,
-    learning_rate=3e-3,
+    momentum=li_malik.MomentumGrid(learning_rates=(0.03, 0.1), decays=(0.0,)),
+    prior=li_malik.PriorConfig(num_clusters=2, num_rounds=2, num_samples=20.0),
+    policy_fit=li_malik.PolicyFit(num_updates=200, batch_size=32, learning_rate=3e-3),
 )
 
 
+def _with_updates(num_updates):
+    fit = dataclasses.replace(_SMALL.policy_fit, num_updates=num_updates)
+    return dataclasses.replace(_SMALL, policy_fit=fit)
+
+
 def _bowl(noise=0.02):
-    """Two groups, of 3 and of 2 coordinates; the minimum is moved a little by each batch."""
+    """Two groups of 3 and 2 coordinates; each batch adds noise to the minimum."""
     minimum = {"a": jnp.array([1.0, -2.0, 1.5]), "b": jnp.array([0.5, -1.0])}
     curvature = {"a": 2.0, "b": 0.5}
 
@@ -67,8 +67,8 @@ def _policy(width=8):
     return li_malik.Policy2017(_policies.init_2017(jax.random.key(0), width, scales))
 
 
-def test_state_features_by_hand():
-    """At t = 12 values reach back to steps 12, 7 and 2; there is no step -3."""
+def test_state_features_match_values_computed_by_hand():
+    """At t = 12, the strides end at steps 12, 7 and 2."""
     steps = np.arange(13)
     objectives = jnp.asarray(100.0 - steps**2)
     gradients = jnp.asarray(np.stack([steps - 4.0, -2.0 * steps], axis=1))
@@ -101,99 +101,99 @@ def test_state_features_of_the_first_step():
 
 
 @pytest.mark.parametrize(
-    ("points", "expected"),
+    ("num_points", "expected"),
     [(1, [0.0, 0.0, 0.0]), (2, [-0.5, 1.5, 0.0]), (3, [-0.5, 1.5, 0.5])],
 )
-def test_observation_features_by_hand(points, expected):
-    features = _coordinate_features.observation_features(
-        jnp.asarray(points),
-        2.0,
-        4.0,
-        jnp.array([6.0]),
-        jnp.array([-3.0]),
-        jnp.array([0.3]),
-        jnp.array([-0.2]),
+def test_observation_features_match_values_computed_by_hand(num_points, expected):
+    recent = _coordinate_features.RecentPoints(
+        num_points=jnp.asarray(num_points),
+        objective=2.0,
+        previous_objective=4.0,
+        gradient=jnp.array([6.0]),
+        previous_gradient=jnp.array([-3.0]),
+        last_step=jnp.array([0.3]),
+        previous_step=jnp.array([-0.2]),
     )
+
+    features = _coordinate_features.observation_features(recent)
 
     np.testing.assert_allclose(features[0], expected, rtol=1e-6)
 
 
-def test_memory_smooths_over_three_iterates():
-    problem = _rollouts_2017.as_problem(_bowl(), _SMALL, jax.random.key(0))
-    memory, locations = _rollouts_2017.begin(5, 4), []
+def test_features_are_smoothed_over_three_iterates():
+    problem = _rollouts_2017.make_problem(_bowl(), _SMALL, jax.random.key(0))
+    past, locations = _rollouts_2017.init_features(5, 4), []
     for step in range(5):
         location = jnp.arange(5.0) * step**2
         locations.append(location)
-        memory, _ = _rollouts_2017.look(problem, memory, location, jax.random.key(step))
+        past, _ = _rollouts_2017.observe(problem, past, location, jax.random.key(step))
 
-    smoothed = memory.smoothed[2]
+    smoothed = past.smoothed[2]
     np.testing.assert_allclose(smoothed[0], locations[0])
     np.testing.assert_allclose(smoothed[1], (locations[0] + locations[1]) / 2)
     np.testing.assert_allclose(smoothed[4], sum(locations[2:]) / 3, rtol=1e-6)
     losses = [problem.loss(locations[step], jax.random.key(step)) for step in (2, 3, 4)]
-    assert float(memory.smoothed[0][4]) == pytest.approx(float(sum(losses)) / 3, rel=1e-5)
+    assert float(past.smoothed[0][4]) == pytest.approx(float(sum(losses)) / 3, rel=1e-5)
 
 
-def test_what_is_seen_is_a_batch_and_what_is_judged_the_objective():
+def test_features_use_batches_and_costs_use_the_objective():
     config = dataclasses.replace(_SMALL, horizon=1)
-    problem = _rollouts_2017.as_problem(_bowl(noise=1.0), config, jax.random.key(0))
+    problem = _rollouts_2017.make_problem(_bowl(noise=1.0), config, jax.random.key(0))
     key, start = jax.random.key(1), problem.starts[0]
-    still = _rollouts_2017.momentum(problem, 0.0, 0.0, config)
-    chosen = jnp.array([[2, 0], [3, 4]])
+    still = _rollouts_2017.momentum_controllers(problem, 0.0, 0.0)
+    selected = jnp.array([[2, 0], [3, 4]])
 
-    samples = _rollouts_2017.follow_controllers(problem, still, start, chosen, key, config)
+    samples = _rollouts_2017.rollout_controllers(problem, still, start, selected, key)
 
     first_key, _, batch_key = jax.random.split(key, 3)
     keys = [first_key, *jax.random.split(batch_key, 1)]
-    of_batch = [jax.grad(problem.loss)(start, each)[chosen] for each in keys]
+    of_batch = [jax.grad(problem.loss)(start, each)[selected] for each in keys]
     newest = samples.states[1, :, :, _coordinate_features.NEWEST_GRADIENT]
     mean = 0.5 * (of_batch[0] + of_batch[1])
-    # One step after the first there is nothing 5 steps ago: it is compared with itself.
+    # One step after the first, there is no value 5 steps back: it is compared with itself.
     np.testing.assert_allclose(newest, mean / (jnp.abs(mean) + 1.0), atol=1e-5)
     slope = jax.grad(problem.objective)(start)
-    np.testing.assert_allclose(samples.gradients[1], slope[chosen], atol=1e-5)
+    np.testing.assert_allclose(samples.gradients[1], slope[selected], atol=1e-5)
     squares = [jnp.sum(slope[:3] ** 2), jnp.sum(slope[3:] ** 2)]
-    np.testing.assert_allclose(samples.slopes[1], squares, rtol=1e-4)
+    np.testing.assert_allclose(samples.squared_gradients[1], squares, rtol=1e-4)
     assert float(samples.objectives[1]) == pytest.approx(float(problem.objective(start)), rel=1e-5)
 
 
-def test_groups_are_leaves_and_coordinates_are_drawn_within_them():
-    problem = _rollouts_2017.as_problem(_bowl(), _SMALL, jax.random.key(0))
+def test_groups_are_leaves_and_coordinates_are_drawn_from_each():
+    problem = _rollouts_2017.make_problem(_bowl(), _SMALL, jax.random.key(0))
 
-    chosen = _rollouts_2017.choose(problem, jax.random.key(1), 100)
+    selected = _rollouts_2017.sample_coordinates(problem, jax.random.key(1), 100)
 
     assert problem.groups.tolist() == [0, 0, 0, 1, 1]
-    assert sorted(set(chosen[0].tolist())) == [0, 1, 2]
-    assert sorted(set(chosen[1].tolist())) == [3, 4]
+    assert sorted(set(selected[0].tolist())) == [0, 1, 2]
+    assert sorted(set(selected[1].tolist())) == [3, 4]
 
 
-def test_noise_has_the_controllers_variance_and_goes_along_the_mean_action():
-    config = dataclasses.replace(_SMALL, horizon=2, shared_noise=0.8)
-    problem = _rollouts_2017.as_problem(_bowl(noise=0.0), config, jax.random.key(0))
+def test_noise_has_the_controllers_variance_and_correlates_with_the_mean_action():
+    config = dataclasses.replace(_SMALL, horizon=2, noise_correlation=0.8)
+    problem = _rollouts_2017.make_problem(_bowl(noise=0.0), config, jax.random.key(0))
     start = jnp.array([3.0, 1.0, -1.0, 2.0, 2.0])
-    quiet = _rollouts_2017.momentum(problem, 0.1, 0.0, config)
+    quiet = _rollouts_2017.momentum_controllers(problem, 0.1, 0.0)
     loud = quiet._replace(covariance=jnp.full((2, 2, 1, 1), 0.04))
-    chosen = jnp.array([[0, 1, 2], [3, 4, 4]])
+    selected = jnp.array([[0, 1, 2], [3, 4, 4]])
 
     def first_actions(controllers, key):
-        samples = _rollouts_2017.follow_controllers(
-            problem, controllers, start, chosen, key, config
-        )
+        samples = _rollouts_2017.rollout_controllers(problem, controllers, start, selected, key)
         return samples.actions[0]
 
     mean = first_actions(quiet, jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 4000)
     noise = jax.vmap(lambda key: first_actions(loud, key))(keys) - mean
 
-    # Over a group, the mean variance is the controller's.
+    # The mean variance over a group is that of the controller.
     assert float(jnp.mean(jnp.var(noise, axis=0)[0])) == pytest.approx(0.04, rel=0.05)
     direction = mean[0] / jnp.linalg.norm(mean[0])
     along = jnp.var(noise[:, 0] @ direction)
-    # 3 coordinates: 0.64 of all the noise lies along the mean, and a third of the rest.
+    # With 3 coordinates, 0.64 of the variance lies along the mean, and a third of the rest.
     assert float(along) == pytest.approx(3 * 0.04 * (0.64 + 0.36 / 3), rel=0.07)
 
 
-def test_cost_weights_are_found_and_never_negative():
+def test_cost_weights_are_recovered_and_nonnegative():
     key, noise_key = jax.random.split(jax.random.key(0))
     slopes = jax.random.uniform(key, (4, 50, 3))
     objectives = 7.0 + 0.5 * slopes @ jnp.array([4.0, -2.0, 1.0])
@@ -202,16 +202,16 @@ def test_cost_weights_are_found_and_never_negative():
 
     weights = _guided_2017.fit_cost(samples)
 
-    # Shrunken by the ridge, and what would be negative is 0.
+    # Shrunk by the ridge; negative weights are 0.
     np.testing.assert_allclose(weights, [4.0 / 1.1, 0.0, 1.0 / 1.1], atol=0.3)
 
 
-def test_optimizer_follows_the_trajectory_that_was_trained_on():
+def test_optimizer_matches_the_trajectory_in_training():
     task, policy = _bowl(), _policy(width=_SMALL.width)
-    problem = _rollouts_2017.as_problem(task, _SMALL, jax.random.key(0))
+    problem = _rollouts_2017.make_problem(task, _SMALL, jax.random.key(0))
     key = jax.random.key(5)
     start = problem.starts[1]
-    trained_on = _rollouts_2017.follow_policy(problem, policy.params, start, key, _SMALL)
+    trajectory = _rollouts_2017.rollout_policy(problem, policy.params, start, key)
 
     keys = jax.random.split(key, _SMALL.horizon)
     tx = li_malik.li_malik_2017(policy)
@@ -223,10 +223,10 @@ def test_optimizer_follows_the_trajectory_that_was_trained_on():
         updates, state = tx.update(grads, state, params, value=loss)
         params = optax.apply_updates(params, updates)
 
-    np.testing.assert_allclose(jnp.stack(objectives), trained_on[:-1], rtol=1e-4)
+    np.testing.assert_allclose(jnp.stack(objectives), trajectory[:-1], rtol=1e-4)
 
 
-def test_coordinates_are_treated_alike_whatever_the_tree():
+def test_updates_do_not_depend_on_the_tree():
     tx = li_malik.li_malik_2017(_policy())
     vector = jnp.array([1.0, -2.0, 3.0])
     tree = {"a": jnp.asarray(1.0), "b": jnp.array([[-2.0, 3.0]])}
@@ -261,27 +261,27 @@ def test_chains_and_compiles_once():
     assert jax.tree.map(jnp.shape, state) == shapes
     assert state[0].cell["w"].shape == (2, 3, 8)
     assert state[0].hidden["b"].shape == (8,)
-    assert int(state[0].points) == 3
+    assert int(state[0].num_points) == 3
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-def test_updates_have_the_type_of_gradients(dtype):
+def test_updates_have_the_dtype_of_gradients(dtype):
     tx = li_malik.li_malik_2017(_policy())
     params = jnp.ones(3, dtype)
 
     updates, state = tx.update(params, tx.init(params), params, value=jnp.asarray(1.0, dtype))
 
     assert updates.dtype == dtype
-    assert {leaf.dtype for leaf in jax.tree.leaves(state._replace(points=state.objective))} == {
+    assert {leaf.dtype for leaf in jax.tree.leaves(state._replace(num_points=state.objective))} == {
         jnp.dtype(jnp.float32)
     }
 
 
-def test_missing_loss_is_refused():
+def test_missing_loss_raises():
     tx = li_malik.li_malik_2017(_policy())
     state = tx.init(jnp.ones(3))
 
-    with pytest.raises(ValueError, match=r"li_malik_2017 sees the loss"):
+    with pytest.raises(ValueError, match=r"`li_malik_2017` needs the loss"):
         tx.update(jnp.ones(3), state, jnp.ones(3))
 
 
@@ -292,10 +292,10 @@ def test_state_can_be_mapped_over():
     mapped = optax.tree.map_params(tx, lambda leaf: leaf + 1.0, state)
 
     np.testing.assert_allclose(mapped.gradient["w"], 1.0)
-    assert int(mapped.points) == 0
+    assert int(mapped.num_points) == 0
 
 
-def test_file_gives_back_the_policy(tmp_path):
+def test_saved_policy_is_loaded(tmp_path):
     policy = _policy()
     li_malik.save_2017(tmp_path / "mine.safetensors", policy)
 
@@ -307,24 +307,24 @@ def test_file_gives_back_the_policy(tmp_path):
         li_malik.load_2016(tmp_path / "mine.safetensors")
 
 
-def test_what_is_no_policy_is_refused():
+def test_invalid_policies_raise():
     with pytest.raises(ValueError, match="needs network/lstm"):
         li_malik.Policy2017({"network": {}})
     params = dict(_policy().params)
     params["scales"] = params["scales"] | {"features": jnp.ones(4)}
-    with pytest.raises(ValueError, match="sees 3 features"):
+    with pytest.raises(ValueError, match="takes 3 features"):
         li_malik.Policy2017(params)
 
 
-def test_starting_controllers_are_gradient_descent():
+def test_first_controllers_are_gradient_descent():
     config = dataclasses.replace(_SMALL, horizon=6)
-    problem = _rollouts_2017.as_problem(_bowl(noise=0.0), config, jax.random.key(0))
+    problem = _rollouts_2017.make_problem(_bowl(noise=0.0), config, jax.random.key(0))
     key = jax.random.key(1)
-    controllers = _rollouts_2017.momentum(problem, 0.1, 0.0, config)
-    nothing = jnp.zeros((2, 0), jnp.int32)
+    controllers = _rollouts_2017.momentum_controllers(problem, 0.1, 0.0)
+    none = jnp.zeros((2, 0), jnp.int32)
 
     start = problem.starts[0]
-    samples = _rollouts_2017.follow_controllers(problem, controllers, start, nothing, key, config)
+    samples = _rollouts_2017.rollout_controllers(problem, controllers, start, none, key)
 
     location, past = start, []
     for step in range(config.horizon):
@@ -338,7 +338,7 @@ def test_starting_controllers_are_gradient_descent():
 
 
 @pytest.mark.nightly
-def test_policy_comes_to_cost_less_than_it_began_with():
+def test_training_improves_the_controllers():
     result = li_malik.train_2017(_bowl(), _SMALL, show=False)
 
     assert [entry["round"] for entry in result.history] == [0, 1, 2]
@@ -348,26 +348,25 @@ def test_policy_comes_to_cost_less_than_it_began_with():
 
 
 @pytest.mark.nightly
-def test_controllers_that_are_worse_are_taken_back():
-    config = dataclasses.replace(_SMALL, policy_updates=2)
-    problem = _rollouts_2017.as_problem(_bowl(), config, jax.random.key(0))
-    search, _ = jax.jit(_guided_2017.make_begin(problem, config))(jax.random.key(1))
+def test_search_reverts_worse_controllers():
+    config = _with_updates(2)
+    problem = _rollouts_2017.make_problem(_bowl(), config, jax.random.key(0))
+    guided_search = _guided_2017.GuidedSearch(problem)
+    search, _ = jax.jit(guided_search.init)(jax.random.key(1))
     good = search.accepted
     wild = Controller(-100.0 * good.gain, good.offset, good.covariance)
-    search = search._replace(controllers=wild, promised=jnp.asarray(1.0))
+    search = search._replace(controllers=wild, predicted=jnp.asarray(1.0))
 
-    search, metrics = jax.jit(_guided_2017.make_iteration(problem, config))(
-        search, jax.random.key(2)
-    )
+    search, metrics = jax.jit(guided_search.iterate)(search, jax.random.key(2))
 
     assert metrics["controller_cost"] > search.accepted_cost / config.horizon
     jax.tree.map(np.testing.assert_array_equal, search.controllers, good)
-    assert float(metrics["bound"]) == pytest.approx(0.2 * config.bound)
+    assert float(metrics["bound"]) == pytest.approx(0.2 * config.trust_region.max_divergence)
 
 
 @pytest.mark.nightly
 def test_resumed_search_ends_with_the_same_policy(tmp_path):
-    config = dataclasses.replace(_SMALL, policy_updates=5)
+    config = _with_updates(5)
     whole = li_malik.train_2017(_bowl(), config, folder=tmp_path, show=False)
     last = tmp_path / "checkpoints" / "3"
     for path in sorted(last.rglob("*"), reverse=True):

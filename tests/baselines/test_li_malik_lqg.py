@@ -1,4 +1,4 @@
-"""Linear-Gaussian controllers and their improvement, against solutions found in other ways."""
+"""Linear-Gaussian controllers and their improvement, against independent solutions."""
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +12,17 @@ from alphaopt_jax.baselines.li_malik._linear_gaussian import (
     Cost,
     Dynamics,
     Gaussian,
+    Model,
     divergence,
     draw_noise,
     expectations,
     next_state,
-    tail_source,
+    shift_source,
 )
 
 pytestmark = pytest.mark.slow
 
-_HORIZON, _SIZE, _HEAD, _ACTIONS, _OBSERVED, _SHIFT = 6, 9, 5, 2, 2, 2
+_HORIZON, _SIZE, _DYNAMIC, _ACTIONS, _OBSERVED, _SHIFT = 6, 9, 5, 2, 2, 2
 
 
 def _point(state):
@@ -41,10 +42,10 @@ def _normal(key, *shape, scale=1.0):
 def problem():
     keys = iter(jax.random.split(jax.random.key(0), 20))
     dynamics = Dynamics(
-        transition=_normal(next(keys), _HEAD, _HEAD, scale=0.3),
-        control=_normal(next(keys), _HEAD, _ACTIONS),
-        constant=_normal(next(keys), _HEAD),
-        covariance=_spread(next(keys), _HEAD, 0.1),
+        transition=_normal(next(keys), _DYNAMIC, _DYNAMIC, scale=0.3),
+        control=_normal(next(keys), _DYNAMIC, _ACTIONS),
+        constant=_normal(next(keys), _DYNAMIC),
+        covariance=_spread(next(keys), _DYNAMIC, 0.1),
     )
     cost = Cost(
         hessian=_spread(next(keys), _OBSERVED),
@@ -56,47 +57,48 @@ def problem():
         offset=_normal(next(keys), _ACTIONS),
         covariance=_spread(next(keys), _ACTIONS, 0.3),
     )
-    pull = _lqg.Pull(
+    penalty = _lqg.PolicyPenalty(
         gain=_normal(next(keys), _ACTIONS, _SIZE, scale=0.2),
         offset=_normal(next(keys), _ACTIONS),
         weight=jnp.abs(_normal(next(keys))),
         multiplier=_normal(next(keys), _ACTIONS),
     )
     start = Gaussian(jax.random.normal(next(keys), (_SIZE,)), _spread(next(keys), _SIZE, 0.2)[0])
-    return dynamics, cost, old, pull, start
+    return Model(dynamics, cost, start, _SHIFT), old, penalty
 
 
 def _penalised(controller, problem, weight):
-    dynamics, cost, old, pull, start = problem
-    near_old = expectations(dynamics, controller, old, cost, start, _SHIFT)
-    policy = Controller(pull.gain, pull.offset, old.covariance)
-    near_policy = expectations(dynamics, controller, policy, cost, start, _SHIFT)
+    model, old, penalty = problem
+    near_old = expectations(model, controller, old)
+    policy = Controller(penalty.gain, penalty.offset, old.covariance)
+    near_policy = expectations(model, controller, policy)
     return (
         jnp.sum(near_old.cost)
-        - jnp.sum(pull.multiplier * near_old.action)
+        - jnp.sum(penalty.multiplier * near_old.action)
         + weight * jnp.sum(near_old.divergence)
-        + jnp.sum(pull.weight * near_policy.divergence)
+        + jnp.sum(penalty.weight * near_policy.divergence)
     )
 
 
 def _as_dense(dynamics):
-    """The same dynamics, with the shift written out as rows of the transition."""
-    source = tail_source(_SIZE, _HEAD, _SHIFT)
+    """The same dynamics, with all entries dynamic."""
+    source = shift_source(_SIZE, _DYNAMIC, _SHIFT)
     rows = np.eye(_SIZE)[source]
     transition = np.zeros((_HORIZON, _SIZE, _SIZE), np.float32)
-    transition[:, :_HEAD, :_HEAD] = dynamics.transition
-    transition[:, _HEAD:] = rows
-    tail = _SIZE - _HEAD
+    transition[:, :_DYNAMIC, :_DYNAMIC] = dynamics.transition
+    transition[:, _DYNAMIC:] = rows
+    shifted = _SIZE - _DYNAMIC
     return Dynamics(
         jnp.asarray(transition),
-        jnp.pad(dynamics.control, ((0, 0), (0, tail), (0, 0))),
-        jnp.pad(dynamics.constant, ((0, 0), (0, tail))),
-        jnp.pad(dynamics.covariance, ((0, 0), (0, tail), (0, tail))),
+        jnp.pad(dynamics.control, ((0, 0), (0, shifted), (0, 0))),
+        jnp.pad(dynamics.constant, ((0, 0), (0, shifted))),
+        jnp.pad(dynamics.covariance, ((0, 0), (0, shifted), (0, shifted))),
     )
 
 
 def test_backward_pass_solves_the_quadratic_program_of_the_whole_horizon(problem):
-    dynamics, cost, old, pull, start = problem
+    model, old, penalty = problem
+    dynamics, cost, start = model.dynamics, model.cost, model.start
     weight = 0.7
     precision = jnp.linalg.inv(old.covariance)
 
@@ -105,15 +107,15 @@ def test_backward_pass_solves_the_quadratic_program_of_the_whole_horizon(problem
         for t in range(_HORIZON):
             for gain, offset, share in (
                 (old.gain[t], old.offset[t], weight),
-                (pull.gain[t], pull.offset[t], pull.weight[t]),
+                (penalty.gain[t], penalty.offset[t], penalty.weight[t]),
             ):
                 off = actions[t] - gain @ state - offset
                 sum_ += 0.5 * share * off @ precision[t] @ off
-            sum_ -= pull.multiplier[t] @ actions[t]
+            sum_ -= penalty.multiplier[t] @ actions[t]
             one = jax.tree.map(lambda leaf: leaf[t], dynamics)  # noqa: B023
             state = next_state(one, state, actions[t], _SHIFT)
-            seen = state[:_OBSERVED]
-            sum_ += 0.5 * seen @ cost.hessian[t] @ seen + cost.gradient[t] @ seen
+            observed = state[:_OBSERVED]
+            sum_ += 0.5 * observed @ cost.hessian[t] @ observed + cost.gradient[t] @ observed
         return sum_
 
     zero = jnp.zeros((_HORIZON, _ACTIONS))
@@ -121,22 +123,23 @@ def test_backward_pass_solves_the_quadratic_program_of_the_whole_horizon(problem
     vector = np.asarray(jax.grad(total)(zero), np.float64).ravel()
     solution = -np.linalg.solve(matrix, vector).reshape(zero.shape)
 
-    controller = _lqg.backward_pass(dynamics, cost, old, pull, weight, _SHIFT)
+    controller = _lqg.backward_pass(model, old, penalty, weight)
     without_noise = dynamics._replace(covariance=0.0 * dynamics.covariance)
-    expected = expectations(without_noise, controller, old, cost, _point(start.mean), _SHIFT)
+    deterministic = Model(without_noise, cost, _point(start.mean), _SHIFT)
+    expected = expectations(deterministic, controller, old)
 
     np.testing.assert_allclose(expected.action, solution, rtol=2e-3, atol=2e-3)
 
 
-def test_no_change_of_gain_offset_or_covariance_improves_the_solution(problem):
+def test_solution_is_a_stationary_point(problem):
     weight = 0.7
-    dynamics, cost, old, pull, _ = problem
-    controller = _lqg.backward_pass(dynamics, cost, old, pull, weight, _SHIFT)
+    model, old, penalty = problem
+    controller = _lqg.backward_pass(model, old, penalty, weight)
 
     slope = jax.grad(_penalised)(controller, problem, weight)
     elsewhere = jax.grad(_penalised)(old, problem, weight)
 
-    # Covariances are symmetric, and only such changes of them count.
+    # Only symmetric changes of covariances are feasible.
     slope = slope._replace(covariance=slope.covariance + slope.covariance.swapaxes(1, 2))
     for at_solution, at_old in zip(slope, elsewhere, strict=True):
         assert np.max(np.abs(at_solution)) < 2e-4 * np.max(np.abs(at_old))
@@ -160,7 +163,9 @@ def test_long_horizon_gives_the_gain_of_the_riccati_equation():
         jnp.zeros((horizon, actions, size)), jnp.zeros((horizon, actions)), always(jnp.eye(actions))
     )
 
-    controller = _lqg.backward_pass(dynamics, cost, old, _lqg.no_pull(old), weight, size)
+    start = _point(jnp.zeros(size))
+    model = Model(dynamics, cost, start, shift=size)
+    controller = _lqg.backward_pass(model, old, _lqg.no_penalty(old), weight)
 
     value = scipy.linalg.solve_discrete_are(
         *(np.asarray(each, np.float64) for each in (transition, control, hessian)),
@@ -174,57 +179,55 @@ def test_long_horizon_gives_the_gain_of_the_riccati_equation():
     )
 
 
-def test_exploiting_the_shift_changes_nothing(problem):
-    dynamics, cost, old, pull, start = problem
-    dense = _as_dense(dynamics)
+def test_shift_entries_give_the_same_solution_as_dense_dynamics(problem):
+    model, old, penalty = problem
+    dense = Model(_as_dense(model.dynamics), model.cost, model.start, _SIZE)
 
-    structured = _lqg.improve(dynamics, cost, old, pull, start, 3.0, _SHIFT)
-    plain = _lqg.improve(dense, cost, old, pull, start, 3.0, _SIZE)
-    followed = expectations(dynamics, structured.controller, old, cost, start, _SHIFT)
-    followed_plain = expectations(dense, structured.controller, old, cost, start, _SIZE)
+    structured = _lqg.improve(model, old, penalty, 3.0)
+    plain = _lqg.improve(dense, old, penalty, 3.0)
+    expected = expectations(model, structured.controller, old)
+    expected_plain = expectations(dense, structured.controller, old)
 
     for mine, theirs in zip(structured.controller, plain.controller, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4)
-    for mine, theirs in zip(followed, followed_plain, strict=True):
+    for mine, theirs in zip(expected, expected_plain, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("bound", [0.1, 5.0])
-def test_bound_is_met_with_equality(problem, bound):
-    dynamics, cost, old, pull, start = problem
-
-    improved = _lqg.improve(dynamics, cost, old, pull, start, bound, _SHIFT)
+def test_divergence_equals_the_bound(problem, bound):
+    improved = _lqg.improve(*problem, bound)
 
     assert float(improved.divergence) == pytest.approx(bound, rel=0.01)
 
 
-def test_wide_bound_leaves_the_best_controller_near_the_policy_inside(problem):
-    dynamics, cost, old, pull, start = problem
-    pull = pull._replace(weight=jnp.full(_HORIZON, 1.0))
+def test_wide_bound_is_inactive(problem):
+    model, old, penalty = problem
+    penalty = penalty._replace(weight=jnp.full(_HORIZON, 1.0))
 
-    improved = _lqg.improve(dynamics, cost, old, pull, start, 1e4, _SHIFT)
-    free = _lqg.backward_pass(dynamics, cost, old, pull, 1e-9, _SHIFT)
+    improved = _lqg.improve(model, old, penalty, 1e4)
+    free = _lqg.backward_pass(model, old, penalty, 1e-9)
 
     assert float(improved.divergence) < 1e4
     np.testing.assert_allclose(improved.controller.gain, free.gain, rtol=1e-4, atol=1e-4)
 
 
-def test_cost_falls_as_the_bound_grows(problem):
-    dynamics, cost, old, pull, start = problem
-    pull = _lqg.no_pull(old)
-    before = float(jnp.sum(expectations(dynamics, old, old, cost, start, _SHIFT).cost))
+def test_cost_decreases_with_the_bound(problem):
+    model, old, _ = problem
+    before = float(jnp.sum(expectations(model, old, old).cost))
 
     costs = [
-        float(_lqg.improve(dynamics, cost, old, pull, start, bound, _SHIFT).cost)
+        float(_lqg.improve(model, old, _lqg.no_penalty(old), bound).cost)
         for bound in (0.01, 1.0, 10.0)
     ]
 
     assert before > costs[0] > costs[1] > costs[2]
 
 
-def test_expectations_are_what_many_trajectories_give(problem):
-    dynamics, cost, old, pull, start = problem
-    other = Controller(pull.gain, pull.offset, 2.0 * old.covariance)
+def test_expectations_match_the_mean_of_many_trajectories(problem):
+    model, old, penalty = problem
+    dynamics, cost, start = model.dynamics, model.cost, model.start
+    other = Controller(penalty.gain, penalty.offset, 2.0 * old.covariance)
     noise = jnp.linalg.cholesky(dynamics.covariance)
 
     def trajectory(key):
@@ -244,15 +247,17 @@ def test_expectations_are_what_many_trajectories_give(problem):
                 - density(action, there.mean(state), there.covariance)
             )
             state = next_state(one, state, action, _SHIFT)
-            state = state.at[:_HEAD].add(noise[t] @ jax.random.normal(move_key, (_HEAD,)))
-            seen = state[:_OBSERVED]
+            state = state.at[:_DYNAMIC].add(noise[t] @ jax.random.normal(move_key, (_DYNAMIC,)))
+            observed = state[:_OBSERVED]
             costs.append(
-                0.5 * seen @ cost.hessian[t] @ seen + cost.gradient[t] @ seen + cost.constant[t]
+                0.5 * observed @ cost.hessian[t] @ observed
+                + cost.gradient[t] @ observed
+                + cost.constant[t]
             )
         return jnp.stack(costs), jnp.stack(apart)
 
     costs, apart = jax.jit(jax.vmap(trajectory))(jax.random.split(jax.random.key(1), 40_000))
-    expected = expectations(dynamics, old, other, cost, start, _SHIFT)
+    expected = expectations(model, old, other)
 
     for drawn, exact in ((costs, expected.cost), (apart, expected.divergence)):
         error = 4.0 * np.std(drawn, axis=0) / np.sqrt(len(drawn))
@@ -260,16 +265,16 @@ def test_expectations_are_what_many_trajectories_give(problem):
 
 
 def test_divergence_of_a_controller_from_itself_is_zero(problem):
-    *_, start = problem
-    here = jax.tree.map(lambda leaf: leaf[0], problem[2])
+    model, old, _ = problem
+    here = jax.tree.map(lambda leaf: leaf[0], old)
 
-    assert float(divergence(here, here, start)) == pytest.approx(0.0, abs=1e-5)
+    assert float(divergence(here, here, model.start)) == pytest.approx(0.0, abs=1e-5)
 
 
-def test_problem_of_independent_parts_is_solved_by_its_parts(problem):
-    dynamics, cost, old, pull, start = problem
-    dense = _as_dense(dynamics)
-    start = _point(start.mean)
+def test_independent_problems_are_solved_independently(problem):
+    model, old, penalty = problem
+    cost, dense = model.cost, _as_dense(model.dynamics)
+    start = _point(model.start.mean)
 
     def twice(array, axes):
         """Two copies, the second beside or below the first."""
@@ -287,16 +292,17 @@ def test_problem_of_independent_parts_is_solved_by_its_parts(problem):
         twice(whole_cost.hessian, (1, 2)), twice(whole_cost.gradient, (1,)), 2.0 * cost.constant
     )
     both_old = Controller(*(twice(f, tuple(range(1, f.ndim))) for f in old))
-    both_pull = _lqg.Pull(
-        twice(pull.gain, (1, 2)),
-        twice(pull.offset, (1,)),
-        pull.weight,
-        twice(pull.multiplier, (1,)),
+    both_penalty = _lqg.PolicyPenalty(
+        twice(penalty.gain, (1, 2)),
+        twice(penalty.offset, (1,)),
+        penalty.weight,
+        twice(penalty.multiplier, (1,)),
     )
     both_start = _point(jnp.concatenate([start.mean, start.mean]))
 
-    part = _lqg.improve(dense, whole_cost, old, pull, start, 2.0, _SIZE)
-    both = _lqg.improve(both_dynamics, both_cost, both_old, both_pull, both_start, 4.0, 2 * _SIZE)
+    part = _lqg.improve(Model(dense, whole_cost, start, _SIZE), old, penalty, 2.0)
+    both_model = Model(both_dynamics, both_cost, both_start, 2 * _SIZE)
+    both = _lqg.improve(both_model, both_old, both_penalty, 4.0)
 
     np.testing.assert_allclose(both.cost, 2.0 * part.cost, rtol=1e-3)
     for whole, half in zip(both.controller, part.controller, strict=True):

@@ -1,4 +1,4 @@
-"""The constants of guided policy search, one frozen object for each of the two papers."""
+"""Hyperparameters of guided policy search for the optimizers of 2016 and 2017."""
 
 from __future__ import annotations
 
@@ -6,40 +6,99 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class Config2016:
-    """Constants of *Learning to Optimize*. [P] marks what the paper says; the rest is ours.
+class MomentumGrid:
+    """Candidates for the first controllers, which are gradient descent with momentum.
 
     Attributes:
-      history: H, points that features reach back to [P].
-      current_gradient: Whether the gradient at the current point is one of the H that the policy
-        sees, or only those before it. The paper's index can be read both ways.
-      hidden: Softplus units in the policy's one hidden layer [P].
+      learning_rates: Candidate learning rates.
+      decays: Candidate decay rates of the momentum.
+    """
+
+    learning_rates: tuple[float, ...]
+    decays: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseConfig:
+    """Exploration noise of the controllers.
+
+    Attributes:
+      scale: Standard deviation, relative to the root mean square of the actions at the same step.
+      min_scale: Lower bound, relative to the largest such root mean square of the trajectory.
+    """
+
+    scale: float = 0.3
+    min_scale: float = 0.03
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorConfig:
+    """Prior of the regressions that fit dynamics and cost, a mixture of Gaussians.
+
+    Attributes:
+      num_clusters: Gaussians in the mixture.
+      num_rounds: Rounds of expectation maximization.
+      num_samples: Weight of the prior, as a number of samples.
+    """
+
+    num_clusters: int
+    num_rounds: int
+    num_samples: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TrustRegion:
+    """Bound ε on the divergence of a new controller from the old one.
+
+    Attributes:
+      max_divergence: Upper limit of ε, in nats, summed over T steps.
+      min_fraction: Lower limit of ε, relative to `max_divergence`. ε is reduced if the fitted model
+        predicts a larger decrease of the cost than is observed.
+    """
+
+    max_divergence: float
+    min_fraction: float = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyFit:
+    """Supervised training of the policy, in each iteration of guided policy search.
+
+    Attributes:
+      num_updates: Adam steps.
+      batch_size: Samples per step.
+      learning_rate: Learning rate of Adam; it decays linearly to a tenth over the iterations.
+    """
+
+    num_updates: int
+    batch_size: int
+    learning_rate: float = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Config2016:
+    """Hyperparameters of *Learning to Optimize*. [P] marks values from the paper.
+
+    Attributes:
+      history: H, the number of past points in the features [P].
+      current_gradient: True if the H gradients of the features include that at the current point.
+        The paper's index can be read both ways.
+      hidden: Softplus units in the policy's hidden layer [P].
       horizon: T, steps of a trajectory [P].
-      trajectories: Drawn per controller and iteration [P, for a function].
-      starts: Of each training function, each with a controller and trajectories of its own. A
-        policy that knows every function from one start only repeats on others what was right
-        there.
-      iterations: Of guided policy search.
-      validation_functions: Functions that the best policy of all iterations is chosen by; no others
-        tell whether it holds where no controller has been.
-      rates: Of the gradient descent with momentum that controllers start as; the best pair of rate
-        and decay is found for each training function [P], these are what is tried.
-      decays: Of its momentum.
-      exploration: Deviation of a controller's noise, in typical sizes of its actions at that step.
-      least_exploration: Least deviation, in typical sizes of the trajectory's largest actions.
-      clusters: Gaussians in the mixture that is the prior of the dynamics [P].
-      cluster_rounds: Rounds of expectation maximisation that fit it.
-      prior_samples: How many samples the prior counts for, beside the trajectories.
-      bound: ε, greatest divergence of a function's new controller from its old one, in nats,
-        summed over T steps.
-      least_bound: Where the fitted model promised more than came about, a function's bound is
-        lowered, to this share of `bound` at least.
-      pull: Weight ν of the divergence from the policy, per nat, in units of what the first
-        controller gains in a typical step. It grows by as much in every iteration: the dual
+      trajectories: Trajectories per controller and iteration [P, per function].
+      num_functions: Training functions.
+      starts: Starting points per training function, each with its own controller and trajectories.
+        A policy trained from a single start per function does not generalize.
+      iterations: Iterations of guided policy search.
+      validation_functions: Functions on which the best policy of all iterations is selected.
+      momentum: Grid for the first controllers; the best pair is found for each function [P].
+      noise: Exploration noise of the controllers.
+      prior: Prior of the fitted dynamics and cost; the number of clusters is from the paper [P].
+      trust_region: Bound on the change of a function's controller.
+      kl_weight: Increase per iteration of ν, the weight of the divergence from the policy, per nat.
+        Its unit is the mean decrease of the objective under the first controller. This is dual
         ascent on the constraint that controller and policy agree.
-      policy_updates: Steps of Adam on the policy in each iteration.
-      policy_batch: States in each of them.
-      learning_rate: Adam's; it falls to a tenth over the iterations.
+      policy_fit: Training of the policy.
     """
 
     history: int = 25
@@ -47,58 +106,47 @@ class Config2016:
     hidden: int = 50
     horizon: int = 40
     trajectories: int = 20
+    num_functions: int = 90
     starts: int = 4
     iterations: int = 6
     validation_functions: int = 100
-    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-    decays: tuple[float, ...] = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
-    exploration: float = 0.3
-    least_exploration: float = 0.03
-    clusters: int = 10
-    cluster_rounds: int = 8
-    prior_samples: float = 10.0
-    bound: float = 200.0
-    least_bound: float = 0.01
-    pull: float = 0.001
-    policy_updates: int = 2000
-    policy_batch: int = 256
-    learning_rate: float = 1e-3
+    momentum: MomentumGrid = MomentumGrid(
+        learning_rates=(1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+        decays=(0.0, 0.5, 0.7, 0.8, 0.9, 0.95),
+    )
+    noise: NoiseConfig = NoiseConfig()
+    prior: PriorConfig = PriorConfig(num_clusters=10, num_rounds=8, num_samples=10.0)
+    trust_region: TrustRegion = TrustRegion(max_divergence=200.0)
+    kl_weight: float = 0.001
+    policy_fit: PolicyFit = PolicyFit(num_updates=2000, batch_size=256)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config2017:
-    """Constants of *Learning to Optimize Neural Nets*. [P] marks what the paper says.
+    """Hyperparameters of *Learning to Optimize Neural Nets*. [P] marks values from the paper.
 
     Attributes:
-      width: Cells of the policy's LSTM [P].
+      width: Hidden units of the policy's LSTM [P].
       horizon: T, steps of a trajectory [P].
-      trajectories: Drawn in each iteration, each from a start of its own.
-      coordinates: Drawn in each iteration from each group, with replacement: what is fitted is
-        fitted to theirs.
-      iterations: Of guided policy search.
-      objective_batches: Batches, always the same, whose mean loss stands for the objective that is
-        the cost [P: the objective itself, not a minibatch's].
-      rates: Of the gradient descent with momentum that controllers start as; the best pair of rate
-        and decay is used.
-      decays: Of its momentum, in five steps: the state's gradients lie so far apart.
-      exploration: Deviation of a controller's noise, in typical sizes of its actions at that step.
-      least_exploration: Least deviation, in typical sizes of the trajectory's largest actions.
-      shared_noise: Correlation of the noise with the mean action over the coordinates of a group.
-        In dynamics that know a coordinate only by itself, independent noise shows what a
-        coordinate does alone; what all of them do together is what makes steps too long.
-      clusters: Gaussians in the mixture that is the prior of the dynamics.
-      cluster_rounds: Rounds of expectation maximisation that fit it.
-      prior_samples: How many samples the prior counts for, beside trajectories times coordinates.
-      bound: ε, greatest divergence of a group's new controller from its old one, in nats, of one
-        coordinate and summed over T steps.
-      least_bound: Where the fitted model promised more than came about, the bound is lowered, to
-        this share of `bound` at least.
-      pull: Weight ν of the divergence from the policy, per nat, in units of a coordinate's mean
-        fitted cost. It grows by as much in every iteration.
-      dual_rate: α of the ascent on λ, the multiplier of the mean actions' difference.
-      policy_updates: Steps of Adam on the policy in each iteration.
-      policy_batch: Coordinates' trajectories in each of them.
-      learning_rate: Adam's; it falls to a tenth over the iterations.
+      trajectories: Trajectories per iteration, each from its own start.
+      coordinates: Coordinates sampled from each group in each iteration, with replacement, to which
+        dynamics, cost and policy are fitted.
+      iterations: Iterations of guided policy search.
+      objective_batches: Fixed batches whose mean loss is the objective. The paper uses the loss on
+        all data.
+      momentum: Grid for the first controllers; decays are per five steps, the distance between the
+        gradients of the state.
+      noise: Exploration noise of the controllers.
+      noise_correlation: Correlation of the noise with the mean action over the coordinates of a
+        group. Independent noise only shows the effect of single coordinates, but too large steps
+        are an effect of all coordinates together.
+      prior: Prior of the fitted dynamics and policy.
+      trust_region: Bound on the change of a group's controller, per coordinate.
+      kl_weight: Increase per iteration of ν, the weight of the divergence from the policy, per nat.
+        Its unit is the mean fitted cost of a coordinate.
+      dual_rate: α, the step size of the ascent on λ, the multiplier of the difference between the
+        mean actions of controller and policy.
+      policy_fit: Training of the policy; a sample is the trajectory of one coordinate.
     """
 
     width: int = 128
@@ -107,18 +155,13 @@ class Config2017:
     coordinates: int = 32
     iterations: int = 30
     objective_batches: int = 8
-    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
-    decays: tuple[float, ...] = (0.0, 0.5, 0.7, 0.9)
-    exploration: float = 0.3
-    least_exploration: float = 0.03
-    shared_noise: float = 0.9
-    clusters: int = 10
-    cluster_rounds: int = 4
-    prior_samples: float = 50.0
-    bound: float = 20.0
-    least_bound: float = 0.01
-    pull: float = 0.01
+    momentum: MomentumGrid = MomentumGrid(
+        learning_rates=(1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0), decays=(0.0, 0.5, 0.7, 0.9)
+    )
+    noise: NoiseConfig = NoiseConfig()
+    noise_correlation: float = 0.9
+    prior: PriorConfig = PriorConfig(num_clusters=10, num_rounds=4, num_samples=50.0)
+    trust_region: TrustRegion = TrustRegion(max_divergence=20.0)
+    kl_weight: float = 0.01
     dual_rate: float = 0.1
-    policy_updates: int = 60
-    policy_batch: int = 64
-    learning_rate: float = 1e-3
+    policy_fit: PolicyFit = PolicyFit(num_updates=60, batch_size=64)

@@ -1,38 +1,62 @@
-"""What the coordinatewise optimizer of 2017 and its controllers see of one coordinate.
+"""Features of one coordinate, for the coordinatewise optimizer of 2017 and its controllers.
 
-Controllers see the *state features* Φ, of values averaged over three iterates and 130 steps of the
-past; the policy sees the *observation features* Ψ, of the last three iterates as they are. What is
-not yet defined is 0.
+Controllers use the *state features* Φ, of values averaged over three iterates, up to 130 steps
+back. The policy uses the *observation features* Ψ, of the last three iterates without averaging.
+Features that are not yet defined are 0.
 
 Source: Li & Malik 2017, *Learning to Optimize Neural Nets*, section 4.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import chex
 import jax.numpy as jnp
 import numpy as np
 
 STRIDE = 5
-"""Steps between two looks of the state features at the past."""
+"""Steps between two past values in the state features."""
 WINDOWS = 25
-"""How many such stretches they look back."""
+"""Number of such strides in the state features."""
 NUM_STATE_FEATURES = 3 * WINDOWS + 1
 """Entries of Φ."""
 NEWEST_GRADIENT = WINDOWS
-"""Index in Φ of the newest gradient; older ones follow it."""
+"""Index in Φ of the newest gradient; older ones follow."""
 NUM_OBSERVATION_FEATURES = 3
 """Entries of Ψ."""
-SMOOTHED = 3
-"""Iterates that are averaged over for Φ."""
+SMOOTHING = 3
+"""Iterates averaged for Φ."""
 
 
-def smooth(recent: chex.Array, points: chex.Array) -> chex.Array:
-    """Mean of the last iterates.
+class RecentPoints(NamedTuple):
+    """The last two points and the last two steps of a trajectory.
+
+    Attributes:
+      num_points: Points so far, including the latest, `int32[]`.
+      objective: Objective at the latest point, `float32[]`.
+      previous_objective: Objective at the point before, `float32[]`.
+      gradient: Gradient at the latest point, `float32[...]`.
+      previous_gradient: Gradient at the point before, `float32[...]`.
+      last_step: Step to the latest point, `float32[...]`.
+      previous_step: Step to the point before, `float32[...]`.
+    """
+
+    num_points: chex.Array
+    objective: chex.Array
+    previous_objective: chex.Array
+    gradient: chex.Array
+    previous_gradient: chex.Array
+    last_step: chex.Array
+    previous_step: chex.Array
+
+
+def smooth(recent: chex.Array, num_points: chex.Array) -> chex.Array:
+    """Returns the mean of the last iterates.
 
     Args:
-      recent: `float32[3, ...]`, zeros where there is none yet.
-      points: How many iterates there were so far, at least 1, `int32[]`.
+      recent: Last three iterates, `float32[3, ...]`, zeros before the first.
+      num_points: Iterates so far, at least 1, `int32[]`.
 
     Returns:
       `float32[...]`.
@@ -42,23 +66,23 @@ def smooth(recent: chex.Array, points: chex.Array) -> chex.Array:
       >>> float(smooth(jnp.array([4.0, 2.0, 0.0]), jnp.asarray(2)))
       3.0
     """
-    return jnp.sum(recent, axis=0) / jnp.minimum(points, SMOOTHED)
+    return jnp.sum(recent, axis=0) / jnp.minimum(num_points, SMOOTHING)
 
 
 def state_features(
     objectives: chex.Array, gradients: chex.Array, locations: chex.Array, step: chex.Array
 ) -> chex.Array:
-    """Φ of coordinates at one step.
+    """Returns Φ of N coordinates at one step.
 
-    With t the step, i = 0 to 24, and 0 to 25 for the second kind:
+    With t the step and i = 0 to 24 (0 to 25 for the second kind), the features are
 
     - (f̄_{t−5i} − f̄_{t−5(i+1)}) / f̄_{t−5(i+1)};
     - ḡ_{t−5i} / (|ḡ_{max(t−5(i+1), t mod 5)}| + 1);
     - |x̄_a − x̄_b| / (|x̄_{t−5i} − x̄_{t−5(i+1)}| + 0.1) with a = max(t−5(i+1), t mod 5 + 5) and
-      b = max(t−5(i+2), t mod 5), the stretch before, or the first one.
+      b = max(t−5(i+2), t mod 5): the stride before, or the first one.
 
     Args:
-      objectives: f̄, `float32[L]` from the first step on; later entries than `step` are not used.
+      objectives: f̄ from the first step on, `float32[L]`; entries after `step` are not used.
       gradients: ḡ, `float32[L, N]`.
       locations: x̄, `float32[L, N]`.
       step: t, `int32[]`.
@@ -80,46 +104,32 @@ def state_features(
     def at(values: chex.Array, steps: chex.Array) -> chex.Array:
         return values[jnp.maximum(steps, 0)]
 
-    known = before[:-1] >= 0
+    defined = before[:-1] >= 0
     old = at(objectives, before[:-1])
     relative = (at(objectives, now[:-1]) - old) / jnp.where(old != 0.0, old, 1.0)
-    relative = jnp.where(known & (old != 0.0), relative, 0.0)
+    relative = jnp.where(defined & (old != 0.0), relative, 0.0)
 
     slopes = at(gradients, now) / (jnp.abs(at(gradients, jnp.maximum(before, first))) + 1.0)
     slopes = jnp.where((now >= 0)[:, None], slopes, 0.0)
 
-    near = jnp.abs(at(locations, now[:-1]) - at(locations, before[:-1]))
-    far = jnp.abs(
+    last = jnp.abs(at(locations, now[:-1]) - at(locations, before[:-1]))
+    earlier = jnp.abs(
         at(locations, jnp.maximum(before[:-1], first + STRIDE))
         - at(locations, jnp.maximum(before[:-1] - STRIDE, first))
     )
-    ratios = jnp.where(known[:, None], far / (near + 0.1), 0.0)
+    ratios = jnp.where(defined[:, None], earlier / (last + 0.1), 0.0)
     shared = jnp.broadcast_to(relative[:, None], ratios.shape)
     return jnp.concatenate([shared, slopes, ratios]).T
 
 
-def observation_features(
-    points: chex.Array,
-    objective: chex.Array,
-    previous_objective: chex.Array,
-    gradient: chex.Array,
-    previous_gradient: chex.Array,
-    last_step: chex.Array,
-    step_before: chex.Array,
-) -> chex.Array:
-    """Ψ of coordinates at the latest point.
+def observation_features(recent: RecentPoints) -> chex.Array:
+    """Returns Ψ of coordinates at the latest point.
 
     The features are (f̂_t − f̂_{t−1}) / f̂_{t−1}, ∇f̂_t / (|∇f̂_{t−1}| + 1) and
     |x_{t−1} − x_{t−2}| / (|x_t − x_{t−1}| + 0.1). At the first point all of them are 0.
 
     Args:
-      points: How many points were seen, with the latest, `int32[]`.
-      objective: At the latest point, `float32[]`.
-      previous_objective: At the one before, `float32[]`.
-      gradient: At the latest point, `float32[...]`.
-      previous_gradient: At the one before.
-      last_step: The step to the latest point, `float32[...]`.
-      step_before: The step before that.
+      recent: The last two points and steps.
 
     Returns:
       `float32[..., 3]`.
@@ -128,18 +138,21 @@ def observation_features(
       >>> import jax.numpy as jnp
       >>> objectives, gradients = jnp.array([1.5, 2.0]), jnp.array([3.0, -1.0])
       >>> steps = jnp.array([0.4, -0.2])
-      >>> observation_features(jnp.asarray(3), *objectives, *gradients, *steps).tolist()
+      >>> recent = RecentPoints(jnp.asarray(3), *objectives, *gradients, *steps)
+      >>> observation_features(recent).tolist()
       [-0.25, 1.5, 0.4000000059604645]
     """
-    known = (points >= 2) & (previous_objective != 0.0)
-    relative = (objective - previous_objective) / jnp.where(known, previous_objective, 1.0)
-    slope = gradient / (jnp.abs(previous_gradient) + 1.0)
-    ratio = jnp.abs(step_before) / (jnp.abs(last_step) + 0.1)
+    defined = (recent.num_points >= 2) & (recent.previous_objective != 0.0)
+    relative = (recent.objective - recent.previous_objective) / jnp.where(
+        defined, recent.previous_objective, 1.0
+    )
+    slope = recent.gradient / (jnp.abs(recent.previous_gradient) + 1.0)
+    ratio = jnp.abs(recent.previous_step) / (jnp.abs(recent.last_step) + 0.1)
     return jnp.stack(
         [
-            jnp.broadcast_to(jnp.where(known, relative, 0.0), gradient.shape),
-            jnp.where(points >= 2, slope, 0.0),
-            jnp.where(points >= 3, ratio, 0.0),
+            jnp.broadcast_to(jnp.where(defined, relative, 0.0), recent.gradient.shape),
+            jnp.where(recent.num_points >= 2, slope, 0.0),
+            jnp.where(recent.num_points >= 3, ratio, 0.0),
         ],
         axis=-1,
     )

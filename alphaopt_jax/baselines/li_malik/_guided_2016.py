@@ -1,13 +1,13 @@
-"""Guided policy search that learns the full-vector optimizer of 2016.
+"""Guided policy search for the full-vector optimizer of 2016.
 
-Each start of a training function has a controller of its own, which knows where on its function it
-is; the one policy sees only histories. In every iteration controllers are sampled, dynamics and
-cost are fitted to the samples, each controller is improved within its bound and pulled towards the
-policy, and the policy learns to do what the controllers do. A controller's noise is set anew after
-each improvement, in proportion to its actions; the bound is one on the solution before that. A
-controller under which its function fell apart is taken back.
+Each start of a training function has its own controller, whose state includes the location; the one
+policy only uses the history. In every iteration controllers are sampled, dynamics and cost are
+fitted to the samples, each controller is improved within its trust region and towards the policy,
+and the policy is trained to imitate the controllers. After each improvement the noise of a
+controller is set anew, in proportion to its actions; the trust region applies to the solution
+before that. Controllers whose trajectories diverge are reverted.
 
-A run is a pure function of its family, config and seed, and one that is resumed ends with the same
+A run is a deterministic function of family, config and seed, and a resumed run ends with the same
 parameters, bit for bit.
 
 Source: Li & Malik 2016, *Learning to Optimize*, section 3; Levine & Abbeel 2014, *Learning Neural
@@ -16,16 +16,15 @@ Network Policies with Guided Policy Search under Unknown Dynamics*.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+import functools
 import os
 from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
-import optax
 
-from alphaopt_jax._storage import progress as progress_lib
 from alphaopt_jax._storage import run_folder
 from alphaopt_jax.baselines.li_malik import (
     _history,
@@ -42,60 +41,74 @@ from alphaopt_jax.baselines.li_malik._linear_gaussian import (
     Cost,
     Dynamics,
     Gaussian,
+    Model,
     expectations,
 )
-from alphaopt_jax.baselines.li_malik._rollouts_2016 import Functions, Trajectory
+from alphaopt_jax.baselines.li_malik._rollouts_2016 import Functions, Objective, Trajectory
+from alphaopt_jax.baselines.li_malik._search import PolicyState
 from alphaopt_jax.tasks.task import Family
 
 _DEFAULT_CONFIG = Config2016()
-# A cost that rises by this much of what the first controller gained is no noise.
-_MUCH_WORSE = 0.5
+# A controller has diverged if its cost rises by more than this, in units of the first controller's
+# total decrease of the objective.
+_MAX_INCREASE = 0.5
 
 
-class Search2016(NamedTuple):
-    """Everything that a search consists of, between two iterations.
+class SearchState(NamedTuple):
+    """State of a search between two iterations.
 
     Attributes:
-      iteration: How many there were, `int32[]`.
-      controllers: With an axis `[M]` before their own, for the starts of all training functions.
-      weights: ν of the divergence from the policy, `float32[M, T]`.
-      unit: What the first controller gains in a typical step, `float32[M]`.
+      iteration: Iterations so far, `int32[]`.
+      controllers: Controllers with a leading axis `[M]` for the pairs of function and start.
+      kl_weights: ν, weight of the divergence from the policy, `float32[M, T]`.
+      unit: Mean decrease of the objective under the first controller, `float32[M]`.
       bounds: ε of each controller, `float32[M]`.
       previous: The controllers before the last iteration.
-      costs: Theirs, `float32[M]`, summed over T steps.
-      promised: By how much the last iteration was to lower them, `float32[M]`.
-      params: The policy's, as in `policies.Policy2016`.
-      adam: State of its optimizer.
-      best_params: Those with the least cost on the validation functions so far.
-      best_cost: Theirs, `float32[]`.
+      costs: Their costs, summed over T steps, `float32[M]`.
+      predicted: Decrease of these costs that the last iteration predicted, `float32[M]`.
+      policy: The policy.
+      best_params: Policy parameters with the lowest cost on the validation functions.
+      best_cost: Their cost, `float32[]`.
     """
 
     iteration: chex.Array
     controllers: Controller
-    weights: chex.Array
+    kl_weights: chex.Array
     unit: chex.Array
     bounds: chex.Array
     previous: Controller
     costs: chex.Array
-    promised: chex.Array
-    params: chex.ArrayTree
-    adam: optax.OptState
+    predicted: chex.Array
+    policy: PolicyState
     best_params: chex.ArrayTree
     best_cost: chex.Array
 
 
-class Result2016(NamedTuple):
-    """What comes out of `train_2016`.
+class Demonstrations(NamedTuple):
+    """Controllers for the policy to imitate.
 
     Attributes:
-      policy: The policy that was best on the validation functions.
-      cost: Its mean cost there: of the objective over T steps and all functions.
-      momentum_cost: The same of gradient descent with momentum, tuned for each function.
-      history: A line for each iteration: "round", "controller_cost" and "policy_cost" (as `cost`,
-        but on the training functions; the controllers' with their noise), "validation_cost" (as
-        `cost`), "policy_divergence" (nats between controller and
-        policy, a step), "bound" (mean ε), "taken_back" (share of functions whose controllers fell
-        apart).
+      samples: Trajectories with leading axes `[M, N]`, whose states are the inputs.
+      controllers: Controllers with a leading axis `[M]`, whose mean actions are the targets.
+      valid: Functions to learn from, `bool[M]`.
+    """
+
+    samples: Trajectory
+    controllers: Controller
+    valid: chex.Array
+
+
+class Result2016(NamedTuple):
+    """Result of `train_2016`.
+
+    Attributes:
+      policy: The policy with the lowest cost on the validation functions.
+      cost: Its cost there: the mean objective over T steps and all functions.
+      momentum_cost: The same cost of gradient descent with momentum, tuned for each function.
+      history: One entry per iteration: "round", "controller_cost" and "policy_cost" (as `cost`, on
+        the training functions; controllers with their noise), "validation_cost" (as `cost`),
+        "policy_divergence" (of controllers from the policy, in nats per step), "bound" (mean ε) and
+        "reverted" (fraction of functions whose controllers diverged).
     """
 
     policy: _policies.Policy2016
@@ -108,240 +121,310 @@ def train_2016(
     family: Family,
     config: Config2016 = _DEFAULT_CONFIG,
     *,
-    num_functions: int = 90,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
     show: bool = True,
 ) -> Result2016:
     """Learns an optimizer for the functions of one family.
 
-    A training function is one instance of the family with one batch, from a few starts: guided
-    policy search is for deterministic objectives, as of families whose batches are all of their
-    data.
+    A training function is one instance of the family with one batch, since guided policy search
+    needs deterministic objectives. It fits families whose batches contain all data.
 
     Args:
-      family: What to train on. All its tasks have the same number of parameters.
-      config: The constants.
-      num_functions: Training functions, each from `config.starts` starts.
-      seed: Of everything random.
-      folder: Where to keep checkpoints; a search that was interrupted goes on from the last.
-      show: Whether to show progress.
+      family: Family of the training functions, all with the same number of parameters.
+      config: Hyperparameters.
+      seed: Random seed of the whole search.
+      folder: Folder for checkpoints; an interrupted search continues from the latest one.
+      show: True to show progress.
 
     Returns:
-      The policy and its history.
+      The policy, and the history.
 
     Raises:
       ValueError: `folder` holds another run.
 
     Example:
+      >>> from alphaopt_jax.baselines.li_malik import PolicyFit, PriorConfig
       >>> from alphaopt_jax.tasks.families.quadratics import quadratics
       >>> family = quadratics("bowls", 2, distances=(0.5, 1.0), rotated_share=0.5)
       >>> config = Config2016(
-      ...     history=3, horizon=5, trajectories=4, iterations=1, clusters=2, policy_updates=5
+      ...     history=3, horizon=5, trajectories=4, num_functions=3, iterations=1,
+      ...     prior=PriorConfig(num_clusters=2, num_rounds=8, num_samples=10.0),
+      ...     policy_fit=PolicyFit(num_updates=5, batch_size=256),
       ... )
-      >>> result = train_2016(family, config, num_functions=3, show=False)
+      >>> result = train_2016(family, config, show=False)
       >>> result.policy.dimension, len(result.history)
       (2, 1)
     """
-    identity = {
-        "family": family.name,
-        "config": repr(config),
-        "num_functions": num_functions,
-        "seed": seed,
-    }
+    identity = {"family": family.name, "config": repr(config), "seed": seed}
     store = run_folder.Store(folder, identity)
-    functions_key, unseen_key, begin_key, stream = jax.random.split(jax.random.key(seed), 4)
+    functions_key, validation_key, init_key, stream = jax.random.split(jax.random.key(seed), 4)
     draw = jax.jit(_rollouts_2016.draw_functions, static_argnums=(0, 2, 3))
-    functions = draw(family, functions_key, num_functions, config.starts)
-    unseen = draw(family, unseen_key, config.validation_functions)
-    tune = jax.jit(_over(family, _rollouts_2016.best_momentum, config))
-    starting, momentum_costs = tune(functions)
-    momentum_cost = float(jnp.mean(tune(unseen)[1])) / config.horizon
-    search = store.restore(
-        lambda: jax.jit(make_begin(family, config))(starting, momentum_costs, functions, begin_key)
+    functions = draw(family, functions_key, config.num_functions, config.starts)
+    validation = draw(family, validation_key, config.validation_functions)
+    guided_search = GuidedSearch(family, config)
+    tune = jax.jit(guided_search.tune_momentum)
+    controllers, momentum_costs = tune(functions)
+    momentum_cost = float(jnp.mean(tune(validation)[1])) / config.horizon
+    search = store.resume(
+        lambda: jax.jit(guided_search.init)(controllers, momentum_costs, functions, init_key),
+        lambda search: int(search.iteration),
     )
-    history = store.read_history(int(search.iteration))
-    iterate = jax.jit(make_iteration(family, config), donate_argnums=0)
-    with progress_lib.Progress("guided policy search", config.iterations, show=show) as progress:
-        for number in range(int(search.iteration), config.iterations):
-            key = jax.random.fold_in(stream, number)
-            search, metrics = iterate(search, functions, unseen, key)
-            entry = {"round": number} | {name: float(value) for name, value in metrics.items()}
-            history.append(entry)
-            store.append_history(entry)
-            store.save(number + 1, search)
-            progress.update(
-                number + 1,
-                f"cost {entry['validation_cost']:.4f} (momentum {momentum_cost:.4f};"
-                f" in training {entry['policy_cost']:.4f},"
-                f" controllers {entry['controller_cost']:.4f})",
-            )
+    iterate = jax.jit(guided_search.iterate, donate_argnums=0)
+
+    def describe(entry: Mapping[str, float]) -> str:
+        return (
+            f"cost {entry['validation_cost']:.4f} (momentum {momentum_cost:.4f};"
+            f" in training {entry['policy_cost']:.4f},"
+            f" controllers {entry['controller_cost']:.4f})"
+        )
+
+    search = _search.run(
+        store,
+        search,
+        lambda number, search: iterate(
+            search, functions, validation, jax.random.fold_in(stream, number)
+        ),
+        config.iterations,
+        describe=describe,
+        show=show,
+    )
     return Result2016(
         _policies.Policy2016(jax.device_get(search.best_params), config.current_gradient),
         float(search.best_cost),
         momentum_cost,
-        history,
+        store.history,
     )
 
 
-def make_begin(
-    family: Family, config: Config2016
-) -> Callable[[Controller, chex.Array, Functions, chex.PRNGKey], Search2016]:
-    """Returns the start of a search as a function to compile.
+class GuidedSearch:
+    """Guided policy search over one family; all methods are functions to compile."""
 
-    It maps controllers, their costs without noise `float32[M]`, functions and a key (consumed) to
-    a search whose policy has learned to do what these controllers do.
-    """
+    def __init__(self, family: Family, config: Config2016):
+        """Stores the arguments.
 
-    def begin(
-        controllers: Controller, costs: chex.Array, functions: Functions, key: chex.PRNGKey
-    ) -> Search2016:
+        Args:
+          family: Family of the functions.
+          config: Hyperparameters.
+        """
+        self._family = family
+        self._config = config
+
+    def tune_momentum(self, functions: Functions) -> tuple[Controller, chex.Array]:
+        """Returns the best momentum for each function as a controller, and costs `float32[M]`."""
+        tune = functools.partial(_rollouts_2016.best_momentum, config=self._config)
+        controllers, costs = _rollouts_2016.map_functions(self._family, tune)(functions)
+        return controllers, costs
+
+    def init(
+        self,
+        controllers: Controller,
+        costs: chex.Array,
+        functions: Functions,
+        key: chex.PRNGKey,
+    ) -> SearchState:
+        """Returns the state of a new search, with a policy that imitates the controllers.
+
+        Args:
+          controllers: The first controllers, with a leading axis `[M]`.
+          costs: Their costs without noise, `float32[M]`.
+          functions: The training functions.
+          key: Consumed.
+        """
+        config = self._config
         count, dimension = functions.starts.shape
         sample_key, init_key, fit_key = jax.random.split(key, 3)
-        samples = _sample(family, functions, controllers, sample_key, config)
+        samples = self._sample(functions, controllers, sample_key)
         first = samples.objectives[:, 0, 0]
         unit = jnp.maximum(first - costs / config.horizon, 1e-6 * jnp.abs(first) + 1e-12)
         features = _features(samples.states[:, :, :-1], dimension)
-        scales = {
-            "features": _search.root_mean_square(features, (0, 1, 2)),
-            "step": _search.root_mean_square(samples.actions, None),
-        }
-        params = _policies.init_2016(init_key, config.hidden, dimension, scales)
-        adam = optax.scale_by_adam().init(params["network"])
-        rate = jnp.float32(config.learning_rate)
-        kept = jnp.ones(count, bool)
-        params, adam = fit_policy(params, adam, samples, controllers, kept, rate, fit_key, config)
-        return Search2016(
+        scales = _search.policy_scales(features, samples.actions)
+        policy = fit_policy(
+            _search.init_policy(_policies.init_2016(init_key, config.hidden, dimension, scales)),
+            Demonstrations(samples, controllers, jnp.ones(count, bool)),
+            jnp.float32(config.policy_fit.learning_rate),
+            fit_key,
+            config,
+        )
+        return SearchState(
             iteration=jnp.zeros((), jnp.int32),
             controllers=controllers,
-            weights=jnp.broadcast_to(config.pull * unit[:, None], (count, config.horizon)),
+            kl_weights=jnp.broadcast_to(config.kl_weight * unit[:, None], (count, config.horizon)),
             unit=unit,
-            bounds=jnp.full(count, config.bound, jnp.float32),
+            bounds=jnp.full(count, config.trust_region.max_divergence, jnp.float32),
             previous=jax.tree.map(jnp.array, controllers),
             costs=jnp.mean(samples.cost, axis=1),
-            promised=jnp.zeros(count, jnp.float32),
-            params=params,
-            adam=adam,
-            best_params=jax.tree.map(jnp.array, params),
+            predicted=jnp.zeros(count, jnp.float32),
+            policy=policy,
+            best_params=jax.tree.map(jnp.array, policy.params),
             best_cost=jnp.full((), jnp.inf, jnp.float32),
         )
 
-    return begin
-
-
-def make_iteration(
-    family: Family, config: Config2016
-) -> Callable[..., tuple[Search2016, dict[str, chex.Array]]]:
-    """Returns one iteration as a function to compile.
-
-    It maps a search, its functions, those to validate on and a key (consumed) to the search after
-    the iteration and what is to be told of it.
-    """
-
-    def judge(functions: Functions, params: chex.ArrayTree) -> chex.Array:
-        def cost(
-            objective: _rollouts_2016.Objective, start: chex.Array, config: Config2016
-        ) -> chex.Array:
-            return _rollouts_2016.follow_policy(objective, start, params, config).cost
-
-        return _over(family, cost, config)(functions)
-
     def iterate(
-        search: Search2016, functions: Functions, unseen: Functions, key: chex.PRNGKey
-    ) -> tuple[Search2016, dict[str, chex.Array]]:
+        self, search: SearchState, functions: Functions, validation: Functions, key: chex.PRNGKey
+    ) -> tuple[SearchState, dict[str, chex.Array]]:
+        """Runs one iteration.
+
+        Args:
+          search: The state.
+          functions: The training functions.
+          validation: The validation functions.
+          key: Consumed.
+
+        Returns:
+          The next state, and metrics for the history.
+        """
+        config = self._config
         sample_key, fit_key = jax.random.split(key)
-        samples = _sample(family, functions, search.controllers, sample_key, config)
+        samples = self._sample(functions, search.controllers, sample_key)
         costs = jnp.mean(samples.cost, axis=1)
         bounds = _lqg.adapt_bound(
-            search.bounds,
-            search.promised,
-            search.costs - costs,
-            least=config.least_bound * config.bound,
-            most=config.bound,
+            search.bounds, search.predicted, search.costs - costs, config.trust_region
         )
-
-        def improve(
-            samples: Trajectory, old: Controller, weights: chex.Array, bound: chex.Array
-        ) -> tuple[Controller, chex.Array, chex.Array]:
-            return _improve(samples, old, weights, bound, search.params, config)
-
-        # Where controllers fell apart, nothing is learned from what they did.
-        worse = costs - search.costs > _MUCH_WORSE * config.horizon * search.unit
-        kept = jnp.isfinite(costs) & ~worse
-        samples = _choose(kept, samples, jax.tree.map(jnp.zeros_like, samples))
-        controllers, promised, apart = jax.vmap(improve)(
-            samples, search.controllers, search.weights, bounds
+        # Nothing is learned from controllers that have diverged.
+        diverged = costs - search.costs > _MAX_INCREASE * config.horizon * search.unit
+        valid = jnp.isfinite(costs) & ~diverged
+        samples = _search.select(valid, samples, jax.tree.map(jnp.zeros_like, samples))
+        improved, predicted, divergences = jax.vmap(
+            functools.partial(self._improve, search.policy.params)
+        )(samples, search.controllers, search.kl_weights, bounds)
+        finite = jax.vmap(_search.is_finite)(improved)
+        controllers = _search.select(finite, improved, search.controllers)
+        controllers = _search.select(valid, controllers, search.previous)
+        policy = fit_policy(
+            search.policy,
+            Demonstrations(samples, controllers, valid),
+            _search.decayed(config.policy_fit.learning_rate, search.iteration, config.iterations),
+            fit_key,
+            config,
         )
-        sound = jax.vmap(_search.is_finite)(controllers)
-        controllers = _choose(sound, controllers, search.controllers)
-        controllers = _choose(kept, controllers, search.previous)
-        rate = config.learning_rate * (1.0 - 0.9 * search.iteration / config.iterations)
-        params, adam = fit_policy(
-            search.params, search.adam, samples, controllers, kept, rate, fit_key, config
-        )
-        cost = jnp.mean(judge(unseen, params)) / config.horizon
+        cost = jnp.mean(self._policy_costs(validation, policy.params)) / config.horizon
         better = cost < search.best_cost
-        search = Search2016(
+        search = SearchState(
             iteration=search.iteration + 1,
             controllers=controllers,
-            weights=search.weights + config.pull * search.unit[:, None],
+            kl_weights=search.kl_weights + config.kl_weight * search.unit[:, None],
             unit=search.unit,
             bounds=bounds,
-            previous=_choose(kept, search.controllers, search.previous),
-            costs=jnp.where(kept, costs, search.costs),
-            promised=jnp.where(kept & sound, promised, 0.0),
-            params=params,
-            adam=adam,
-            best_params=jax.tree.map(
-                lambda new, old: jnp.where(better, new, old), params, search.best_params
-            ),
+            previous=_search.select(valid, search.controllers, search.previous),
+            costs=jnp.where(valid, costs, search.costs),
+            predicted=jnp.where(valid & finite, predicted, 0.0),
+            policy=policy,
+            best_params=_search.select(better, policy.params, search.best_params),
             best_cost=jnp.where(better, cost, search.best_cost),
         )
+        divergence = jnp.sum(jnp.where(valid & finite, divergences, 0.0)) / jnp.sum(valid)
         return search, {
             "controller_cost": jnp.mean(search.costs) / config.horizon,
-            "policy_cost": jnp.mean(judge(functions, params)) / config.horizon,
+            "policy_cost": jnp.mean(self._policy_costs(functions, policy.params)) / config.horizon,
             "validation_cost": cost,
-            "policy_divergence": jnp.sum(jnp.where(kept & sound, apart, 0.0)) / jnp.sum(kept),
+            "policy_divergence": divergence,
             "bound": jnp.mean(bounds),
-            "taken_back": jnp.mean(~kept),
+            "reverted": jnp.mean(~valid),
         }
 
-    return iterate
+    def _policy_costs(self, functions: Functions, params: chex.ArrayTree) -> chex.Array:
+        """Costs of the policy's mean actions, `float32[M]`."""
+
+        def cost(objective: Objective, start: chex.Array) -> chex.Array:
+            return _rollouts_2016.rollout_policy(objective, start, params, self._config).cost
+
+        costs: chex.Array = _rollouts_2016.map_functions(self._family, cost)(functions)
+        return costs
+
+    def _sample(
+        self, functions: Functions, controllers: Controller, key: chex.PRNGKey
+    ) -> Trajectory:
+        """Trajectories of all functions, with leading axes `[M, N]`."""
+
+        def sample(
+            objective: Objective, start: chex.Array, controller: Controller, keys: chex.PRNGKey
+        ) -> Trajectory:
+            return jax.vmap(
+                lambda key: _rollouts_2016.rollout_controller(
+                    objective, start, controller, key, self._config
+                )
+            )(keys)
+
+        keys = jax.random.split(key, (len(functions.starts), self._config.trajectories))
+        mapped = _rollouts_2016.map_functions(self._family, sample)
+        trajectories: Trajectory = mapped(functions, controllers, keys)
+        return trajectories
+
+    def _improve(
+        self,
+        params: chex.ArrayTree,
+        samples: Trajectory,
+        old: Controller,
+        kl_weights: chex.Array,
+        bound: chex.Array,
+    ) -> tuple[Controller, chex.Array, chex.Array]:
+        """Improves the controller of one function.
+
+        Returns:
+          The new controller, the predicted decrease of the cost, and the divergence from the policy
+          per step.
+        """
+        config = self._config
+        dimension = samples.actions.shape[-1]
+        gain, offset = linearize(params, samples.states[:, :-1], dimension)
+        penalty = _lqg.PolicyPenalty(gain, offset, kl_weights, jnp.zeros_like(offset))
+        first = samples.states[:, 0]
+        centred = first - jnp.mean(first, axis=0)
+        model = Model(
+            dynamics=fit_dynamics(samples, config),
+            cost=fit_cost(samples, config),
+            start=Gaussian(jnp.mean(first, axis=0), centred.T @ centred / first.shape[0]),
+            shift=1 + dimension,
+        )
+        improved = _lqg.improve(model, old, penalty, bound)
+        policy = Controller(gain, offset, old.covariance)
+        before = expectations(model, old, old)
+        after = expectations(model, improved.controller, policy)
+        # The noise of the solution itself would shrink from iteration to iteration, and the policy
+        # would no longer learn from states beside the mean trajectory.
+        actions = jnp.einsum("tas,nts->nta", improved.controller.gain, samples.states[:, :-1])
+        covariance = _rollouts_2016.noise_covariance(
+            actions + improved.controller.offset, config.noise
+        )
+        return (
+            improved.controller._replace(covariance=covariance),
+            jnp.sum(before.cost) - improved.cost,
+            jnp.mean(after.divergence),
+        )
 
 
 def fit_dynamics(samples: Trajectory, config: Config2016) -> Dynamics:
-    """Fits how the location and the latest observation move.
+    """Fits the dynamics of the location and the latest observation.
 
-    The location moves by the action, exactly; the new observation is regressed on the location, the
-    latest gradient and the action. The latest change of the objective says nothing beside these;
-    as it becomes tiny, it would only be a way for errors of the fit to grow. Everything older in
-    the state only shifts.
+    The location moves by the action, exactly. The new observation is regressed on the location, the
+    latest gradient and the action. The latest change of the objective is not an input: given these,
+    it is redundant, and when it becomes tiny it would amplify errors of the fit. All older entries
+    of the state only shift.
 
     Args:
-      samples: N trajectories, with an axis `[N]` before their own.
-      config: The constants.
+      samples: N trajectories, with a leading axis `[N]`.
+      config: Hyperparameters.
 
     Returns:
-      Dynamics of a head of 2d + 1 entries.
+      Dynamics of 2d + 1 entries.
     """
     dimension = samples.actions.shape[-1]
-    head = 2 * dimension + 1
-    now, then = samples.states[:, :-1, :head], samples.states[:, 1:, dimension:head]
+    size = 2 * dimension + 1
+    now, following = samples.states[:, :-1, :size], samples.states[:, 1:, dimension:size]
     regression = _regression.fit(
-        jnp.concatenate([jnp.delete(now, dimension, axis=-1), samples.actions, then], axis=-1),
+        jnp.concatenate([jnp.delete(now, dimension, axis=-1), samples.actions, following], axis=-1),
         3 * dimension,
-        num_clusters=config.clusters,
-        num_rounds=config.cluster_rounds,
-        prior_samples=config.prior_samples,
+        config.prior,
     )
     of_state, of_action = jnp.split(regression.coefficients, [2 * dimension], axis=-1)
     observed = jnp.insert(of_state, dimension, 0.0, axis=-1)
     horizon = samples.actions.shape[1]
-    known = jnp.broadcast_to(jnp.eye(dimension, head), (horizon, dimension, head))
-    added = jnp.broadcast_to(jnp.eye(dimension), (horizon, dimension, dimension))
+    location = jnp.broadcast_to(jnp.eye(dimension, size), (horizon, dimension, size))
+    action = jnp.broadcast_to(jnp.eye(dimension), (horizon, dimension, dimension))
     return Dynamics(
-        transition=jnp.concatenate([known, observed], axis=1),
-        control=jnp.concatenate([added, of_action], axis=1),
+        transition=jnp.concatenate([location, observed], axis=1),
+        control=jnp.concatenate([action, of_action], axis=1),
         constant=jnp.pad(regression.constant, ((0, 0), (dimension, 0))),
         covariance=jnp.pad(regression.covariance, ((0, 0), (dimension, 0), (dimension, 0))),
     )
@@ -350,21 +433,17 @@ def fit_dynamics(samples: Trajectory, config: Config2016) -> Dynamics:
 def fit_cost(samples: Trajectory, config: Config2016) -> Cost:
     """Fits the objective after each step as a quadratic of the location.
 
-    Its Hessian is what the gradients regress on the locations with, made positive semidefinite;
-    its gradient at the samples' mean is their mean gradient, and their mean objective is met.
+    The Hessian is the regression of gradients on locations, made positive semidefinite. Gradient
+    and constant match the mean gradient and the mean objective of the samples.
 
     Args:
-      samples: N trajectories, with an axis `[N]` before their own.
-      config: The constants.
+      samples: N trajectories, with a leading axis `[N]`.
+      config: Hyperparameters.
     """
     dimension = samples.actions.shape[-1]
     locations, gradients = samples.states[:, 1:, :dimension], samples.gradients[:, 1:]
     regression = _regression.fit(
-        jnp.concatenate([locations, gradients], axis=-1),
-        dimension,
-        num_clusters=config.clusters,
-        num_rounds=config.cluster_rounds,
-        prior_samples=config.prior_samples,
+        jnp.concatenate([locations, gradients], axis=-1), dimension, config.prior
     )
     hessian = jax.vmap(_linalg.positive_part)(regression.coefficients)
     centre, slope = jnp.mean(locations, axis=0), jnp.mean(gradients, axis=0)
@@ -374,167 +453,79 @@ def fit_cost(samples: Trajectory, config: Config2016) -> Cost:
     return Cost(hessian, gradient, jnp.mean(rest, axis=0))
 
 
-def linearise(
+def linearize(
     params: chex.ArrayTree, states: chex.Array, dimension: int
 ) -> tuple[chex.Array, chex.Array]:
-    """The policy as a linear function of the state, about the samples' mean state.
+    """Linearizes the policy around the mean state of the samples.
 
     Args:
-      params: The policy's.
+      params: Parameters of the policy.
       states: `float32[N, T, n]`.
       dimension: d.
 
     Returns:
-      Gain `float32[T, d, n]` and offset `float32[T, d]`, with which the mean of the policy's
-      actions over the samples is met.
+      Gain `float32[T, d, n]` and offset `float32[T, d]`, which match the mean of the policy's
+      actions over the samples.
     """
 
-    def action(state: chex.Array, points: chex.Array) -> chex.Array:
-        features = _history.features_of_state(state, points, dimension)
+    def action(state: chex.Array, num_points: chex.Array) -> chex.Array:
+        features = _history.features_of_state(state, num_points, dimension)
         return _policies.step_2016(params, features)
 
     centre = jnp.mean(states, axis=0)
-    points = jnp.arange(1, states.shape[1] + 1)
-    gain = jax.vmap(jax.jacrev(action))(centre, points)
-    actions = jax.vmap(jax.vmap(action), in_axes=(0, None))(states, points)
+    num_points = jnp.arange(1, states.shape[1] + 1)
+    gain = jax.vmap(jax.jacrev(action))(centre, num_points)
+    actions = jax.vmap(jax.vmap(action), in_axes=(0, None))(states, num_points)
     offset = jnp.mean(actions, axis=0) - jnp.einsum("tan,tn->ta", gain, centre)
     return gain, offset
 
 
 def fit_policy(
-    params: chex.ArrayTree,
-    adam: optax.OptState,
-    samples: Trajectory,
-    controllers: Controller,
-    kept: chex.Array,
-    rate: chex.Array,
+    policy: PolicyState,
+    demonstrations: Demonstrations,
+    learning_rate: chex.Numeric,
     key: chex.PRNGKey,
     config: Config2016,
-) -> tuple[chex.ArrayTree, optax.OptState]:
-    """Teaches the policy the controllers' mean actions, by squared Mahalanobis distance.
+) -> PolicyState:
+    """Trains the policy on the controllers' mean actions, by squared Mahalanobis distance.
 
     Args:
-      params: The policy's.
-      adam: State of its optimizer.
-      samples: With axes `[M, N]` for functions and trajectories before their own.
-      controllers: What to do in the samples' states; an axis `[M]` before their own.
-      kept: Which functions to learn from, `bool[M]`.
-      rate: Adam's learning rate, `float32[]`.
+      policy: The policy.
+      demonstrations: States and controllers.
+      learning_rate: Learning rate of Adam.
       key: Consumed.
-      config: The constants.
+      config: Hyperparameters.
 
     Returns:
-      The policy's parameters and the optimizer's state.
+      The trained policy.
     """
+    samples, controllers, valid = demonstrations
     states = samples.states[:, :, :-1]
-    count, trajectories_each, horizon, _ = states.shape
+    count, trajectories, horizon, _ = states.shape
     dimension = samples.actions.shape[-1]
     targets = jnp.einsum("mtas,mnts->mnta", controllers.gain, states)
     targets += controllers.offset[:, None]
     precisions, _ = jax.vmap(jax.vmap(_linalg.inverse))(controllers.covariance)
 
     def loss(network: chex.ArrayTree, key: chex.PRNGKey) -> chex.Array:
-        chosen = jax.random.randint(
-            key, (config.policy_batch,), 0, count * trajectories_each * horizon
+        selected = jax.random.randint(
+            key, (config.policy_fit.batch_size,), 0, count * trajectories * horizon
         )
-        function, trajectory, step = jnp.unravel_index(chosen, states.shape[:3])
+        function, trajectory, step = jnp.unravel_index(selected, states.shape[:3])
         features = jax.vmap(_history.features_of_state, in_axes=(0, 0, None))(
             states[function, trajectory, step], step + 1, dimension
         )
-        actions = _policies.step_2016(params | {"network": network}, features)
-        off = actions - targets[function, trajectory, step]
-        distances = jnp.einsum("ba,bac,bc->b", off, precisions[function, step], off)
-        return jnp.mean(jnp.where(kept[function], distances, 0.0))
+        actions = _policies.step_2016(policy.params | {"network": network}, features)
+        errors = actions - targets[function, trajectory, step]
+        distances = jnp.einsum("ba,bac,bc->b", errors, precisions[function, step], errors)
+        return jnp.mean(jnp.where(valid[function], distances, 0.0))
 
-    def one_update(carry: Any, key: chex.PRNGKey) -> tuple[Any, None]:
-        network, adam = carry
-        updates, adam = optax.scale_by_adam().update(jax.grad(loss)(network, key), adam)
-        return (optax.apply_updates(network, optax.tree.scale(-rate, updates)), adam), None
-
-    (network, adam), _ = jax.lax.scan(
-        one_update, (params["network"], adam), jax.random.split(key, config.policy_updates)
-    )
-    return params | {"network": network}, adam
-
-
-def _improve(
-    samples: Trajectory,
-    old: Controller,
-    weights: chex.Array,
-    bound: chex.Array,
-    params: chex.ArrayTree,
-    config: Config2016,
-) -> tuple[Controller, chex.Array, chex.Array]:
-    """One function's new controller, the promised gain and its divergence from the policy."""
-    dimension = samples.actions.shape[-1]
-    dynamics, cost = fit_dynamics(samples, config), fit_cost(samples, config)
-    gain, offset = linearise(params, samples.states[:, :-1], dimension)
-    pull = _lqg.Pull(gain, offset, weights, jnp.zeros_like(offset))
-    first, shift = samples.states[:, 0], 1 + dimension
-    centred = first - jnp.mean(first, axis=0)
-    start = Gaussian(jnp.mean(first, axis=0), centred.T @ centred / first.shape[0])
-    improved = _lqg.improve(dynamics, cost, old, pull, start, bound, shift)
-    policy = Controller(gain, offset, old.covariance)
-    before = expectations(dynamics, old, old, cost, start, shift)
-    after = expectations(dynamics, improved.controller, policy, cost, start, shift)
-    # The noise that the solution has would shrink from iteration to iteration, and with it what
-    # the policy learns of the places beside the track.
-    actions = jnp.einsum("tas,nts->nta", improved.controller.gain, samples.states[:, :-1])
-    covariance = _rollouts_2016.noise_covariance(actions + improved.controller.offset, config)
-    return (
-        improved.controller._replace(covariance=covariance),
-        jnp.sum(before.cost) - improved.cost,
-        jnp.mean(after.divergence),
-    )
-
-
-def _over(family: Family, of_one: Callable[..., Any], config: Config2016) -> Callable[..., Any]:
-    """A function of an objective and its start, for all training functions at once."""
-
-    def of_all(functions: Functions, *others: Any) -> Any:
-        def one(instance: Any, batch: Any, start: chex.Array, *others: Any) -> Any:
-            objective = _rollouts_2016.objective_of(family, instance, batch)
-            return of_one(objective, start, *others, config)
-
-        return jax.vmap(one)(*functions, *others)
-
-    return of_all
-
-
-def _sample(
-    family: Family,
-    functions: Functions,
-    controllers: Controller,
-    key: chex.PRNGKey,
-    config: Config2016,
-) -> Trajectory:
-    """Trajectories of all functions, with axes `[M, N]` before their own."""
-
-    def one(
-        instance: Any, batch: Any, start: chex.Array, controller: Controller, keys: chex.PRNGKey
-    ) -> Trajectory:
-        objective = _rollouts_2016.objective_of(family, instance, batch)
-
-        def follow(key: chex.PRNGKey) -> Trajectory:
-            return _rollouts_2016.follow_controller(objective, start, controller, key, config)
-
-        return jax.vmap(follow)(keys)
-
-    keys = jax.random.split(key, (len(functions.starts), config.trajectories))
-    return jax.vmap(one)(*functions, controllers, keys)
+    keys = jax.random.split(key, config.policy_fit.num_updates)
+    return _search.fit_network(policy, loss, learning_rate, keys)
 
 
 def _features(states: chex.Array, dimension: int) -> chex.Array:
     """From states `float32[M, N, T, n]` to the policy's features, `float32[M, N, T, F]`."""
-    of_time = jax.vmap(_history.features_of_state, in_axes=(0, 0, None))
-    of_all = jax.vmap(jax.vmap(of_time, in_axes=(0, None, None)), in_axes=(0, None, None))
-    return of_all(states, jnp.arange(1, states.shape[2] + 1), dimension)
-
-
-def _choose(condition: chex.Array, new: Any, old: Any) -> Any:
-    """Function by function, one or the other of two trees with a first axis `[M]`."""
-
-    def of_leaf(one: chex.Array, other: chex.Array) -> chex.Array:
-        return jnp.where(condition.reshape(-1, *(1,) * (one.ndim - 1)), one, other)
-
-    return jax.tree.map(of_leaf, new, old)
+    over_time = jax.vmap(_history.features_of_state, in_axes=(0, 0, None))
+    over_all = jax.vmap(jax.vmap(over_time, in_axes=(0, None, None)), in_axes=(0, None, None))
+    return over_all(states, jnp.arange(1, states.shape[2] + 1), dimension)

@@ -1,25 +1,27 @@
-"""Guided policy search that learns the coordinatewise optimizer of 2017, on one function.
+"""Guided policy search for the coordinatewise optimizer of 2017, on one function.
 
-Each group of coordinates has a controller of its own, which sees 130 smoothed steps of the past;
-the one recurrent policy sees the last three points. In every iteration controllers are sampled,
-dynamics and cost are fitted to the samples, coordinate by coordinate and alike within a group, each
-controller is improved within its bound and pulled towards the policy, and the policy learns to do
-what the controllers do. The multipliers of Bregman ADMM hold the mean actions of both together.
+Each group of coordinates has its own controller, which acts on smoothed values up to 130 steps
+back; the one recurrent policy acts on the last three points. In every iteration controllers are
+sampled, dynamics and cost are fitted to the samples, for single coordinates and shared within a
+group, each controller is improved within its trust region and towards the policy, and the policy is
+trained to imitate the controllers. The multipliers of Bregman ADMM keep the mean actions of both
+together.
 
-Two things that the paper leaves open are chosen here. The cost of a coordinate is a quadratic in
-the objective's gradient alone, whose weights, one for each group and none negative, are those with
-which the objective is best explained. Neither controllers nor policy see that gradient: of what
-they do see, a batch's, smoothed over iterates, a controller would learn to cancel the noise that it
-knows to be in the next one. And the noise of a group's coordinates is correlated (see
-`config.Config2017`). An iteration whose controllers turn out worse than the best ones before goes
-back to these, with a smaller bound.
+The paper leaves two points open. The cost of a coordinate is here a quadratic of the objective's
+gradient, with one nonnegative weight per group, fitted to the objective. Neither controllers nor
+policy use that gradient as an input: with the gradients of batches smoothed over iterates, a
+controller would learn to cancel the known noise of the next one. The noise of a group's coordinates
+is correlated (see `Config2017.noise_correlation`). After an iteration with controllers that are
+worse than the best ones, the search reverts to the best ones, with a smaller bound.
 
 Source: Li & Malik 2017, *Learning to Optimize Neural Nets*, sections 3 and 4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+import functools
 import os
 from typing import Any, NamedTuple
 
@@ -27,43 +29,48 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from alphaopt_jax._storage import progress as progress_lib
 from alphaopt_jax._storage import run_folder
-from alphaopt_jax.baselines.li_malik import _lqg, _policies, _regression, _rollouts_2017, _search
-from alphaopt_jax.baselines.li_malik._config import Config2017
+from alphaopt_jax.baselines.li_malik import (
+    _lqg,
+    _policies,
+    _regression,
+    _rollouts_2017,
+    _search,
+)
+from alphaopt_jax.baselines.li_malik._config import Config2017, NoiseConfig
 from alphaopt_jax.baselines.li_malik._linear_gaussian import (
     Controller,
     Cost,
     Dynamics,
     Gaussian,
+    Model,
     expectations,
 )
 from alphaopt_jax.baselines.li_malik._rollouts_2017 import Problem, Samples
+from alphaopt_jax.baselines.li_malik._search import PolicyState
 from alphaopt_jax.tasks.task import Family, Task
 
 _DEFAULT_CONFIG = Config2017()
-# A cost that is higher than that of the best controllers by this share is worse, and no noise.
-_WORSE = 1.05
+# Controllers are worse than the best ones if their cost exceeds theirs by this factor.
+_TOLERANCE = 1.05
 
 
-class Search2017(NamedTuple):
-    """Everything that a search consists of, between two iterations.
+class SearchState(NamedTuple):
+    """State of a search between two iterations.
 
     Attributes:
-      iteration: How many there were, `int32[]`.
-      controllers: With an axis `[G]` for the groups before their own.
+      iteration: Iterations so far, `int32[]`.
+      controllers: Controllers with a leading axis `[G]` for the groups.
       accepted: The best controllers so far.
-      accepted_cost: Theirs, `float32[]`, summed over T steps.
+      accepted_cost: Their cost, summed over T steps, `float32[]`.
       multipliers: λ, `float32[G, T]`.
       bound: ε, `float32[]`.
-      cost: Of the controllers before the last iteration, `float32[]`.
-      promised: By how much the last iteration was to lower it, `float32[]`.
-      params: The policy's, as in `policies.Policy2017`.
-      adam: State of its optimizer.
-      best_params: Those with the least cost so far.
-      best_cost: Theirs, `float32[]`, mean over T steps.
+      cost: Cost of the controllers before the last iteration, `float32[]`.
+      predicted: Decrease of this cost that the last iteration predicted, `float32[]`.
+      policy: The policy.
+      best_params: Policy parameters with the lowest cost so far.
+      best_cost: Their cost, mean over T steps, `float32[]`.
     """
 
     iteration: chex.Array
@@ -73,23 +80,68 @@ class Search2017(NamedTuple):
     multipliers: chex.Array
     bound: chex.Array
     cost: chex.Array
-    promised: chex.Array
-    params: chex.ArrayTree
-    adam: optax.OptState
+    predicted: chex.Array
+    policy: PolicyState
     best_params: chex.ArrayTree
     best_cost: chex.Array
 
 
-class Result2017(NamedTuple):
-    """What comes out of `train_2017`.
+class Demonstrations(NamedTuple):
+    """Controllers for the policy to imitate.
 
     Attributes:
-      policy: The policy that was best.
+      samples: Trajectories with a leading axis `[S]`, whose states are the inputs.
+      controllers: Controllers with a leading axis `[G]`, whose mean actions are the targets.
+      multipliers: λ / ν, the linear term of the loss, `float32[G, T]`.
+    """
+
+    samples: Samples
+    controllers: Controller
+    multipliers: chex.Array
+
+
+class GroupSamples(NamedTuple):
+    """Samples of C coordinates of one group, from S trajectories.
+
+    Attributes:
+      states: Φ, `float32[S, T + 1, C, 76]`.
+      gradients: Gradients of the objective, `float32[S, T + 1, C]`.
+      actions: `float32[S, T, C]`.
+      policy_actions: Mean actions of the policy, `float32[S, T, C]`.
+    """
+
+    states: chex.Array
+    gradients: chex.Array
+    actions: chex.Array
+    policy_actions: chex.Array
+
+
+class GroupProblem(NamedTuple):
+    """What a group's new controller depends on, besides samples and bound.
+
+    Attributes:
+      controller: The old controller.
+      cost_weight: Weight of squared gradients in the cost, `float32[]`.
+      kl_weight: ν, `float32[]`.
+      multipliers: λ, `float32[T]`.
+    """
+
+    controller: Controller
+    cost_weight: chex.Array
+    kl_weight: chex.Array
+    multipliers: chex.Array
+
+
+class Result2017(NamedTuple):
+    """Result of `train_2017`.
+
+    Attributes:
+      policy: The policy with the lowest cost.
       cost: Its mean objective over T steps.
-      momentum_cost: The same of gradient descent with momentum, tuned.
-      history: A line for each iteration: "round", "controller_cost" and "policy_cost" (as `cost`;
-        the controllers' with their noise), "policy_divergence" (nats between controller and
-        policy, a step of a coordinate), "bound" (ε).
+      momentum_cost: The same cost of gradient descent with momentum, tuned.
+      history: One entry per iteration: "round", "controller_cost" and "policy_cost" (as `cost`;
+        controllers with their noise), "policy_divergence" (of controllers from the policy, in nats
+        per step and coordinate) and "bound" (ε).
     """
 
     policy: _policies.Policy2017
@@ -106,366 +158,326 @@ def train_2017(
     folder: str | os.PathLike[str] | None = None,
     show: bool = True,
 ) -> Result2017:
-    """Learns a coordinatewise optimizer on one function, from a few starts.
+    """Learns a coordinatewise optimizer on one function, from several starts.
 
     Args:
-      task: What to train on; of a family, the task that is drawn with the seed.
-      config: The constants.
-      seed: Of everything random.
-      folder: Where to keep checkpoints; a search that was interrupted goes on from the last.
-      show: Whether to show progress.
+      task: The task to train on; for a family, a task drawn with the seed.
+      config: Hyperparameters.
+      seed: Random seed of the whole search.
+      folder: Folder for checkpoints; an interrupted search continues from the latest one.
+      show: True to show progress.
 
     Returns:
-      The policy and its history.
+      The policy, and the history.
 
     Raises:
       ValueError: `folder` holds another run.
     """
     identity = {"task": task.name, "config": repr(config), "seed": seed}
     store = run_folder.Store(folder, identity)
-    task_key, problem_key, begin_key, stream = jax.random.split(jax.random.key(seed), 4)
+    task_key, problem_key, init_key, stream = jax.random.split(jax.random.key(seed), 4)
     if isinstance(task, Family):
         task = task.draw(task_key)
-    problem = _rollouts_2017.as_problem(task, config, problem_key)
-    search, momentum_cost = jax.jit(make_begin(problem, config))(begin_key)
-    search = store.restore(lambda: search)
-    history = store.read_history(int(search.iteration))
-    iterate = jax.jit(make_iteration(problem, config), donate_argnums=0)
-    momentum = float(momentum_cost)
-    with progress_lib.Progress("guided policy search", config.iterations, show=show) as progress:
-        for number in range(int(search.iteration), config.iterations):
-            search, metrics = iterate(search, jax.random.fold_in(stream, number))
-            entry = {"round": number} | {name: float(value) for name, value in metrics.items()}
-            history.append(entry)
-            store.append_history(entry)
-            store.save(number + 1, search)
-            progress.update(
-                number + 1,
-                f"cost {entry['policy_cost']:.4f} (controllers {entry['controller_cost']:.4f},"
-                f" momentum {momentum:.4f})",
-            )
+    guided_search = GuidedSearch(_rollouts_2017.make_problem(task, config, problem_key))
+    first, cost = jax.jit(guided_search.init)(init_key)
+    search = store.resume(lambda: first, lambda search: int(search.iteration))
+    iterate = jax.jit(guided_search.iterate, donate_argnums=0)
+    momentum_cost = float(cost)
+
+    def describe(entry: Mapping[str, float]) -> str:
+        return (
+            f"cost {entry['policy_cost']:.4f} (controllers {entry['controller_cost']:.4f},"
+            f" momentum {momentum_cost:.4f})"
+        )
+
+    search = _search.run(
+        store,
+        search,
+        lambda number, search: iterate(search, jax.random.fold_in(stream, number)),
+        config.iterations,
+        describe=describe,
+        show=show,
+    )
     return Result2017(
         _policies.Policy2017(jax.device_get(search.best_params)),
         float(search.best_cost),
-        momentum,
-        history,
+        momentum_cost,
+        store.history,
     )
 
 
-def make_begin(
-    problem: Problem, config: Config2017
-) -> Callable[[chex.PRNGKey], tuple[Search2017, chex.Array]]:
-    """Returns the start of a search as a function to compile.
+class GuidedSearch:
+    """Guided policy search on one problem; all methods are functions to compile."""
 
-    It maps a key (consumed) to a search whose controllers are the best momentum, with noise, and
-    whose policy has learned to do what they do; and to the mean objective of that momentum.
-    """
+    def __init__(self, problem: Problem):
+        """Stores the problem."""
+        self._problem = problem
 
-    def begin(key: chex.PRNGKey) -> tuple[Search2017, chex.Array]:
-        tune_key, choose_key, sample_key, init_key, fit_key = jax.random.split(key, 5)
-        quiet, cost = _best_momentum(problem, tune_key, config)
-        chosen = _rollouts_2017.choose(problem, choose_key, config.coordinates)
+    def init(self, key: chex.PRNGKey) -> tuple[SearchState, chex.Array]:
+        """Starts a search from the best momentum.
+
+        Args:
+          key: Consumed.
+
+        Returns:
+          The state of a new search, with the best momentum and noise as controllers and a policy
+          that imitates them; and the mean objective of that momentum.
+        """
+        problem, config = self._problem, self._problem.config
+        tune_key, select_key, sample_key, init_key, fit_key = jax.random.split(key, 5)
+        quiet, cost = _best_momentum(problem, tune_key)
+        selected = _rollouts_2017.sample_coordinates(problem, select_key, config.coordinates)
         keys = jax.random.split(sample_key, config.trajectories)
-        sizes = jnp.mean(_sample(problem, quiet, chosen, keys, config).sizes, axis=0)
-        controllers = quiet._replace(covariance=_noise_covariance(sizes, config))
-        samples = _sample(problem, controllers, chosen, keys, config)
-        scales = {
-            "features": _search.root_mean_square(samples.observations, (0, 1, 2, 3)),
-            "step": _search.root_mean_square(samples.actions, None),
-        }
-        params = _policies.init_2017(init_key, config.width, scales)
-        adam = optax.scale_by_adam().init(params["network"])
-        linear = jnp.zeros((problem.num_groups, config.horizon))
-        rate = jnp.float32(config.learning_rate)
-        params, adam = fit_policy(params, adam, samples, controllers, linear, rate, fit_key, config)
+        sizes = jnp.mean(self._sample(quiet, selected, keys).squared_actions, axis=0)
+        controllers = quiet._replace(covariance=_noise_covariance(sizes, config.noise))
+        samples = self._sample(controllers, selected, keys)
+        scales = _search.policy_scales(samples.observations, samples.actions)
+        multipliers = jnp.zeros((problem.num_groups, config.horizon))
+        policy = fit_policy(
+            _search.init_policy(_policies.init_2017(init_key, config.width, scales)),
+            Demonstrations(samples, controllers, multipliers),
+            jnp.float32(config.policy_fit.learning_rate),
+            fit_key,
+            config,
+        )
         sampled_cost = jnp.mean(samples.cost)
-        search = Search2017(
+        search = SearchState(
             iteration=jnp.zeros((), jnp.int32),
             controllers=controllers,
             accepted=jax.tree.map(jnp.array, controllers),
             accepted_cost=sampled_cost,
-            multipliers=linear,
-            bound=jnp.asarray(config.bound, jnp.float32),
+            multipliers=multipliers,
+            bound=jnp.asarray(config.trust_region.max_divergence, jnp.float32),
             cost=jnp.array(sampled_cost),
-            promised=jnp.zeros((), jnp.float32),
-            params=params,
-            adam=adam,
-            best_params=jax.tree.map(jnp.array, params),
+            predicted=jnp.zeros((), jnp.float32),
+            policy=policy,
+            best_params=jax.tree.map(jnp.array, policy.params),
             best_cost=jnp.full((), jnp.inf, jnp.float32),
         )
         return search, cost / config.horizon
 
-    return begin
+    def iterate(
+        self, search: SearchState, key: chex.PRNGKey
+    ) -> tuple[SearchState, dict[str, chex.Array]]:
+        """Runs one iteration.
 
+        Args:
+          search: The state.
+          key: Consumed.
 
-def make_iteration(
-    problem: Problem, config: Config2017
-) -> Callable[[Search2017, chex.PRNGKey], tuple[Search2017, dict[str, chex.Array]]]:
-    """Returns one iteration as a function to compile.
-
-    It maps a search and a key (consumed) to the search after the iteration and what is to be told
-    of it.
-    """
-    per_group = jnp.asarray(np.bincount(problem.groups), jnp.float32)
-
-    def iterate(search: Search2017, key: chex.PRNGKey) -> tuple[Search2017, dict[str, chex.Array]]:
-        choose_key, sample_key, fit_key = jax.random.split(key, 3)
-        chosen = _rollouts_2017.choose(problem, choose_key, config.coordinates)
+        Returns:
+          The next state, and metrics for the history.
+        """
+        problem, config = self._problem, self._problem.config
+        select_key, sample_key, fit_key = jax.random.split(key, 3)
+        selected = _rollouts_2017.sample_coordinates(problem, select_key, config.coordinates)
         keys = jax.random.split(sample_key, config.trajectories)
-        samples = _sample(problem, search.controllers, chosen, keys, config)
+        samples = self._sample(search.controllers, selected, keys)
         cost = jnp.mean(samples.cost)
         better = cost < search.accepted_cost
         search = search._replace(
             iteration=search.iteration + 1,
-            accepted=_choose(better, search.controllers, search.accepted),
+            accepted=_search.select(better, search.controllers, search.accepted),
             accepted_cost=jnp.where(better, cost, search.accepted_cost),
             bound=_lqg.adapt_bound(
-                search.bound,
-                search.promised,
-                search.cost - cost,
-                least=config.least_bound * config.bound,
-                most=config.bound,
+                search.bound, search.predicted, search.cost - cost, config.trust_region
             ),
         )
-        good = cost <= _WORSE * search.accepted_cost
-        search, apart = jax.lax.cond(good, learn, take_back, search, samples, cost, fit_key)
-        # Always the same batches: policies are compared with each other.
-        objectives = _rollouts_2017.follow_policy(
-            problem, search.params, problem.starts[0], jax.random.key(0), config
+        accept = cost <= _TOLERANCE * search.accepted_cost
+        search, divergence = jax.lax.cond(
+            accept, self._update, self._revert, search, samples, cost, fit_key
+        )
+        # Always the same batches, so that the costs of policies are comparable.
+        objectives = _rollouts_2017.rollout_policy(
+            problem, search.policy.params, problem.starts[0], jax.random.key(0)
         )
         policy_cost = jnp.mean(objectives[1:])
         best = policy_cost < search.best_cost
         search = search._replace(
-            best_params=_choose(best, search.params, search.best_params),
+            best_params=_search.select(best, search.policy.params, search.best_params),
             best_cost=jnp.where(best, policy_cost, search.best_cost),
         )
         return search, {
             "controller_cost": cost / config.horizon,
             "policy_cost": policy_cost,
-            "policy_divergence": apart,
+            "policy_divergence": divergence,
             "bound": search.bound,
         }
 
-    def learn(
-        search: Search2017, samples: Samples, cost: chex.Array, key: chex.PRNGKey
-    ) -> tuple[Search2017, chex.Array]:
+    def _update(
+        self, search: SearchState, samples: Samples, cost: chex.Array, key: chex.PRNGKey
+    ) -> tuple[SearchState, chex.Array]:
+        """Improves the controllers, trains the policy and updates the multipliers.
+
+        Returns:
+          The next state, and the mean divergence of controllers from the policy.
+        """
+        config, group_sizes = self._problem.config, self._problem.group_sizes
         weights = fit_cost(samples)
-        mean_cost = 0.5 * weights * jnp.mean(samples.slopes, axis=(0, 1)) / per_group
-        pull = config.pull * search.iteration * jnp.maximum(mean_cost, 1e-12)
-        policy_actions = _policy_actions(search.params, samples)
-
-        def improve(*of_group: Any) -> Any:
-            return _improve(*of_group, bound=search.bound, config=config)
-
-        improved, promised, apart = jax.vmap(improve, in_axes=(2, 2, 2, 2, 0, 0, 0, 0))(
-            samples.states,
-            samples.gradients,
-            samples.actions,
-            policy_actions,
-            search.controllers,
-            weights,
-            pull,
-            search.multipliers,
+        mean_squares = jnp.mean(samples.squared_gradients, axis=(0, 1))
+        mean_cost = 0.5 * weights * mean_squares / group_sizes
+        kl_weight = config.kl_weight * search.iteration * jnp.maximum(mean_cost, 1e-12)
+        policy_actions = _policy_actions(search.policy.params, samples)
+        improve = functools.partial(_improve, bound=search.bound, config=config)
+        improved, predicted, divergences = jax.vmap(improve, in_axes=(2, 0))(
+            GroupSamples(samples.states, samples.gradients, samples.actions, policy_actions),
+            GroupProblem(search.controllers, weights, kl_weight, search.multipliers),
         )
-        # The solution's own noise would shrink from iteration to iteration.
-        sizes = jnp.mean(samples.sizes, axis=0)
-        improved = improved._replace(covariance=_noise_covariance(sizes, config))
-        sound = _search.is_finite(improved)
-        controllers = _choose(sound, improved, search.controllers)
-        params, adam = fit_policy(
-            search.params,
-            search.adam,
-            samples,
-            controllers,
-            search.multipliers / pull[:, None],
-            config.learning_rate * (1.0 - 0.9 * search.iteration / config.iterations),
+        # The noise of the solution itself would shrink from iteration to iteration.
+        sizes = jnp.mean(samples.squared_actions, axis=0)
+        improved = improved._replace(covariance=_noise_covariance(sizes, config.noise))
+        finite = _search.is_finite(improved)
+        controllers = _search.select(finite, improved, search.controllers)
+        policy = fit_policy(
+            search.policy,
+            Demonstrations(samples, controllers, search.multipliers / kl_weight[:, None]),
+            _search.decayed(config.policy_fit.learning_rate, search.iteration, config.iterations),
             key,
             config,
         )
         difference = jnp.mean(
-            _policy_actions(params, samples) - _controller_actions(controllers, samples),
+            _policy_actions(policy.params, samples) - _controller_actions(controllers, samples),
             axis=(0, 3),
         )
         search = search._replace(
             controllers=controllers,
-            multipliers=search.multipliers + config.dual_rate * pull[:, None] * difference.T,
+            multipliers=search.multipliers + config.dual_rate * kl_weight[:, None] * difference.T,
             cost=cost,
-            promised=jnp.where(sound, jnp.sum(per_group * promised), 0.0),
-            params=params,
-            adam=adam,
+            predicted=jnp.where(finite, jnp.sum(group_sizes * predicted), 0.0),
+            policy=policy,
         )
-        return search, jnp.mean(apart)
+        return search, jnp.mean(divergences)
 
-    def take_back(
-        search: Search2017, samples: Samples, cost: chex.Array, key: chex.PRNGKey
-    ) -> tuple[Search2017, chex.Array]:
+    def _revert(
+        self, search: SearchState, samples: Samples, cost: chex.Array, key: chex.PRNGKey
+    ) -> tuple[SearchState, chex.Array]:
+        """Returns to the best controllers; the signature is that of `_update`."""
         del samples, cost, key
         search = search._replace(
             controllers=search.accepted,
             cost=search.accepted_cost,
-            promised=jnp.zeros_like(search.promised),
+            predicted=jnp.zeros_like(search.predicted),
         )
         return search, jnp.zeros(())
 
-    return iterate
+    def _sample(self, controllers: Controller, selected: chex.Array, keys: chex.PRNGKey) -> Samples:
+        """Trajectories with a leading axis `[S]`."""
+        return jax.vmap(
+            lambda start, key: _rollouts_2017.rollout_controllers(
+                self._problem, controllers, start, selected, key
+            )
+        )(self._problem.starts, keys)
 
 
 def fit_cost(samples: Samples) -> chex.Array:
-    """The weights of the groups' squared gradients that explain the objective best.
+    """Fits the weights of the groups' squared gradients in the cost.
 
-    Least squares over all steps and trajectories, with a constant, and no weight below zero: of
-    objective = constant + ½ Σ_g weight_g Σ_{j in g} y_j², with y_j the objective's gradient.
+    Nonnegative least squares over all steps and trajectories, of the model objective = constant +
+    ½ Σ_g weight_g Σ_{j in g} y_j², with y_j the objective's gradient.
 
     Args:
-      samples: With an axis `[S]` for the trajectories before their own.
+      samples: Trajectories with a leading axis `[S]`.
 
     Returns:
       `float32[G]`.
     """
-    regressors = 0.5 * samples.slopes.reshape(-1, samples.slopes.shape[-1])
+    squares = samples.squared_gradients
+    regressors = 0.5 * squares.reshape(-1, squares.shape[-1])
     scale = jnp.maximum(jnp.std(regressors, axis=0), 1e-30)
     standard = (regressors - jnp.mean(regressors, axis=0)) / scale
     targets = samples.objectives.ravel() - jnp.mean(samples.objectives)
     count = standard.shape[0]
-    # The ridge lets groups whose gradients fall together share the weight.
+    # The ridge distributes the weight over groups with correlated gradients.
     square = standard.T @ standard / count + 0.1 * jnp.eye(standard.shape[1])
     side = standard.T @ targets / count
 
-    def one_group(index: chex.Array, weights: chex.Array) -> chex.Array:
+    def update_group(index: chex.Array, weights: chex.Array) -> chex.Array:
         rest = side[index] - square[index] @ weights + square[index, index] * weights[index]
         return weights.at[index].set(jnp.maximum(rest / square[index, index], 0.0))
 
     def sweep(_: chex.Array, weights: chex.Array) -> chex.Array:
-        return jax.lax.fori_loop(0, weights.shape[0], one_group, weights)
+        return jax.lax.fori_loop(0, weights.shape[0], update_group, weights)
 
     return jax.lax.fori_loop(0, 50, sweep, jnp.zeros_like(side)) / scale
 
 
 def fit_policy(
-    params: chex.ArrayTree,
-    adam: optax.OptState,
-    samples: Samples,
-    controllers: Controller,
-    linear: chex.Array,
-    rate: chex.Array,
+    policy: PolicyState,
+    demonstrations: Demonstrations,
+    learning_rate: chex.Numeric,
     key: chex.PRNGKey,
     config: Config2017,
-) -> tuple[chex.ArrayTree, optax.OptState]:
-    """Teaches the policy the controllers' mean actions.
+) -> PolicyState:
+    """Trains the policy on the controllers' mean actions.
 
-    By half the squared distance over the controllers' variance, and the multipliers' linear term.
+    The loss is half the squared distance, divided by the controllers' variance, plus the linear
+    term of the multipliers.
 
     Args:
-      params: The policy's.
-      adam: State of its optimizer.
-      samples: With an axis `[S]` for the trajectories before their own.
-      controllers: What to do in the samples' states; an axis `[G]` before their own.
-      linear: λ / ν, `float32[G, T]`.
-      rate: Adam's learning rate, `float32[]`.
+      policy: The policy.
+      demonstrations: Observations and controllers.
+      learning_rate: Learning rate of Adam.
       key: Consumed.
-      config: The constants.
+      config: Hyperparameters.
 
     Returns:
-      The policy's parameters and the optimizer's state.
+      The trained policy.
     """
+    samples, controllers, multipliers = demonstrations
     targets = _controller_actions(controllers, samples)
     variances = controllers.covariance[:, :, 0, 0]
     shape = (targets.shape[0], *targets.shape[2:])
 
     def loss(network: chex.ArrayTree, key: chex.PRNGKey) -> chex.Array:
-        chosen = jax.random.randint(key, (config.policy_batch,), 0, int(np.prod(shape)))
-        trajectory, group, coordinate = jnp.unravel_index(chosen, shape)
-        # An index beside slices comes first: `[batch, T, ...]`.
+        selected = jax.random.randint(key, (config.policy_fit.batch_size,), 0, int(np.prod(shape)))
+        trajectory, group, coordinate = jnp.unravel_index(selected, shape)
+        # Advanced indices move to the front: `[batch, T, ...]`.
         observations = samples.observations[trajectory, :, group, coordinate]
         target = targets[trajectory, :, group, coordinate]
-        actions = _actions(params | {"network": network}, observations.swapaxes(0, 1)).T
+        actions = _actions(policy.params | {"network": network}, observations.swapaxes(0, 1)).T
         distance = 0.5 * jnp.square(actions - target) / variances[group]
-        return jnp.mean(distance + linear[group] * actions)
+        return jnp.mean(distance + multipliers[group] * actions)
 
-    def one_update(carry: Any, key: chex.PRNGKey) -> tuple[Any, None]:
-        network, adam = carry
-        # Backpropagation through 400 steps now and then explodes.
-        gradient = jax.grad(loss)(network, key)
-        norm = optax.tree.norm(gradient)
-        gradient = optax.tree.scale(1.0 / jnp.maximum(norm, 1.0), gradient)
-        updates, adam = optax.scale_by_adam().update(gradient, adam)
-        return (optax.apply_updates(network, optax.tree.scale(-rate, updates)), adam), None
-
-    (network, adam), _ = jax.lax.scan(
-        one_update, (params["network"], adam), jax.random.split(key, config.policy_updates)
-    )
-    return params | {"network": network}, adam
+    keys = jax.random.split(key, config.policy_fit.num_updates)
+    # Gradients through 400 steps occasionally explode.
+    return _search.fit_network(policy, loss, learning_rate, keys, max_gradient_norm=1.0)
 
 
 def _improve(
-    states: chex.Array,
-    gradients: chex.Array,
-    actions: chex.Array,
-    policy_actions: chex.Array,
-    old: Controller,
-    weight: chex.Array,
-    pull_weight: chex.Array,
-    multipliers: chex.Array,
-    *,
-    bound: chex.Array,
-    config: Config2017,
+    samples: GroupSamples, problem: GroupProblem, *, bound: chex.Array, config: Config2017
 ) -> tuple[Controller, chex.Array, chex.Array]:
-    """One group's new controller, the gain it promises, and its divergence from the policy.
+    """Improves the controller of one group.
 
-    Both are of one coordinate. `states` are `float32[S, T + 1, C, 76]`, `gradients`
-    `float32[S, T + 1, C]`, actions `float32[S, T, C]`. Within, the gradient is the state's last
-    entry, on which nothing depends but the cost.
+    Here the state is Φ with the objective's gradient as a last entry, which only the cost uses.
+
+    Args:
+      samples: Samples of the group.
+      problem: The group's old controller and the weights of its cost.
+      bound: ε, `float32[]`.
+      config: Hyperparameters.
+
+    Returns:
+      The new controller; the predicted decrease of the cost, and the divergence from the policy per
+      step, both of one coordinate.
     """
-    size, horizon = states.shape[-1], config.horizon
-    whole = jnp.concatenate([states, gradients[..., None]], axis=-1)
-
-    def pooled(values: chex.Array) -> chex.Array:
-        """From `[S, T, C, v]` to `[S C, T, v]`."""
-        return jnp.moveaxis(values, 2, 1).reshape(-1, horizon, values.shape[-1])
-
-    def blind(gain: chex.Array) -> chex.Array:
-        """A gain on Φ as one on the whole state, `float32[..., 77]`."""
-        return jnp.pad(gain, ((0, 0), (0, 0), (0, 1)))
-
-    now = states[:, :-1]
-    moves = _regression.fit(
-        pooled(jnp.concatenate([now, actions[..., None], whole[:, 1:]], axis=-1)),
-        size + 1,
-        num_clusters=config.clusters,
-        num_rounds=config.cluster_rounds,
-        prior_samples=config.prior_samples,
-    )
-    dynamics = Dynamics(
-        transition=blind(moves.coefficients[:, :, :size]),
-        control=moves.coefficients[:, :, size:],
-        constant=moves.constant,
-        covariance=moves.covariance,
-    )
+    horizon, size = config.horizon, samples.states.shape[-1]
+    model = _fit_model(samples, problem.cost_weight, config)
     policy = _regression.fit(
-        pooled(jnp.concatenate([now, policy_actions[..., None]], axis=-1)),
+        _pool(samples.states[:, :-1], samples.policy_actions[..., None]),
         size,
-        num_clusters=1,
-        num_rounds=1,
-        prior_samples=config.prior_samples,
+        dataclasses.replace(config.prior, num_clusters=1, num_rounds=1),
     )
-    cost = Cost(
-        hessian=jnp.zeros((horizon, size + 1, size + 1)).at[:, -1, -1].set(weight),
-        gradient=jnp.zeros((horizon, size + 1)),
-        constant=jnp.zeros(horizon),
-    )
-    first = whole[:, 0].reshape(-1, size + 1)
-    start = Gaussian(jnp.mean(first, axis=0), jnp.cov(first, rowvar=False))
-    pull = _lqg.Pull(
-        blind(policy.coefficients),
+    penalty = _lqg.PolicyPenalty(
+        _pad_gain(policy.coefficients),
         policy.constant,
-        jnp.full(horizon, pull_weight),
-        multipliers[:, None],
+        jnp.full(horizon, problem.kl_weight),
+        problem.multipliers[:, None],
     )
-    old = old._replace(gain=blind(old.gain))
-    improved = _lqg.improve(dynamics, cost, old, pull, start, bound, size + 1)
-    before = expectations(dynamics, old, old, cost, start, size + 1)
-    toward = Controller(pull.gain, pull.offset, old.covariance)
-    after = expectations(dynamics, improved.controller, toward, cost, start, size + 1)
+    old = problem.controller._replace(gain=_pad_gain(problem.controller.gain))
+    improved = _lqg.improve(model, old, penalty, bound)
+    before = expectations(model, old, old)
+    policy_controller = Controller(penalty.gain, penalty.offset, old.covariance)
+    after = expectations(model, improved.controller, policy_controller)
     return (
         improved.controller._replace(gain=improved.controller.gain[..., :size]),
         jnp.sum(before.cost) - improved.cost,
@@ -473,51 +485,69 @@ def _improve(
     )
 
 
-def _best_momentum(
-    problem: Problem, key: chex.PRNGKey, config: Config2017
-) -> tuple[Controller, chex.Array]:
-    """The momentum of least cost over the trajectory of one key, and that cost."""
-    rates, decays = (
-        axis.ravel() for axis in jnp.meshgrid(jnp.array(config.rates), jnp.array(config.decays))
+def _fit_model(samples: GroupSamples, cost_weight: chex.Array, config: Config2017) -> Model:
+    """Fits dynamics and cost of one group."""
+    size, horizon = samples.states.shape[-1], config.horizon
+    states = jnp.concatenate([samples.states, samples.gradients[..., None]], axis=-1)
+    moves = _regression.fit(
+        _pool(samples.states[:, :-1], samples.actions[..., None], states[:, 1:]),
+        size + 1,
+        config.prior,
     )
-    nothing = jnp.zeros((problem.num_groups, 0), jnp.int32)
+    dynamics = Dynamics(
+        transition=_pad_gain(moves.coefficients[:, :, :size]),
+        control=moves.coefficients[:, :, size:],
+        constant=moves.constant,
+        covariance=moves.covariance,
+    )
+    cost = Cost(
+        hessian=jnp.zeros((horizon, size + 1, size + 1)).at[:, -1, -1].set(cost_weight),
+        gradient=jnp.zeros((horizon, size + 1)),
+        constant=jnp.zeros(horizon),
+    )
+    first = states[:, 0].reshape(-1, size + 1)
+    start = Gaussian(jnp.mean(first, axis=0), jnp.cov(first, rowvar=False))
+    return Model(dynamics, cost, start, shift=size + 1)
 
-    def of_pair(pair: tuple[chex.Array, chex.Array]) -> chex.Array:
-        controllers = _rollouts_2017.momentum(problem, *pair, config)
-        cost = _rollouts_2017.follow_controllers(
-            problem, controllers, problem.starts[0], nothing, key, config
+
+def _pool(*values: chex.Array) -> chex.Array:
+    """Concatenates values `[S, T, C, ...]`, and reshapes them to `[S C, T, v]`."""
+    joined = jnp.concatenate(values, axis=-1)
+    return jnp.moveaxis(joined, 2, 1).reshape(-1, joined.shape[1], joined.shape[-1])
+
+
+def _pad_gain(gain: chex.Array) -> chex.Array:
+    """Extends a gain on Φ to the whole state, with zeros for the gradient, `float32[..., 77]`."""
+    return jnp.pad(gain, ((0, 0), (0, 0), (0, 1)))
+
+
+def _best_momentum(problem: Problem, key: chex.PRNGKey) -> tuple[Controller, chex.Array]:
+    """The momentum with the lowest cost on one trajectory, and that cost."""
+    rates, decays = _search.momentum_pairs(problem.config.momentum)
+    none = jnp.zeros((problem.num_groups, 0), jnp.int32)
+
+    def evaluate(pair: tuple[chex.Array, chex.Array]) -> chex.Array:
+        controllers = _rollouts_2017.momentum_controllers(problem, *pair)
+        cost = _rollouts_2017.rollout_controllers(
+            problem, controllers, problem.starts[0], none, key
         ).cost
         return jnp.where(jnp.isfinite(cost), cost, jnp.inf)
 
-    costs = jax.lax.map(of_pair, (rates, decays))
+    costs = jax.lax.map(evaluate, (rates, decays))
     best = jnp.argmin(costs)
-    return _rollouts_2017.momentum(problem, rates[best], decays[best], config), costs[best]
+    controllers = _rollouts_2017.momentum_controllers(problem, rates[best], decays[best])
+    return controllers, costs[best]
 
 
-def _noise_covariance(sizes: chex.Array, config: Config2017) -> chex.Array:
+def _noise_covariance(squared_actions: chex.Array, noise: NoiseConfig) -> chex.Array:
     """From mean squared actions `float32[T, G]` to variances `float32[G, T, 1, 1]`."""
-    largest = jnp.max(sizes, axis=0, keepdims=True)
-    variances = jnp.maximum(config.exploration**2 * sizes, config.least_exploration**2 * largest)
+    largest = jnp.max(squared_actions, axis=0, keepdims=True)
+    variances = jnp.maximum(noise.scale**2 * squared_actions, noise.min_scale**2 * largest)
     return jnp.maximum(variances, 1e-20).T[:, :, None, None]
 
 
-def _sample(
-    problem: Problem,
-    controllers: Controller,
-    chosen: chex.Array,
-    keys: chex.PRNGKey,
-    config: Config2017,
-) -> Samples:
-    """Trajectories, with an axis `[S]` before their own."""
-    return jax.vmap(
-        lambda start, key: _rollouts_2017.follow_controllers(
-            problem, controllers, start, chosen, key, config
-        )
-    )(problem.starts, keys)
-
-
 def _controller_actions(controllers: Controller, samples: Samples) -> chex.Array:
-    """Mean actions in the samples' states, `float32[S, T, G, C]`."""
+    """Mean actions of the controllers in the samples' states, `float32[S, T, G, C]`."""
     states = samples.states[:, :-1]
     actions = jnp.einsum("gtn,stgcn->stgc", controllers.gain[:, :, 0], states)
     return actions + controllers.offset[:, :, 0].T[:, :, None]
@@ -529,17 +559,7 @@ def _policy_actions(params: chex.ArrayTree, samples: Samples) -> chex.Array:
 
 
 def _actions(params: chex.ArrayTree, observations: chex.Array) -> chex.Array:
-    """From observations `float32[T, ..., 3]` to mean actions `float32[T, ...]`."""
+    """From observations `float32[T, ..., 3]` to mean actions of the policy, `float32[T, ...]`."""
     width = params["network"]["output"]["kernel"].shape[0]
     carry = _policies.zero_carry(observations.shape[1:-1], width)
-
-    def step(
-        carry: _policies.Carry, observations: chex.Array
-    ) -> tuple[_policies.Carry, chex.Array]:
-        return _policies.step_2017(params, carry, observations)
-
-    return jax.lax.scan(step, carry, observations)[1]
-
-
-def _choose(condition: chex.Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda one, other: jnp.where(condition, one, other), new, old)
+    return jax.lax.scan(functools.partial(_policies.step_2017, params), carry, observations)[1]

@@ -1,7 +1,7 @@
-"""Linear algebra of small positive definite matrices, many at once.
+"""Linear algebra of small positive definite matrices, for use under `vmap`.
 
-In plain XLA, and not by LAPACK, which `jax.numpy.linalg` calls: with jaxlib 0.10 on a CPU, two
-batched calls of it that are in flight at once can wait for each other's threads for ever.
+Implemented in plain XLA instead of `jax.numpy.linalg`, which calls LAPACK: with jaxlib 0.10 on a
+CPU, two batched LAPACK calls that run concurrently can deadlock.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SIGN_ROUNDS = 30
 
 
 def inverse(matrix: chex.Array) -> tuple[chex.Array, chex.Array]:
-    """The inverse and the logarithm of the determinant, by Gauss-Jordan elimination.
+    """Returns the inverse and the log-determinant, by Gauss-Jordan elimination.
 
     Args:
       matrix: `float32[v, v]`, symmetric and positive definite.
@@ -28,7 +28,7 @@ def inverse(matrix: chex.Array) -> tuple[chex.Array, chex.Array]:
       >>> inverted.round(4).tolist(), float(log_determinant.round(4))
       ([[1.0, -1.0], [-1.0, 2.0]], 0.0)
     """
-    # In units in which the diagonal is 1, pivots lie between 0 and 1, and need no exchange of rows.
+    # With a unit diagonal, pivots lie between 0 and 1, and rows need not be exchanged.
     units = jnp.sqrt(jnp.diagonal(matrix))
     scale = jnp.outer(units, units)
 
@@ -37,7 +37,8 @@ def inverse(matrix: chex.Array) -> tuple[chex.Array, chex.Array]:
     ) -> tuple[chex.Array, chex.Array]:
         square, log_determinant = carry
         pivot = square[index, index]
-        # Adding and subtracting 1 at the pivot makes one update of all of the four cases.
+        # Subtracting and adding 1 at the pivot gives one formula for the pivot, its row, its
+        # column and the rest.
         column = square[:, index].at[index].add(-1.0)
         row = square[index].at[index].add(1.0)
         return square - jnp.outer(column, row / pivot), log_determinant + jnp.log(pivot)
@@ -50,7 +51,7 @@ def inverse(matrix: chex.Array) -> tuple[chex.Array, chex.Array]:
 
 
 def cholesky(matrix: chex.Array) -> chex.Array:
-    """The lower triangular factor L of L Lᵀ, `float32[v, v]`.
+    """Returns the lower triangular factor L of L Lᵀ, `float32[v, v]`.
 
     Args:
       matrix: `float32[v, v]`, symmetric and positive definite.
@@ -62,26 +63,26 @@ def cholesky(matrix: chex.Array) -> chex.Array:
     """
     rows = jnp.arange(matrix.shape[0])
 
-    def one_column(
+    def add_column(
         index: chex.Array, carry: tuple[chex.Array, chex.Array]
     ) -> tuple[chex.Array, chex.Array]:
         rest, factor = carry
         column = jnp.where(rows >= index, rest[:, index], 0.0) / jnp.sqrt(rest[index, index])
         return rest - jnp.outer(column, column), factor.at[:, index].set(column)
 
-    _, factor = jax.lax.fori_loop(0, matrix.shape[0], one_column, (matrix, jnp.zeros_like(matrix)))
+    _, factor = jax.lax.fori_loop(0, matrix.shape[0], add_column, (matrix, jnp.zeros_like(matrix)))
     return factor
 
 
 def positive_part(matrix: chex.Array) -> chex.Array:
-    """The nearest positive semidefinite matrix: eigenvalues below 0 are set to 0.
+    """Returns the nearest positive semidefinite matrix: negative eigenvalues become 0.
 
-    It is half of the matrix plus its absolute value, which is the matrix times its sign, to which
-    Newton and Schulz's iteration x ← (3x − x³) / 2 leads. An eigenvalue below a 10⁵-th of the
-    largest is not told from 0.
+    It is half the sum of the matrix and its absolute value, the matrix times its sign. The sign is
+    computed by the Newton-Schulz iteration x ← (3x − x³) / 2, which does not resolve eigenvalues
+    below 1e-5 of the largest.
 
     Args:
-      matrix: `float32[v, v]`; its symmetric part counts.
+      matrix: `float32[v, v]`; only its symmetric part is used.
 
     Returns:
       `float32[v, v]`.
@@ -98,8 +99,8 @@ def positive_part(matrix: chex.Array) -> chex.Array:
     size = jnp.sqrt(jnp.sum(jnp.square(symmetric)))
     start = symmetric / jnp.where(size > 0, size, 1.0)
 
-    def one_round(_: chex.Array, sign: chex.Array) -> chex.Array:
+    def iterate(_: chex.Array, sign: chex.Array) -> chex.Array:
         return 1.5 * sign - 0.5 * sign @ sign @ sign
 
-    product = symmetric @ jax.lax.fori_loop(0, _SIGN_ROUNDS, one_round, start)
+    product = symmetric @ jax.lax.fori_loop(0, _SIGN_ROUNDS, iterate, start)
     return 0.5 * symmetric + 0.25 * (product + product.T)

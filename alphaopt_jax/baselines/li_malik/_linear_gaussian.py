@@ -1,17 +1,18 @@
-"""Time-varying linear-Gaussian controllers and dynamics, and what is to be expected of them.
+"""Time-varying linear-Gaussian controllers and dynamics, and their expected cost.
 
-A state `[n]` is a *head* of its first `p` entries, which move by dynamics that are fitted, and a
-*tail* that only remembers: a tail entry at the next step is the entry `shift` places before it now.
-A history of observations is such a register. With `p = n` there is no tail, and everything is
-plain. What is known to be a shift costs no multiplication: the products below are of size
-`p n²` in place of `n³`.
+A state `[n]` has `p` *dynamic* entries, which move by fitted dynamics, followed by *shift* entries,
+which form a shift register: the next value of a shift entry is the current value of the entry
+`shift` places before it. A history of observations is such a register. With `p = n` there are no
+shift entries. Known shifts cost no multiplications: the products below have size `p n²` instead of
+`n³`.
 
 Source: Levine & Abbeel 2014, *Learning Neural Network Policies with Guided Policy Search under
-Unknown Dynamics*, section 3; the shift register is ours.
+Unknown Dynamics*, section 3. The shift register is not in the paper.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import chex
@@ -35,12 +36,12 @@ class Controller(NamedTuple):
     covariance: chex.Array
 
     def mean(self, state: chex.Array) -> chex.Array:
-        """Mean action `float32[..., a]` at one step, in states `float32[..., n]`."""
+        """Returns the mean action `float32[..., a]` of one step in states `float32[..., n]`."""
         return state @ self.gain.T + self.offset
 
 
 class Dynamics(NamedTuple):
-    """The next head, N(A_t head + B_t action + c_t, F_t), at T steps.
+    """Next dynamic entries y, N(A_t y + B_t action + c_t, F_t), at T steps.
 
     Attributes:
       transition: A, `float32[T, p, p]`.
@@ -58,7 +59,7 @@ class Dynamics(NamedTuple):
 class Cost(NamedTuple):
     """½ yᵀC_t y + c_tᵀy + h_t, where y is the first `m` entries of the state *after* step t.
 
-    The state before the first step is given, so that its cost is of no concern.
+    The state before the first step is given, and has no cost.
 
     Attributes:
       hessian: C, `float32[T, m, m]`, positive semidefinite.
@@ -83,14 +84,31 @@ class Gaussian(NamedTuple):
     covariance: chex.Array
 
 
-class Expectations(NamedTuple):
-    """What is to be expected at each of T steps.
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A fitted model of T steps.
 
     Attributes:
-      cost: `float32[T]`, of the state after the step.
-      divergence: `float32[T]`, Kullback-Leibler divergence from another controller, in nats.
-      action: `float32[T, a]`, the mean action.
-      state: `float32[n]`, mean of the last state.
+      dynamics: Dynamics at each step.
+      cost: Cost of the states after each step.
+      start: Distribution of the first state.
+      shift: Places by which the shift entries move in a step.
+    """
+
+    dynamics: Dynamics
+    cost: Cost
+    start: Gaussian
+    shift: int
+
+
+class Expectations(NamedTuple):
+    """Expectations at each of T steps.
+
+    Attributes:
+      cost: Cost of the state after the step, `float32[T]`.
+      divergence: Kullback-Leibler divergence from another controller, in nats, `float32[T]`.
+      action: Mean action, `float32[T, a]`.
+      state: Mean of the last state, `float32[n]`.
     """
 
     cost: chex.Array
@@ -100,7 +118,7 @@ class Expectations(NamedTuple):
 
 
 def draw_noise(controller: Controller, key: chex.PRNGKey) -> chex.Array:
-    """Draws what one trajectory's actions differ by from their means, `float32[T, a]`.
+    """Draws the deviations of one trajectory's actions from their means, `float32[T, a]`.
 
     Consumes `key`.
     """
@@ -108,24 +126,24 @@ def draw_noise(controller: Controller, key: chex.PRNGKey) -> chex.Array:
     return jnp.einsum("tab,tb->ta", factors, jax.random.normal(key, controller.offset.shape))
 
 
-def tail_source(size: int, head: int, shift: int) -> slice:
-    """Where the tail of the next state is found in this one.
+def shift_source(size: int, num_dynamic: int, shift: int) -> slice:
+    """Returns the places in a state from which the next state's shift entries are copied.
 
     Args:
       size: n.
-      head: p.
-      shift: By how many places the tail moves in a step.
+      num_dynamic: p.
+      shift: Places by which the shift entries move.
 
     Example:
-      >>> state = list("xghij")  # A location, and four observations, the latest first.
-      >>> state[tail_source(size=5, head=2, shift=1)]
+      >>> state = list("xghij")  # A location and four observations, the latest first.
+      >>> state[shift_source(size=5, num_dynamic=2, shift=1)]
       ['g', 'h', 'i']
     """
-    return slice(head - shift, size - shift) if head < size else slice(0, 0)
+    return slice(num_dynamic - shift, size - shift) if num_dynamic < size else slice(0, 0)
 
 
 def next_state(dynamics: Dynamics, state: chex.Array, action: chex.Array, shift: int) -> chex.Array:
-    """The state `float32[n]` that is expected after one step.
+    """Returns the mean of the next state, `float32[n]`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -134,29 +152,38 @@ def next_state(dynamics: Dynamics, state: chex.Array, action: chex.Array, shift:
       >>> next_state(add, jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([10.0]), shift=1).tolist()
       [11.0, 12.0, 2.0, 3.0]
     """
-    head = dynamics.transition.shape[-1]
-    moved = dynamics.transition @ state[:head] + dynamics.control @ action + dynamics.constant
-    return jnp.concatenate([moved, state[tail_source(state.shape[0], head, shift)]])
+    num_dynamic = dynamics.transition.shape[-1]
+    moved = dynamics.transition @ state[:num_dynamic]
+    moved = moved + dynamics.control @ action + dynamics.constant
+    return jnp.concatenate([moved, state[shift_source(state.shape[0], num_dynamic, shift)]])
 
 
 def closed_loop(dynamics: Dynamics, gain: chex.Array) -> chex.Array:
-    """How the next head depends on the whole state under a controller, `float32[p, n]`."""
-    head = dynamics.transition.shape[-1]
-    return (dynamics.control @ gain).at[:, :head].add(dynamics.transition)
+    """Returns the Jacobian of the next dynamic entries in the state under a controller.
+
+    Args:
+      dynamics: Dynamics of one step.
+      gain: Gain of the controller at that step, `float32[a, n]`.
+
+    Returns:
+      `float32[p, n]`.
+    """
+    num_dynamic = dynamics.transition.shape[-1]
+    return (dynamics.control @ gain).at[:, :num_dynamic].add(dynamics.transition)
 
 
 def predict(dynamics: Dynamics, controller: Controller, states: Gaussian, shift: int) -> Gaussian:
-    """The distribution of states after one step.
+    """Returns the distribution of states after one step.
 
     Args:
-      dynamics: Of the step.
-      controller: Of the step.
-      states: Before it.
-      shift: By how many places the tail moves.
+      dynamics: Dynamics of the step.
+      controller: Controller of the step.
+      states: Distribution of states before the step.
+      shift: Places by which the shift entries move.
     """
     matrix = closed_loop(dynamics, controller.gain)
-    head, size = matrix.shape
-    source = tail_source(size, head, shift)
+    num_dynamic, size = matrix.shape
+    source = shift_source(size, num_dynamic, shift)
     control = dynamics.control
     mean = jnp.concatenate(
         [
@@ -172,12 +199,12 @@ def predict(dynamics: Dynamics, controller: Controller, states: Gaussian, shift:
 
 
 def divergence(controller: Controller, other: Controller, states: Gaussian) -> chex.Array:
-    """Expected Kullback-Leibler divergence KL(controller ‖ other) at one step, in nats.
+    """Returns the expected divergence KL(controller ‖ other) at one step, in nats.
 
     Args:
-      controller: At one step.
-      other: At the same step.
-      states: Where both act.
+      controller: Controller of one step.
+      other: Another controller of the same step.
+      states: Distribution of states before the step.
 
     Returns:
       `float32[]`.
@@ -191,51 +218,39 @@ def divergence(controller: Controller, other: Controller, states: Gaussian) -> c
       2.0
     """
     gain = controller.gain - other.gain
-    shift = gain @ states.mean + controller.offset - other.offset
-    spread = controller.covariance + gain @ states.covariance @ gain.T + jnp.outer(shift, shift)
+    difference = gain @ states.mean + controller.offset - other.offset
+    spread = controller.covariance + gain @ states.covariance @ gain.T
+    spread = spread + jnp.outer(difference, difference)
     size = controller.offset.shape[-1]
-    precision, other_volume = _linalg.inverse(other.covariance)
-    _, volume = _linalg.inverse(controller.covariance)
-    return 0.5 * (jnp.sum(precision * spread) - size + other_volume - volume)
+    precision, other_log_determinant = _linalg.inverse(other.covariance)
+    _, log_determinant = _linalg.inverse(controller.covariance)
+    return 0.5 * (jnp.sum(precision * spread) - size + other_log_determinant - log_determinant)
 
 
-def expectations(
-    dynamics: Dynamics,
-    controller: Controller,
-    other: Controller,
-    cost: Cost,
-    start: Gaussian,
-    shift: int,
-) -> Expectations:
-    """Follows a controller through the dynamics.
+def expectations(model: Model, controller: Controller, other: Controller) -> Expectations:
+    """Returns the exact expectations of a linear-Gaussian model under a controller.
 
     Args:
-      dynamics: At T steps.
-      controller: The one that acts.
-      other: The one that it is compared with.
-      cost: Of the states after each step.
-      start: The first states.
-      shift: By how many places the tail moves.
-
-    Returns:
-      What is to be expected, exactly, of the linear-Gaussian system.
+      model: The model.
+      controller: The controller that acts, at T steps.
+      other: The controller that it is compared with.
     """
 
     def step(states: Gaussian, inputs: tuple) -> tuple[Gaussian, tuple]:
         dynamics, controller, other, cost = inputs
-        apart = divergence(controller, other, states)
+        kl = divergence(controller, other, states)
         action = controller.mean(states.mean)
-        states = predict(dynamics, controller, states, shift)
-        return states, (expected_cost(cost, states), apart, action)
+        states = predict(dynamics, controller, states, model.shift)
+        return states, (expected_cost(cost, states), kl, action)
 
     states, (costs, divergences, actions) = jax.lax.scan(
-        step, start, (dynamics, controller, other, cost)
+        step, model.start, (model.dynamics, controller, other, model.cost)
     )
     return Expectations(costs, divergences, actions, states.mean)
 
 
 def expected_cost(cost: Cost, states: Gaussian) -> chex.Array:
-    """The cost `float32[]` to be expected of states after one step."""
+    """Returns the expected cost `float32[]` of states after one step."""
     size = cost.gradient.shape[-1]
     mean, covariance = states.mean[:size], states.covariance[:size, :size]
     at_mean = 0.5 * mean @ cost.hessian @ mean + cost.gradient @ mean + cost.constant

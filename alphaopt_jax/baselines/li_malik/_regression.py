@@ -1,13 +1,13 @@
-"""Fitting linear-Gaussian models to few samples, with a mixture of Gaussians as a prior.
+"""Linear-Gaussian regressions from few samples, with a mixture of Gaussians as a prior.
 
-At each time step there are fewer samples than a regression needs. All time steps together have
-enough of them, and though the system is not linear over all of them, it is piecewise: a mixture of
-Gaussians is fitted to the samples of all time steps, and what it says about the samples of one
-step is the mean of a normal-inverse-Wishart prior for the Gaussian there, whose conditional
-distribution is the regression.
+One time step has fewer samples than a regression needs, all time steps together have enough. The
+system is nonlinear over all time steps but nearly linear in parts, so a mixture of Gaussians is
+fitted to the samples of all steps. For each step it gives the mean of a normal-inverse-Wishart
+prior for the joint Gaussian of inputs and outputs, whose conditional distribution is the
+regression.
 
-Source: Levine & Abbeel 2014, section 3.2 and appendix A.3. Means and covariances of a prior are
-those of the mixture's clusters, weighed by the samples' responsibilities.
+Source: Levine & Abbeel 2014, section 3.2 and appendix A.3. Mean and covariance of a prior are those
+of the mixture's clusters, weighted by the responsibilities of the step's samples.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 
 from alphaopt_jax.baselines.li_malik import _linalg
+from alphaopt_jax.baselines.li_malik._config import PriorConfig
 
-# Added to correlation matrices before they are divided by: about what single precision resolves.
-_RIDGE = 1e-5
-# More samples than these tell the prior nothing new.
+_RIDGE = 1e-5  # Added to correlation matrices before inversion; about float32 resolution.
+# More samples do not improve the prior.
 _MIXTURE_SAMPLES = 4000
 _RESPONSIBILITY_SAMPLES = 32
 
@@ -47,7 +47,7 @@ class Regression(NamedTuple):
     Attributes:
       coefficients: `float32[o, i]`.
       constant: `float32[o]`.
-      covariance: Of the noise, `float32[o, o]`.
+      covariance: Covariance of the noise, `float32[o, o]`.
     """
 
     coefficients: chex.Array
@@ -56,15 +56,14 @@ class Regression(NamedTuple):
 
 
 def fit_mixture(samples: chex.Array, num_clusters: int, num_rounds: int) -> Mixture:
-    """Fits a mixture of Gaussians by expectation maximisation.
+    """Fits a mixture of Gaussians by expectation maximization.
 
-    It starts from samples cut in order into equal parts: along a trajectory, from stretches of
-    time.
+    The first clusters are equal parts of the samples in their order, so stretches of time.
 
     Args:
       samples: `float32[N, v]`, ordered in time.
       num_clusters: K.
-      num_rounds: Of expectation and maximisation.
+      num_rounds: Rounds of expectation and maximization.
 
     Returns:
       The mixture.
@@ -77,14 +76,14 @@ def fit_mixture(samples: chex.Array, num_clusters: int, num_rounds: int) -> Mixt
       [0.0, 20.0]
     """
     count = samples.shape[0]
-    # In units of the samples' deviations, so that one ridge serves all entries.
-    centre, scale = jnp.mean(samples, axis=0), _positive(jnp.std(samples, axis=0))
+    # Standardized, so that one ridge serves all entries.
+    centre, scale = jnp.mean(samples, axis=0), _nonzero(jnp.std(samples, axis=0))
     standard = (samples - centre) / scale
     parts = jnp.arange(count) * num_clusters // count
     responsibilities = jax.nn.one_hot(parts, num_clusters)
 
     def one_round(responsibilities: chex.Array, _: None) -> tuple[chex.Array, Mixture]:
-        mixture = _maximise(standard, responsibilities)
+        mixture = _maximize(standard, responsibilities)
         return jax.nn.softmax(log_densities(mixture, standard)), mixture
 
     _, mixtures = jax.lax.scan(one_round, responsibilities, None, length=num_rounds)
@@ -97,19 +96,22 @@ def fit_mixture(samples: chex.Array, num_clusters: int, num_rounds: int) -> Mixt
 
 
 def log_densities(mixture: Mixture, samples: chex.Array) -> chex.Array:
-    """Log of weight times density of each cluster at each sample, `float32[N, K]`."""
+    """Returns the log of weight times density of each cluster at each sample, `float32[N, K]`.
 
-    def of_cluster(mean: chex.Array, covariance: chex.Array) -> chex.Array:
-        deviations = jnp.sqrt(_positive(jnp.diagonal(covariance)))
+    A constant that all clusters share is omitted.
+    """
+
+    def cluster_densities(mean: chex.Array, covariance: chex.Array) -> chex.Array:
+        deviations = jnp.sqrt(_nonzero(jnp.diagonal(covariance)))
         correlation = covariance / jnp.outer(deviations, deviations)
         precision, log_determinant = _linalg.inverse(
             correlation + _RIDGE * jnp.eye(deviations.shape[0])
         )
-        off = (samples - mean) / deviations
-        distances = jnp.sum(off @ precision * off, axis=1)
+        centred = (samples - mean) / deviations
+        distances = jnp.sum(centred @ precision * centred, axis=1)
         return -0.5 * (distances + log_determinant) - jnp.sum(jnp.log(deviations))
 
-    densities = jax.vmap(of_cluster, out_axes=1)(mixture.means, mixture.covariances)
+    densities = jax.vmap(cluster_densities, out_axes=1)(mixture.means, mixture.covariances)
     return densities + mixture.log_weights
 
 
@@ -120,35 +122,35 @@ def regress(
 
     Args:
       samples: `float32[N, v]` of one time step.
-      num_inputs: How many entries, the first ones, are inputs.
+      num_inputs: Number of inputs, the first entries.
       prior: Mixture over such vectors.
-      prior_samples: How many samples the prior counts for.
+      prior_samples: Weight of the prior, as a number of samples.
 
     Returns:
-      The mean of the posterior; the line runs through the mean of the samples.
+      The posterior mean; the regression passes through the mean of the samples.
     """
     count = samples.shape[0]
     mean = jnp.mean(samples, axis=0)
     scatter = (samples - mean).T @ (samples - mean)
-    some = samples[:: -(-count // _RESPONSIBILITY_SAMPLES)]
-    shares = jnp.mean(jax.nn.softmax(log_densities(prior, some)), axis=0)
-    prior_mean = shares @ prior.means
-    apart = prior.means - prior_mean
-    spread = prior.covariances + apart[:, :, None] * apart[:, None, :]
-    prior_covariance = jnp.tensordot(shares, spread, axes=1)
-    off = mean - prior_mean
+    subset = samples[:: -(-count // _RESPONSIBILITY_SAMPLES)]
+    weights = jnp.mean(jax.nn.softmax(log_densities(prior, subset)), axis=0)
+    prior_mean = weights @ prior.means
+    offsets = prior.means - prior_mean
+    spread = prior.covariances + offsets[:, :, None] * offsets[:, None, :]
+    prior_covariance = jnp.tensordot(weights, spread, axes=1)
+    difference = mean - prior_mean
     scatter += prior_samples * prior_covariance
-    scatter += count * prior_samples / (count + prior_samples) * jnp.outer(off, off)
+    scatter += count * prior_samples / (count + prior_samples) * jnp.outer(difference, difference)
     return condition(mean, scatter / (count + prior_samples), num_inputs)
 
 
 def condition(mean: chex.Array, covariance: chex.Array, num_inputs: int) -> Regression:
-    """The conditional distribution of a Gaussian's last entries, given its first.
+    """Returns the conditional distribution of a Gaussian's last entries, given its first.
 
     Args:
       mean: `float32[v]`.
       covariance: `float32[v, v]`.
-      num_inputs: How many entries, the first ones, are given.
+      num_inputs: Number of given entries, the first ones.
 
     Example:
       >>> import jax.numpy as jnp
@@ -157,12 +159,13 @@ def condition(mean: chex.Array, covariance: chex.Array, num_inputs: int) -> Regr
       >>> float(regression.coefficients[0, 0].round(3)), float(regression.constant[0].round(3))
       (2.0, 1.0)
     """
-    deviations = jnp.sqrt(_positive(jnp.diagonal(covariance)))
+    deviations = jnp.sqrt(_nonzero(jnp.diagonal(covariance)))
     correlation = covariance / jnp.outer(deviations, deviations)
     inputs, outputs = slice(None, num_inputs), slice(num_inputs, None)
     precision, _ = _linalg.inverse(correlation[inputs, inputs] + _RIDGE * jnp.eye(num_inputs))
     solved = correlation[outputs, inputs] @ precision
-    # The covariance of outputs minus predictions, a square form, which rounding leaves positive.
+    # Covariance of outputs minus predictions, as a quadratic form: it stays positive semidefinite
+    # under rounding.
     residual = jnp.concatenate([-solved, jnp.eye(solved.shape[0])], axis=1)
     rest = residual @ correlation @ residual.T
     coefficients = deviations[outputs, None] * solved / deviations[inputs]
@@ -173,48 +176,39 @@ def condition(mean: chex.Array, covariance: chex.Array, num_inputs: int) -> Regr
     )
 
 
-def fit(
-    samples: chex.Array,
-    num_inputs: int,
-    *,
-    num_clusters: int,
-    num_rounds: int,
-    prior_samples: float,
-) -> Regression:
-    """A regression at each time step, with a prior from all of them.
+def fit(samples: chex.Array, num_inputs: int, prior: PriorConfig) -> Regression:
+    """Fits a regression at each time step, with a prior from all time steps.
 
     Args:
-      samples: `float32[N, T, v]`, of which the first entries are inputs.
-      num_inputs: How many.
-      num_clusters: Gaussians in the mixture.
-      num_rounds: Of expectation and maximisation.
-      prior_samples: How many samples the prior counts for.
+      samples: `float32[N, T, v]`; the first entries are inputs.
+      num_inputs: Number of inputs.
+      prior: Hyperparameters of the prior.
 
     Returns:
-      Regressions whose fields have an axis `[T]` before their own.
+      Regressions with a leading axis `[T]`.
     """
     in_time = jnp.swapaxes(samples, 0, 1)
     pooled = in_time.reshape(-1, samples.shape[-1])
-    some = pooled[:: -(-pooled.shape[0] // _MIXTURE_SAMPLES)]
-    prior = fit_mixture(some, num_clusters, num_rounds)
-    return jax.vmap(lambda each: regress(each, num_inputs, prior, prior_samples))(in_time)
+    subset = pooled[:: -(-pooled.shape[0] // _MIXTURE_SAMPLES)]
+    mixture = fit_mixture(subset, prior.num_clusters, prior.num_rounds)
+    return jax.vmap(lambda step: regress(step, num_inputs, mixture, prior.num_samples))(in_time)
 
 
-def _maximise(samples: chex.Array, responsibilities: chex.Array) -> Mixture:
+def _maximize(samples: chex.Array, responsibilities: chex.Array) -> Mixture:
     weights = jnp.sum(responsibilities, axis=0)
 
-    def of_cluster(shares: chex.Array, weight: chex.Array) -> tuple[chex.Array, chex.Array]:
-        # A cluster that has lost its samples becomes a standard Gaussian, and may find others.
+    def maximize_cluster(shares: chex.Array, weight: chex.Array) -> tuple[chex.Array, chex.Array]:
+        # A cluster without samples becomes a standard Gaussian, and can gain samples again.
         weight = weight + 1e-3
         mean = shares @ samples / weight
         centred = samples - mean
         covariance = (shares[:, None] * centred).T @ centred / weight
         return mean, covariance + 1e-3 / weight * jnp.eye(samples.shape[1])
 
-    means, covariances = jax.vmap(of_cluster)(responsibilities.T, weights)
+    means, covariances = jax.vmap(maximize_cluster)(responsibilities.T, weights)
     return Mixture(jnp.log((weights + 1e-3) / jnp.sum(weights + 1e-3)), means, covariances)
 
 
-def _positive(sizes: chex.Array) -> chex.Array:
-    """Replaces the deviation of what does not vary, which could not be divided by."""
+def _nonzero(sizes: chex.Array) -> chex.Array:
+    """Replaces zeros by ones, to divide by."""
     return jnp.where(sizes > 1e-30, sizes, 1.0)

@@ -1,7 +1,7 @@
-"""Trajectories on the function of 2017: every coordinate for itself, alike within a group.
+"""Trajectories on the function of 2017, coordinate by coordinate.
 
-A *group* is a leaf of the parameters, a weight matrix or a bias. All coordinates of a group share a
-controller, which sees the state features Φ; a policy sees the observation features Ψ.
+A *group* is one leaf of the parameters, a weight matrix or a bias. All coordinates of a group share
+a controller, which acts on the state features Φ; the policy acts on the observation features Ψ.
 """
 
 from __future__ import annotations
@@ -24,59 +24,78 @@ from alphaopt_jax.tasks.task import Task
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A task whose parameters are one vector.
+    """A task with flat parameters.
 
     Attributes:
-      starts: Where trajectories begin, `float32[S, N]`.
-      loss: Of a location and a batch drawn with a key, `float32[]`.
-      objective: Of a location, on batches that are always the same, `float32[]`.
-      groups: Each coordinate's group, `int[N]`.
+      starts: Starts of the trajectories, `float32[S, N]`.
+      loss: From a location and the key of a batch to the batch's loss, `float32[]`.
+      objective: From a location to the mean loss on fixed batches, `float32[]`.
+      groups: Group of each coordinate, `int[N]`.
+      config: Hyperparameters.
     """
 
     starts: chex.Array
     loss: Callable[[chex.Array, chex.PRNGKey], chex.Array]
     objective: Callable[[chex.Array], chex.Array]
     groups: np.ndarray
+    config: Config2017
 
     @property
     def num_groups(self) -> int:
         """G."""
         return int(self.groups.max()) + 1
 
+    @property
+    def group_sizes(self) -> chex.Array:
+        """Coordinates in each group, `float32[G]`."""
+        return jnp.asarray(np.bincount(self.groups), jnp.float32)
 
-class Memory(NamedTuple):
-    """What is remembered of a trajectory of N coordinates.
+    def group_sums(self, values: chex.Array) -> chex.Array:
+        """Sums values `float32[N]` over each group, `float32[G]`."""
+        return jax.ops.segment_sum(values, self.groups, self.num_groups, indices_are_sorted=True)
+
+
+class FeatureState(NamedTuple):
+    """The past of N coordinates from which features are computed.
 
     Attributes:
-      points: How many were seen, `int32[]`.
-      loss: Of the batch at the latest, `float32[]`.
-      gradient: Of the batch there, `float32[N]`.
-      last_step: To the latest point, `float32[N]`.
-      step_before: The step before that, `float32[N]`.
-      recent: The last three losses, `float32[3]`, gradients and locations, `float32[3, N]`.
+      num_points: Points so far, `int32[]`.
+      loss: Loss of the batch at the latest point, `float32[]`.
+      gradient: Gradient of that loss, `float32[N]`.
+      last_step: Step to the latest point, `float32[N]`.
+      previous_step: Step to the point before, `float32[N]`.
+      recent: Last three losses, `float32[3]`, gradients and locations, `float32[3, N]`.
       smoothed: Their means at every step so far: `float32[T + 1]`, and twice `float32[T + 1, N]`.
     """
 
-    points: chex.Array
+    num_points: chex.Array
     loss: chex.Array
     gradient: chex.Array
     last_step: chex.Array
-    step_before: chex.Array
+    previous_step: chex.Array
     recent: tuple[chex.Array, chex.Array, chex.Array]
     smoothed: tuple[chex.Array, chex.Array, chex.Array]
 
+    def state_features(self) -> chex.Array:
+        """Returns Φ at the latest point, `float32[N, 76]`."""
+        return _coordinate_features.state_features(*self.smoothed, self.num_points - 1)
+
+    def after_step(self, step: chex.Array) -> FeatureState:
+        """Returns the past after a step `float32[N]`."""
+        return self._replace(last_step=step, previous_step=self.last_step)
+
 
 class Samples(NamedTuple):
-    """T steps of a trajectory, of C coordinates of each of G groups.
+    """T steps of a trajectory, for C coordinates of each of G groups.
 
     Attributes:
       states: Φ, `float32[T + 1, G, C, 76]`.
       observations: Ψ, `float32[T, G, C, 3]`.
       actions: `float32[T, G, C]`.
       objectives: `float32[T + 1]`.
-      gradients: Of the objective, `float32[T + 1, G, C]`.
-      slopes: Sum over a whole group of their squares, `float32[T + 1, G]`.
-      sizes: Mean over a whole group of the squared mean action, `float32[T, G]`.
+      gradients: Gradients of the objective, `float32[T + 1, G, C]`.
+      squared_gradients: Sums of squared gradients over each whole group, `float32[T + 1, G]`.
+      squared_actions: Means of squared mean actions over each whole group, `float32[T, G]`.
     """
 
     states: chex.Array
@@ -84,8 +103,8 @@ class Samples(NamedTuple):
     actions: chex.Array
     objectives: chex.Array
     gradients: chex.Array
-    slopes: chex.Array
-    sizes: chex.Array
+    squared_gradients: chex.Array
+    squared_actions: chex.Array
 
     @property
     def cost(self) -> chex.Array:
@@ -93,13 +112,13 @@ class Samples(NamedTuple):
         return jnp.sum(self.objectives[..., 1:], axis=-1)
 
 
-def as_problem(task: Task, config: Config2017, key: chex.PRNGKey) -> Problem:
-    """A task as a problem.
+def make_problem(task: Task, config: Config2017, key: chex.PRNGKey) -> Problem:
+    """Returns a task as a problem.
 
     Args:
-      task: What is optimized.
-      config: The constants.
-      key: Of the starts, and of the batches that stand for the objective; consumed.
+      task: The task to optimize.
+      config: Hyperparameters.
+      key: Key of the starts and of the objective's batches; consumed.
     """
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -119,204 +138,209 @@ def as_problem(task: Task, config: Config2017, key: chex.PRNGKey) -> Problem:
         loss=loss,
         objective=lambda location: jnp.mean(jax.vmap(loss, in_axes=(None, 0))(location, keys)),
         groups=np.repeat(np.arange(len(sizes)), sizes),
+        config=config,
     )
 
 
-def choose(problem: Problem, key: chex.PRNGKey, count: int) -> chex.Array:
+def sample_coordinates(problem: Problem, key: chex.PRNGKey, count: int) -> chex.Array:
     """Draws C coordinates of each group, with replacement. Consumes `key`.
 
     Returns:
       `int32[G, C]`.
     """
-    begins = jnp.asarray(np.searchsorted(problem.groups, np.arange(problem.num_groups)))
+    firsts = jnp.asarray(np.searchsorted(problem.groups, np.arange(problem.num_groups)))
     sizes = jnp.asarray(np.bincount(problem.groups))
     draws = jax.random.uniform(key, (problem.num_groups, count))
-    return begins[:, None] + (draws * sizes[:, None]).astype(jnp.int32)
+    return firsts[:, None] + (draws * sizes[:, None]).astype(jnp.int32)
 
 
-def begin(size: int, horizon: int) -> Memory:
-    """A memory of no points, for N coordinates and T steps."""
+def init_features(size: int, horizon: int) -> FeatureState:
+    """Returns a past without points, for N coordinates and T steps."""
     zeros = jnp.zeros(size, jnp.float32)
-    past, recent = horizon + 1, _coordinate_features.SMOOTHED
-    return Memory(
-        points=jnp.zeros((), jnp.int32),
+    past, recent = horizon + 1, _coordinate_features.SMOOTHING
+    return FeatureState(
+        num_points=jnp.zeros((), jnp.int32),
         loss=jnp.zeros((), jnp.float32),
         gradient=zeros,
         last_step=zeros,
-        step_before=zeros,
+        previous_step=zeros,
         recent=(jnp.zeros(recent), jnp.zeros((recent, size)), jnp.zeros((recent, size))),
         smoothed=(jnp.zeros(past), jnp.zeros((past, size)), jnp.zeros((past, size))),
     )
 
 
-def look(
-    problem: Problem, memory: Memory, location: chex.Array, key: chex.PRNGKey
-) -> tuple[Memory, chex.Array]:
-    """Takes a batch's loss and gradient at a location into the memory.
+def observe(
+    problem: Problem, past: FeatureState, location: chex.Array, key: chex.PRNGKey
+) -> tuple[FeatureState, chex.Array]:
+    """Adds a point with the loss and gradient of a batch.
 
     Args:
-      problem: What is optimized.
-      memory: Of the points before.
-      location: `float32[N]`.
-      key: Of the batch; consumed.
+      problem: The problem.
+      past: The points before.
+      location: The point, `float32[N]`.
+      key: Key of the batch; consumed.
 
     Returns:
-      The memory, and Ψ `float32[N, 3]`.
+      The past with the point, and Ψ `float32[N, 3]`.
     """
     loss, gradient = jax.value_and_grad(problem.loss)(location, key)
-    points = memory.points + 1
+    num_points = past.num_points + 1
     observations = _coordinate_features.observation_features(
-        points,
-        loss,
-        memory.loss,
-        gradient,
-        memory.gradient,
-        memory.last_step,
-        memory.step_before,
+        _coordinate_features.RecentPoints(
+            num_points=num_points,
+            objective=loss,
+            previous_objective=past.loss,
+            gradient=gradient,
+            previous_gradient=past.gradient,
+            last_step=past.last_step,
+            previous_step=past.previous_step,
+        )
     )
     recent = jax.tree.map(
         lambda value, old: jnp.concatenate([value[None], old[:-1]]),
         (loss, gradient, location),
-        memory.recent,
+        past.recent,
     )
     smoothed = jax.tree.map(
-        lambda past, each: past.at[memory.points].set(_coordinate_features.smooth(each, points)),
-        memory.smoothed,
+        lambda means, values: means.at[past.num_points].set(
+            _coordinate_features.smooth(values, num_points)
+        ),
+        past.smoothed,
         recent,
     )
-    memory = memory._replace(
-        points=points, loss=loss, gradient=gradient, recent=recent, smoothed=smoothed
+    past = past._replace(
+        num_points=num_points, loss=loss, gradient=gradient, recent=recent, smoothed=smoothed
     )
-    return memory, observations
+    return past, observations
 
 
-def follow_controllers(
+def rollout_controllers(
     problem: Problem,
     controllers: Controller,
     start: chex.Array,
-    chosen: chex.Array,
+    selected: chex.Array,
     key: chex.PRNGKey,
-    config: Config2017,
 ) -> Samples:
-    """A trajectory of the groups' controllers with their noise.
-
-    The noise of a coordinate has the deviation that its controller says, over the group; it is
-    correlated with the mean action, by `config.shared_noise`, as if a step as a whole were now
-    longer, now shorter.
+    """Returns a trajectory of the groups' controllers, with their noise.
 
     Args:
-      problem: What is optimized.
-      controllers: With an axis `[G]` before their own.
+      problem: The problem.
+      controllers: Controllers with a leading axis `[G]`.
       start: `float32[N]`.
-      chosen: `int32[G, C]`, the coordinates to tell of.
+      selected: Coordinates to record, `int32[G, C]`.
       key: Consumed.
-      config: The constants.
     """
-    groups, count = problem.groups, problem.num_groups
-    per_group = jnp.asarray(np.bincount(groups), jnp.float32)
+    config = problem.config
 
-    def sums(values: chex.Array) -> chex.Array:
-        return jax.ops.segment_sum(values, groups, count, indices_are_sorted=True)
-
-    def act(state: chex.Array, controllers: Controller, key: chex.PRNGKey) -> Any:
-        mean = jnp.sum(state * controllers.gain[groups, 0], axis=-1) + controllers.offset[groups, 0]
-        size = sums(jnp.square(mean)) / per_group
-        own_key, shared_key = jax.random.split(key)
-        own = jax.random.normal(own_key, mean.shape)
-        shared = mean * jax.lax.rsqrt(jnp.where(size > 0, size, 1.0))[groups]
-        shared = shared * jax.random.normal(shared_key, (count,))[groups]
-        share = config.shared_noise
-        noise = share * shared + np.sqrt(1.0 - share**2) * own
-        deviation = jnp.sqrt(controllers.covariance[:, 0, 0])[groups]
-        return mean + deviation * noise, size
-
-    def step(carry: tuple[chex.Array, Memory, Any], inputs: Any) -> Any:
-        location, memory, observations = carry
-        controllers, act_key, batch_key = inputs
-        state = _coordinate_features.state_features(*memory.smoothed, memory.points - 1)
-        action, size = act(state, controllers, act_key)
-        told = (state[chosen], observations[chosen], action[chosen], *judge(location))
-        location = location + action
-        memory = memory._replace(last_step=action, step_before=memory.last_step)
-        memory, observations = look(problem, memory, location, batch_key)
-        return (location, memory, observations), (*told, size)
-
-    def judge(location: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array]:
+    def evaluate(location: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array]:
         objective, gradient = jax.value_and_grad(problem.objective)(location)
-        return objective, gradient[chosen], sums(jnp.square(gradient))
+        return objective, gradient[selected], problem.group_sums(jnp.square(gradient))
+
+    def step(carry: tuple[chex.Array, FeatureState, Any], inputs: Any) -> Any:
+        location, past, observations = carry
+        controllers, act_key, batch_key = inputs
+        state = past.state_features()
+        action, size = _act(problem, controllers, state, act_key)
+        recorded = (state[selected], observations[selected], action[selected], *evaluate(location))
+        location = location + action
+        past, observations = observe(problem, past.after_step(action), location, batch_key)
+        return (location, past, observations), (*recorded, size)
 
     first_key, act_key, batch_key = jax.random.split(key, 3)
-    memory, observations = look(problem, begin(groups.size, config.horizon), start, first_key)
+    past = init_features(problem.groups.size, config.horizon)
+    past, observations = observe(problem, past, start, first_key)
     in_time = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), controllers)
     act_keys = jax.random.split(act_key, config.horizon)
     batch_keys = jax.random.split(batch_key, config.horizon)
-    (location, memory, _), told = jax.lax.scan(
-        step, (start, memory, observations), (in_time, act_keys, batch_keys)
+    (location, past, _), recorded = jax.lax.scan(
+        step, (start, past, observations), (in_time, act_keys, batch_keys)
     )
-    states, observations, actions, *judged, sizes = told
-    last = _coordinate_features.state_features(*memory.smoothed, memory.points - 1)
-    objectives, gradients, slopes = (
-        jnp.concatenate([before, at_last[None]])
-        for before, at_last in zip(judged, judge(location), strict=True)
+    states, observations, actions, *evaluations, squared_actions = recorded
+    last = past.state_features()
+    objectives, gradients, squared_gradients = (
+        jnp.concatenate([values, last_value[None]])
+        for values, last_value in zip(evaluations, evaluate(location), strict=True)
     )
     return Samples(
-        states=jnp.concatenate([states, last[chosen][None]]),
+        states=jnp.concatenate([states, last[selected][None]]),
         observations=observations,
         actions=actions,
         objectives=objectives,
         gradients=gradients,
-        slopes=slopes,
-        sizes=sizes,
+        squared_gradients=squared_gradients,
+        squared_actions=squared_actions,
     )
 
 
-def follow_policy(
-    problem: Problem,
-    params: chex.ArrayTree,
-    start: chex.Array,
-    key: chex.PRNGKey,
-    config: Config2017,
-) -> chex.Array:
-    """The objectives `float32[T + 1]` along the trajectory of a policy's mean actions.
+def _act(
+    problem: Problem, controllers: Controller, state: chex.Array, key: chex.PRNGKey
+) -> tuple[chex.Array, chex.Array]:
+    """Draws the actions of one step.
+
+    The noise has the variance of the group's controller. It is correlated with the mean action over
+    the group, by `config.noise_correlation`, which varies the length of the whole step.
 
     Args:
-      problem: What is optimized.
-      params: The policy's.
-      start: `float32[N]`.
-      key: Of the batches; consumed.
-      config: The constants.
+      problem: The problem.
+      controllers: Controllers of one step, with a leading axis `[G]`.
+      state: Φ, `float32[N, 76]`.
+      key: Consumed.
+
+    Returns:
+      Actions `float32[N]`, and mean squared mean actions of each group, `float32[G]`.
     """
-    size = problem.groups.size
+    groups = problem.groups
+    mean = jnp.sum(state * controllers.gain[groups, 0], axis=-1) + controllers.offset[groups, 0]
+    size = problem.group_sums(jnp.square(mean)) / problem.group_sizes
+    own_key, shared_key = jax.random.split(key)
+    own = jax.random.normal(own_key, mean.shape)
+    shared = mean * jax.lax.rsqrt(jnp.where(size > 0, size, 1.0))[groups]
+    shared = shared * jax.random.normal(shared_key, (problem.num_groups,))[groups]
+    correlation = problem.config.noise_correlation
+    noise = correlation * shared + np.sqrt(1.0 - correlation**2) * own
+    deviation = jnp.sqrt(controllers.covariance[:, 0, 0])[groups]
+    return mean + deviation * noise, size
+
+
+def rollout_policy(
+    problem: Problem, params: chex.ArrayTree, start: chex.Array, key: chex.PRNGKey
+) -> chex.Array:
+    """Returns the objectives `float32[T + 1]` along the trajectory of a policy's mean actions.
+
+    Args:
+      problem: The problem.
+      params: Parameters of the policy.
+      start: `float32[N]`.
+      key: Key of the batches; consumed.
+    """
+    size, config = problem.groups.size, problem.config
 
     def step(carry: Any, key: chex.PRNGKey) -> tuple[Any, chex.Array]:
-        location, memory, network_carry = carry
-        memory, observations = look(problem, memory, location, key)
+        location, past, network_carry = carry
+        past, observations = observe(problem, past, location, key)
         network_carry, action = _policies.step_2017(params, network_carry, observations)
-        memory = memory._replace(last_step=action, step_before=memory.last_step)
-        return (location + action, memory, network_carry), problem.objective(location)
+        past = past.after_step(action)
+        return (location + action, past, network_carry), problem.objective(location)
 
-    # A policy needs no averages, and their past is not kept.
-    carry: Any = (start, begin(size, 0), _policies.zero_carry((size,), config.width))
+    # Horizon 0: the policy does not use the smoothed values.
+    carry: Any = (start, init_features(size, 0), _policies.zero_carry((size,), config.width))
     (location, *_), objectives = jax.lax.scan(step, carry, jax.random.split(key, config.horizon))
     return jnp.append(objectives, problem.objective(location))
 
 
-def momentum(
-    problem: Problem, rate: chex.Array, decay: chex.Array, config: Config2017
-) -> Controller:
-    """Gradient descent with momentum, of hardly any noise, as the controller of each group.
+def momentum_controllers(problem: Problem, rate: chex.Array, decay: chex.Array) -> Controller:
+    """Returns gradient descent with momentum as the controller of each group, nearly without noise.
 
     Args:
-      problem: What is optimized.
-      rate: `float32[]`, of each of the state's gradients.
-      decay: `float32[]`, from one of them to the next.
-      config: The constants.
+      problem: The problem.
+      rate: Learning rate of each of the state's gradients, `float32[]`.
+      decay: Decay rate from one of these gradients to the next, `float32[]`.
     """
     newest = _coordinate_features.NEWEST_GRADIENT
     powers = decay ** jnp.arange(_coordinate_features.WINDOWS + 1, dtype=jnp.float32)
     gain = jnp.zeros(_coordinate_features.NUM_STATE_FEATURES)
     gain = gain.at[newest : newest + powers.shape[0]].set(-rate * powers)
-    shape = (problem.num_groups, config.horizon, 1)
+    shape = (problem.num_groups, problem.config.horizon, 1)
     return Controller(
         gain=jnp.broadcast_to(gain, (*shape, gain.shape[0])),
         offset=jnp.zeros(shape),

@@ -1,4 +1,4 @@
-"""The learned optimizers as optax transformations. At test time the mean action acts."""
+"""The learned optimizers as optax transformations. They apply the policy's mean actions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from alphaopt_jax.baselines.li_malik import _coordinate_features, _history, _pol
 
 
 class LiMalik2016State(NamedTuple):
-    """What the full-vector optimizer remembers.
+    """State of `li_malik_2016`.
 
     Attributes:
-      history: Of the points seen so far: `points` `int32[]`, `objective` `float32[]`, `gradient`
+      history: The last points: `num_points` `int32[]`, `objective` `float32[]`, `gradient`
         `float32[d]`, `changes` `float32[H]`, `gradients` `float32[H, d]`.
     """
 
@@ -28,42 +28,38 @@ class LiMalik2016State(NamedTuple):
 def li_malik_2016(
     policy: str | os.PathLike[str] | _policies.Policy2016,
 ) -> optax.GradientTransformationExtraArgs:
-    """The full-vector optimizer of *Learning to Optimize*. There is nothing to set.
+    """The full-vector optimizer of *Learning to Optimize*, without hyperparameters.
 
-    It optimizes functions of the dimension that it was trained on, and no others. The parameters
-    may be any tree; they are strung together in the order of `jax.tree.leaves`, so that for a
-    network it must be the tree that it was trained on. A loss that is not finite makes all that
-    follows not finite.
+    It only optimizes functions with the number of parameters that it was trained on. Parameters may
+    be any tree and are concatenated in the order of `jax.tree.leaves`; a network must have the tree
+    that the policy was trained on. After a loss that is not finite, all updates are not finite.
 
     Args:
-      policy: A path, the name of a shipped policy, or a policy.
+      policy: A path, the name of a pretrained policy, or a policy.
 
     Returns:
-      An optax transformation whose `update` needs the loss as `value`; `LiMalik2016State` is its
-      state.
+      An optax transformation with state `LiMalik2016State`; `update` needs the loss as `value`.
 
     Raises:
-      ValueError: From `init` or `update`: the parameters' number is not the policy's dimension, or
-        `value` is missing.
+      ValueError: By `init` or `update`, if the number of parameters is not the policy's dimension,
+        or `value` is missing.
 
     References:
       Li & Malik 2016, *Learning to Optimize*.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> scales = {"features": jnp.ones(8), "step": jnp.ones(())}
-      >>> policy = _policies.Policy2016(_policies.init_2016(jax.random.key(0), 5, 3, scales))
-      >>> tx = li_malik_2016(policy)
-      >>> params = jnp.ones(3)
+      >>> import jax.numpy as jnp
+      >>> tx = li_malik_2016("li-malik-logistic")
+      >>> params = jnp.ones(4)
       >>> state = tx.init(params)
       >>> updates, state = tx.update(params, state, params, value=jnp.sum(params**2) / 2)
-      >>> updates.shape, int(state.history.points)
-      ((3,), 1)
+      >>> updates.shape, int(state.history.num_points)
+      ((4,), 1)
     """
     learned = policy if isinstance(policy, _policies.Policy2016) else _policies.load_2016(policy)
 
     def init(params: optax.Params) -> LiMalik2016State:
-        # `optax.tree.map_params` asks with a tree that has no leaves.
+        # `optax.tree.map_params` calls `init` with a tree without leaves.
         if jax.tree.leaves(params):
             _check_dimension(params, learned)
         return LiMalik2016State(_history.empty_history(learned.dimension, learned.history))
@@ -80,33 +76,33 @@ def li_malik_2016(
         loss = _as_loss(value, "li_malik_2016")
         _check_dimension(updates, learned)
         gradient, _ = flatten_util.ravel_pytree(optax.tree.cast(updates, jnp.float32))
-        history = _history.observe(
+        history = _history.append(
             state.history, loss, gradient, current_gradient=learned.current_gradient
         )
         step = _policies.step_2016(learned.params, _history.features(history))
-        return _like(step, updates), LiMalik2016State(history)
+        return _unravel_like(step, updates), LiMalik2016State(history)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 class LiMalik2017State(NamedTuple):
-    """What the coordinatewise optimizer remembers.
+    """State of `li_malik_2017`.
 
     Attributes:
-      points: How many were seen so far, `int32[]`.
-      objective: At the latest of them, `float32[]`.
-      gradient: There, a tree like the parameters, of `float32`.
-      last_step: From there to the next point, a tree likewise.
-      step_before: The step before that, a tree likewise.
-      cell: The LSTM's memory, a tree likewise, each leaf `float32[*shape, W]`.
-      hidden: The LSTM's output, a tree likewise, each leaf `float32[*shape, W]`.
+      num_points: Points so far, `int32[]`.
+      objective: Loss at the latest point, `float32[]`.
+      gradient: Gradient at the latest point, a tree like the parameters, of `float32`.
+      last_step: Step from the latest point, a tree like the parameters.
+      previous_step: Step to the latest point, a tree like the parameters.
+      cell: Cell state of the LSTM, a tree like the parameters with leaves `float32[*shape, W]`.
+      hidden: Hidden state of the LSTM, likewise.
     """
 
-    points: chex.Array
+    num_points: chex.Array
     objective: chex.Array
     gradient: chex.ArrayTree
     last_step: chex.ArrayTree
-    step_before: chex.ArrayTree
+    previous_step: chex.ArrayTree
     cell: chex.ArrayTree
     hidden: chex.ArrayTree
 
@@ -114,48 +110,47 @@ class LiMalik2017State(NamedTuple):
 def li_malik_2017(
     policy: str | os.PathLike[str] | _policies.Policy2017,
 ) -> optax.GradientTransformationExtraArgs:
-    """The coordinatewise optimizer of *Learning to Optimize Neural Nets*. There is nothing to set.
+    """The coordinatewise optimizer of *Learning to Optimize Neural Nets*, without hyperparameters.
 
-    An LSTM with a memory of its own for every parameter moves it. At the first step it sees
-    nothing at all, by the definition of its features. Steps are those that it has chosen itself:
-    what a chain does to them later, it does not see.
+    An LSTM computes the step of every parameter, with shared weights and a state per parameter. At
+    the first step all its features are 0, by their definition. The features use the optimizer's own
+    steps, not the steps after later transformations of a chain.
 
     Args:
-      policy: A path, the name of a shipped policy, or a policy.
+      policy: A path, the name of a pretrained policy, or a policy.
 
     Returns:
-      An optax transformation whose `update` needs the loss as `value`; `LiMalik2017State` is its
-      state.
+      An optax transformation with state `LiMalik2017State`; `update` needs the loss as `value`.
 
     Raises:
-      ValueError: From `update`: `value` is missing.
+      ValueError: By `update`, if `value` is missing.
 
     References:
       Li & Malik 2017, *Learning to Optimize Neural Nets*.
 
     Example:
-      >>> import jax, jax.numpy as jnp
-      >>> scales = {"features": jnp.ones(3), "step": jnp.ones(())}
-      >>> policy = _policies.Policy2017(_policies.init_2017(jax.random.key(0), 8, scales))
-      >>> tx = li_malik_2017(policy)
+      >>> import jax.numpy as jnp
+      >>> tx = li_malik_2017("li-malik-2017")
       >>> params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
       >>> state = tx.init(params)
       >>> updates, state = tx.update(params, state, params, value=4.5)
       >>> updates["w"].shape, state.cell["b"].shape
-      ((2, 3), (3, 8))
+      ((2, 3), (3, 128))
     """
     learned = policy if isinstance(policy, _policies.Policy2017) else _policies.load_2017(policy)
 
     def init(params: optax.Params) -> LiMalik2017State:
-        def zeros(*more: int) -> chex.ArrayTree:
-            return jax.tree.map(lambda leaf: jnp.zeros((*leaf.shape, *more), jnp.float32), params)
+        def zeros(*trailing: int) -> chex.ArrayTree:
+            return jax.tree.map(
+                lambda leaf: jnp.zeros((*leaf.shape, *trailing), jnp.float32), params
+            )
 
         return LiMalik2017State(
-            points=jnp.zeros((), jnp.int32),
+            num_points=jnp.zeros((), jnp.int32),
             objective=jnp.zeros((), jnp.float32),
             gradient=zeros(),
             last_step=zeros(),
-            step_before=zeros(),
+            previous_step=zeros(),
             cell=zeros(learned.width),
             hidden=zeros(learned.width),
         )
@@ -169,42 +164,53 @@ def li_malik_2017(
         **extra_args: Any,
     ) -> tuple[optax.Updates, LiMalik2017State]:
         del params, extra_args
-        loss = _as_loss(value, "li_malik_2017")
-        points = state.points + 1
-        gradient = optax.tree.cast(updates, jnp.float32)
-
-        def of_leaf(*leaves: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array]:
-            gradient, previous, last_step, step_before, cell, hidden = leaves
-            features = _coordinate_features.observation_features(
-                points, loss, state.objective, gradient, previous, last_step, step_before
-            )
-            (cell, hidden), step = _policies.step_2017(learned.params, (cell, hidden), features)
-            return step, cell, hidden
-
-        moved = jax.tree.map(
-            of_leaf,
-            gradient,
-            state.gradient,
-            state.last_step,
-            state.step_before,
-            state.cell,
-            state.hidden,
-        )
-        step, cell, hidden = jax.tree.transpose(
-            jax.tree.structure(gradient), jax.tree.structure((0, 0, 0)), moved
-        )
-        new_state = LiMalik2017State(points, loss, gradient, step, state.last_step, cell, hidden)
-        return optax.tree.cast_like(step, updates), new_state
+        return _update_2017(learned, updates, state, _as_loss(value, "li_malik_2017"))
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _update_2017(
+    policy: _policies.Policy2017, updates: optax.Updates, state: LiMalik2017State, loss: chex.Array
+) -> tuple[optax.Updates, LiMalik2017State]:
+    num_points = state.num_points + 1
+    gradient = optax.tree.cast(updates, jnp.float32)
+
+    def update_leaf(*leaves: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array]:
+        gradient, previous_gradient, last_step, previous_step, cell, hidden = leaves
+        recent = _coordinate_features.RecentPoints(
+            num_points=num_points,
+            objective=loss,
+            previous_objective=state.objective,
+            gradient=gradient,
+            previous_gradient=previous_gradient,
+            last_step=last_step,
+            previous_step=previous_step,
+        )
+        features = _coordinate_features.observation_features(recent)
+        (cell, hidden), step = _policies.step_2017(policy.params, (cell, hidden), features)
+        return step, cell, hidden
+
+    results = jax.tree.map(
+        update_leaf,
+        gradient,
+        state.gradient,
+        state.last_step,
+        state.previous_step,
+        state.cell,
+        state.hidden,
+    )
+    step, cell, hidden = jax.tree.transpose(
+        jax.tree.structure(gradient), jax.tree.structure((0, 0, 0)), results
+    )
+    new_state = LiMalik2017State(num_points, loss, gradient, step, state.last_step, cell, hidden)
+    return optax.tree.cast_like(step, updates), new_state
 
 
 def _as_loss(value: chex.Numeric | None, name: str) -> chex.Array:
     if value is None:
         raise ValueError(
-            f"{name} sees the loss, and `update` was not given it. Call"
-            " `tx.update(grads, state, params, value=loss)`, with the loss that the gradients are"
-            " of; `jax.value_and_grad` gives both."
+            f"`{name}` needs the loss. Call `tx.update(grads, state, params, value=loss)`, with the"
+            " loss that belongs to the gradients; `jax.value_and_grad` returns both."
         )
     return jnp.asarray(value, jnp.float32)
 
@@ -213,14 +219,14 @@ def _check_dimension(tree: chex.ArrayTree, policy: _policies.Policy2016) -> None
     size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree))
     if size != policy.dimension:
         raise ValueError(
-            f"This policy of li_malik_2016 was trained on functions of {policy.dimension}"
-            f" parameters, and these are {size}. Train one for this dimension with `train_2016`, or"
-            " use `li_malik_2017`, which works on any number of parameters."
+            f"This policy of `li_malik_2016` was trained on functions of {policy.dimension}"
+            f" parameters, but there are {size} parameters. Train a policy for this dimension with"
+            " `train_2016`, or use `li_malik_2017`, which works on any number of parameters."
         )
 
 
-def _like(vector: chex.Array, tree: chex.ArrayTree) -> chex.ArrayTree:
-    """A vector cut into a tree's leaves, in their shapes and types."""
+def _unravel_like(vector: chex.Array, tree: chex.ArrayTree) -> chex.ArrayTree:
+    """Splits a vector into leaves with the shapes and dtypes of a tree."""
     leaves, structure = jax.tree.flatten(tree)
     parts, begin = [], 0
     for leaf in leaves:
