@@ -48,10 +48,9 @@ def _lstm(make_family: Callable[[], Family], config: LSTMConfig) -> Train:
         family = make_family()
         result = l2l.train_lstm(family, config, seed=seed, folder=folder, show=show)
         episodes = int(result.history[-1]["round"])
-        return TrainingResult(
-            save=lambda path: l2l.save_lstm(path, result.optimizer),
-            trained_on=[family.name],
-            selected_on=[family.name],
+        return _trained_on(
+            family,
+            lambda path: l2l.save_lstm(path, result.optimizer),
             rounds=episodes,
             env_steps=episodes * config.training.tasks * config.training.horizon,
             score=result.score,
@@ -64,13 +63,13 @@ def _guided_2016(make_family: Callable[[], Family], config: Config2016) -> Train
     def train(seed: int, folder: pathlib.Path, show: bool) -> TrainingResult:
         family = make_family()
         result = li_malik.train_2016(family, config, seed=seed, folder=folder, show=show)
-        steps = config.num_functions * config.starts * config.trajectories * config.horizon
-        return TrainingResult(
-            save=lambda path: li_malik.save_2016(path, result.policy),
-            trained_on=[family.name],
-            selected_on=[family.name],
-            rounds=len(result.history),
-            env_steps=len(result.history) * steps,
+        rounds = len(result.history)
+        trajectories = config.num_functions * config.starts * config.trajectories
+        return _trained_on(
+            family,
+            lambda path: li_malik.save_2016(path, result.policy),
+            rounds=rounds,
+            env_steps=rounds * trajectories * config.horizon,
             score=result.cost,
         )
 
@@ -81,16 +80,29 @@ def _guided_2017(make_family: Callable[[], Family], config: Config2017) -> Train
     def train(seed: int, folder: pathlib.Path, show: bool) -> TrainingResult:
         family = make_family()
         result = li_malik.train_2017(family, config, seed=seed, folder=folder, show=show)
-        return TrainingResult(
-            save=lambda path: li_malik.save_2017(path, result.policy),
-            trained_on=[family.name],
-            selected_on=[family.name],
-            rounds=len(result.history),
-            env_steps=len(result.history) * config.trajectories * config.horizon,
+        rounds = len(result.history)
+        return _trained_on(
+            family,
+            lambda path: li_malik.save_2017(path, result.policy),
+            rounds=rounds,
+            env_steps=rounds * config.trajectories * config.horizon,
             score=result.cost,
         )
 
     return train
+
+
+def _trained_on(
+    family: Family,
+    save: Callable[[pathlib.Path], None],
+    *,
+    rounds: int,
+    env_steps: int,
+    score: float,
+) -> TrainingResult:
+    """Result of a baseline that was trained and selected on one family."""
+    names = [family.name]
+    return TrainingResult(save, names, names, rounds, env_steps, score)
 
 
 _ONE_DIMENSION = "It only optimizes functions of {} parameters."

@@ -11,12 +11,13 @@ import pytest
 from alphaopt_jax.baselines import li_malik
 from alphaopt_jax.baselines.li_malik import (
     _coordinate_features,
+    _fits_2017,
     _guided_2017,
-    _policies,
     _rollouts_2017,
 )
 from alphaopt_jax.baselines.li_malik._linear_gaussian import Controller
 from alphaopt_jax.tasks.task import Task
+from tests.baselines.small_policies import policy_2017
 
 pytestmark = pytest.mark.slow
 
@@ -60,11 +61,6 @@ def _bowl(noise=0.02):
 
     zeros = jax.tree.map(jnp.zeros_like, minimum)
     return Task("bowl", draw, draw, loss, lambda params: loss(params, zeros))
-
-
-def _policy(width=8):
-    scales = {"features": jnp.array([0.5, 1.0, 2.0]), "step": jnp.asarray(0.1)}
-    return li_malik.Policy2017(_policies.init_2017(jax.random.key(0), width, scales))
 
 
 def test_state_features_match_values_computed_by_hand():
@@ -200,14 +196,14 @@ def test_cost_weights_are_recovered_and_nonnegative():
     objectives += 0.01 * jax.random.normal(noise_key, objectives.shape)
     samples = _rollouts_2017.Samples(None, None, None, objectives, None, slopes, None)
 
-    weights = _guided_2017.fit_cost(samples)
+    weights = _fits_2017.fit_cost(samples)
 
     # Shrunk by the ridge; negative weights are 0.
     np.testing.assert_allclose(weights, [4.0 / 1.1, 0.0, 1.0 / 1.1], atol=0.3)
 
 
 def test_optimizer_matches_the_trajectory_in_training():
-    task, policy = _bowl(), _policy(width=_SMALL.width)
+    task, policy = _bowl(), policy_2017(width=_SMALL.width)
     problem = _rollouts_2017.make_problem(task, _SMALL, jax.random.key(0))
     key = jax.random.key(5)
     start = problem.starts[1]
@@ -227,7 +223,7 @@ def test_optimizer_matches_the_trajectory_in_training():
 
 
 def test_updates_do_not_depend_on_the_tree():
-    tx = li_malik.li_malik_2017(_policy())
+    tx = li_malik.li_malik_2017(policy_2017())
     vector = jnp.array([1.0, -2.0, 3.0])
     tree = {"a": jnp.asarray(1.0), "b": jnp.array([[-2.0, 3.0]])}
     of_vector, of_tree = tx.init(vector), tx.init(tree)
@@ -240,63 +236,15 @@ def test_updates_do_not_depend_on_the_tree():
     np.testing.assert_allclose(tree_step["b"], vector_step[None, 1:], rtol=1e-5)
 
 
-def test_chains_and_compiles_once():
-    tx = optax.chain(li_malik.li_malik_2017(_policy()), optax.scale(0.5))
-    params = {"w": jnp.ones((2, 3)), "b": jnp.ones(())}
-    traces = []
+def test_every_parameter_has_its_own_lstm_state():
+    state = li_malik.li_malik_2017(policy_2017()).init({"w": jnp.ones((2, 3)), "b": jnp.ones(())})
 
-    @jax.jit
-    def step(params, state):
-        traces.append(None)
-        loss, grads = jax.value_and_grad(optax.tree.norm)(params)
-        updates, state = tx.update(grads, state, params, value=loss, ignored=0)
-        return optax.apply_updates(params, updates), state
-
-    state = tx.init(params)
-    shapes = jax.tree.map(jnp.shape, state)
-    for _ in range(3):
-        params, state = step(params, state)
-
-    assert len(traces) == 1
-    assert jax.tree.map(jnp.shape, state) == shapes
-    assert state[0].cell["w"].shape == (2, 3, 8)
-    assert state[0].hidden["b"].shape == (8,)
-    assert int(state[0].num_points) == 3
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-def test_updates_have_the_dtype_of_gradients(dtype):
-    tx = li_malik.li_malik_2017(_policy())
-    params = jnp.ones(3, dtype)
-
-    updates, state = tx.update(params, tx.init(params), params, value=jnp.asarray(1.0, dtype))
-
-    assert updates.dtype == dtype
-    assert {leaf.dtype for leaf in jax.tree.leaves(state._replace(num_points=state.objective))} == {
-        jnp.dtype(jnp.float32)
-    }
-
-
-def test_missing_loss_raises():
-    tx = li_malik.li_malik_2017(_policy())
-    state = tx.init(jnp.ones(3))
-
-    with pytest.raises(ValueError, match=r"`li_malik_2017` needs the loss"):
-        tx.update(jnp.ones(3), state, jnp.ones(3))
-
-
-def test_state_can_be_mapped_over():
-    tx = li_malik.li_malik_2017(_policy())
-    state = tx.init({"w": jnp.ones(3)})
-
-    mapped = optax.tree.map_params(tx, lambda leaf: leaf + 1.0, state)
-
-    np.testing.assert_allclose(mapped.gradient["w"], 1.0)
-    assert int(mapped.num_points) == 0
+    assert state.cell["w"].shape == (2, 3, 8)
+    assert state.hidden["b"].shape == (8,)
 
 
 def test_saved_policy_is_loaded(tmp_path):
-    policy = _policy()
+    policy = policy_2017()
     li_malik.save_2017(tmp_path / "mine.safetensors", policy)
 
     loaded = li_malik.load_2017(tmp_path / "mine.safetensors")
@@ -310,7 +258,7 @@ def test_saved_policy_is_loaded(tmp_path):
 def test_invalid_policies_raise():
     with pytest.raises(ValueError, match="needs network/lstm"):
         li_malik.Policy2017({"network": {}})
-    params = dict(_policy().params)
+    params = dict(policy_2017().params)
     params["scales"] = params["scales"] | {"features": jnp.ones(4)}
     with pytest.raises(ValueError, match="takes 3 features"):
         li_malik.Policy2017(params)

@@ -96,7 +96,7 @@ def _as_dense(dynamics):
     )
 
 
-def test_backward_pass_solves_the_quadratic_program_of_the_whole_horizon(problem):
+def test_backward_pass_solves_the_quadratic_program(problem):
     model, old, penalty = problem
     dynamics, cost, start = model.dynamics, model.cost, model.start
     weight = 0.7

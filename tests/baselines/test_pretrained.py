@@ -1,4 +1,4 @@
-"""What ships beside the agents: every file loads, and has a card that says how it was made."""
+"""Pretrained baselines: every file loads, and has a card that describes its training."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from alphaopt_jax.tasks.papers import l2l as tasks
 _NAMES = _files.pretrained_names(_files.BASELINES)
 
 
-def test_the_papers_optimizers_ship():
+def test_all_baselines_of_the_papers_are_included():
     policies = {f"li-malik-{name}" for name in ("logistic", "robust", "tiny-net", "2017")}
     lstms = {f"l2l-{name}" for name in ("quadratics", "mnist", "projected-mnist")}
     assert lstms | policies == set(_NAMES)
@@ -24,7 +24,7 @@ def test_the_papers_optimizers_ship():
 @pytest.mark.parametrize(
     ("name", "dimension"), [("logistic", 4), ("robust", 4), ("tiny-net", 12), ("2017", None)]
 )
-def test_shipped_policies_are_optax_transformations(name, dimension):
+def test_pretrained_policies_are_optax_transformations(name, dimension):
     make = li_malik.li_malik_2016 if dimension else li_malik.li_malik_2017
     tx = make(f"li-malik-{name}")
     params = jnp.ones(dimension or 3)
@@ -36,7 +36,7 @@ def test_shipped_policies_are_optax_transformations(name, dimension):
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_a_card_says_how_it_was_trained(name):
+def test_card_matches_the_recipe(name):
     card = card_lib.load_card(name, _files.BASELINES)
 
     assert name in _recipes.RECIPES
@@ -46,7 +46,7 @@ def test_a_card_says_how_it_was_trained(name):
     assert np.isfinite(card.score)
 
 
-def test_the_shipped_lstm_is_ahead_of_adam_on_quadratics():
+def test_pretrained_lstm_is_better_than_adam_on_quadratics():
     family = tasks.quadratics()
     key = jax.random.key(12345)
 

@@ -28,10 +28,10 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from alphaopt_jax._storage import run_folder
 from alphaopt_jax.baselines.li_malik import (
+    _fits_2017,
     _lqg,
     _policies,
     _regression,
@@ -39,14 +39,8 @@ from alphaopt_jax.baselines.li_malik import (
     _search,
 )
 from alphaopt_jax.baselines.li_malik._config import Config2017, NoiseConfig
-from alphaopt_jax.baselines.li_malik._linear_gaussian import (
-    Controller,
-    Cost,
-    Dynamics,
-    Gaussian,
-    Model,
-    expectations,
-)
+from alphaopt_jax.baselines.li_malik._fits_2017 import GroupSamples
+from alphaopt_jax.baselines.li_malik._linear_gaussian import Controller, expectations
 from alphaopt_jax.baselines.li_malik._rollouts_2017 import Problem, Samples
 from alphaopt_jax.baselines.li_malik._search import PolicyState
 from alphaopt_jax.tasks.task import Family, Task
@@ -84,36 +78,6 @@ class SearchState(NamedTuple):
     policy: PolicyState
     best_params: chex.ArrayTree
     best_cost: chex.Array
-
-
-class Demonstrations(NamedTuple):
-    """Controllers for the policy to imitate.
-
-    Attributes:
-      samples: Trajectories with a leading axis `[S]`, whose states are the inputs.
-      controllers: Controllers with a leading axis `[G]`, whose mean actions are the targets.
-      multipliers: λ / ν, the linear term of the loss, `float32[G, T]`.
-    """
-
-    samples: Samples
-    controllers: Controller
-    multipliers: chex.Array
-
-
-class GroupSamples(NamedTuple):
-    """Samples of C coordinates of one group, from S trajectories.
-
-    Attributes:
-      states: Φ, `float32[S, T + 1, C, 76]`.
-      gradients: Gradients of the objective, `float32[S, T + 1, C]`.
-      actions: `float32[S, T, C]`.
-      policy_actions: Mean actions of the policy, `float32[S, T, C]`.
-    """
-
-    states: chex.Array
-    gradients: chex.Array
-    actions: chex.Array
-    policy_actions: chex.Array
 
 
 class GroupProblem(NamedTuple):
@@ -233,9 +197,9 @@ class GuidedSearch:
         samples = self._sample(controllers, selected, keys)
         scales = _search.policy_scales(samples.observations, samples.actions)
         multipliers = jnp.zeros((problem.num_groups, config.horizon))
-        policy = fit_policy(
+        policy = _fits_2017.fit_policy(
             _search.init_policy(_policies.init_2017(init_key, config.width, scales)),
-            Demonstrations(samples, controllers, multipliers),
+            _fits_2017.Demonstrations(samples, controllers, multipliers),
             jnp.float32(config.policy_fit.learning_rate),
             fit_key,
             config,
@@ -313,11 +277,11 @@ class GuidedSearch:
           The next state, and the mean divergence of controllers from the policy.
         """
         config, group_sizes = self._problem.config, self._problem.group_sizes
-        weights = fit_cost(samples)
+        weights = _fits_2017.fit_cost(samples)
         mean_squares = jnp.mean(samples.squared_gradients, axis=(0, 1))
         mean_cost = 0.5 * weights * mean_squares / group_sizes
         kl_weight = config.kl_weight * search.iteration * jnp.maximum(mean_cost, 1e-12)
-        policy_actions = _policy_actions(search.policy.params, samples)
+        policy_actions = _fits_2017.policy_actions(search.policy.params, samples)
         improve = functools.partial(_improve, bound=search.bound, config=config)
         improved, predicted, divergences = jax.vmap(improve, in_axes=(2, 0))(
             GroupSamples(samples.states, samples.gradients, samples.actions, policy_actions),
@@ -328,15 +292,18 @@ class GuidedSearch:
         improved = improved._replace(covariance=_noise_covariance(sizes, config.noise))
         finite = _search.is_finite(improved)
         controllers = _search.select(finite, improved, search.controllers)
-        policy = fit_policy(
+        policy = _fits_2017.fit_policy(
             search.policy,
-            Demonstrations(samples, controllers, search.multipliers / kl_weight[:, None]),
+            _fits_2017.Demonstrations(
+                samples, controllers, search.multipliers / kl_weight[:, None]
+            ),
             _search.decayed(config.policy_fit.learning_rate, search.iteration, config.iterations),
             key,
             config,
         )
         difference = jnp.mean(
-            _policy_actions(policy.params, samples) - _controller_actions(controllers, samples),
+            _fits_2017.policy_actions(policy.params, samples)
+            - _fits_2017.controller_actions(controllers, samples),
             axis=(0, 3),
         )
         search = search._replace(
@@ -369,80 +336,6 @@ class GuidedSearch:
         )(self._problem.starts, keys)
 
 
-def fit_cost(samples: Samples) -> chex.Array:
-    """Fits the weights of the groups' squared gradients in the cost.
-
-    Nonnegative least squares over all steps and trajectories, of the model objective = constant +
-    ½ Σ_g weight_g Σ_{j in g} y_j², with y_j the objective's gradient.
-
-    Args:
-      samples: Trajectories with a leading axis `[S]`.
-
-    Returns:
-      `float32[G]`.
-    """
-    squares = samples.squared_gradients
-    regressors = 0.5 * squares.reshape(-1, squares.shape[-1])
-    scale = jnp.maximum(jnp.std(regressors, axis=0), 1e-30)
-    standard = (regressors - jnp.mean(regressors, axis=0)) / scale
-    targets = samples.objectives.ravel() - jnp.mean(samples.objectives)
-    count = standard.shape[0]
-    # The ridge distributes the weight over groups with correlated gradients.
-    square = standard.T @ standard / count + 0.1 * jnp.eye(standard.shape[1])
-    side = standard.T @ targets / count
-
-    def update_group(index: chex.Array, weights: chex.Array) -> chex.Array:
-        rest = side[index] - square[index] @ weights + square[index, index] * weights[index]
-        return weights.at[index].set(jnp.maximum(rest / square[index, index], 0.0))
-
-    def sweep(_: chex.Array, weights: chex.Array) -> chex.Array:
-        return jax.lax.fori_loop(0, weights.shape[0], update_group, weights)
-
-    return jax.lax.fori_loop(0, 50, sweep, jnp.zeros_like(side)) / scale
-
-
-def fit_policy(
-    policy: PolicyState,
-    demonstrations: Demonstrations,
-    learning_rate: chex.Numeric,
-    key: chex.PRNGKey,
-    config: Config2017,
-) -> PolicyState:
-    """Trains the policy on the controllers' mean actions.
-
-    The loss is half the squared distance, divided by the controllers' variance, plus the linear
-    term of the multipliers.
-
-    Args:
-      policy: The policy.
-      demonstrations: Observations and controllers.
-      learning_rate: Learning rate of Adam.
-      key: Consumed.
-      config: Hyperparameters.
-
-    Returns:
-      The trained policy.
-    """
-    samples, controllers, multipliers = demonstrations
-    targets = _controller_actions(controllers, samples)
-    variances = controllers.covariance[:, :, 0, 0]
-    shape = (targets.shape[0], *targets.shape[2:])
-
-    def loss(network: chex.ArrayTree, key: chex.PRNGKey) -> chex.Array:
-        selected = jax.random.randint(key, (config.policy_fit.batch_size,), 0, int(np.prod(shape)))
-        trajectory, group, coordinate = jnp.unravel_index(selected, shape)
-        # Advanced indices move to the front: `[batch, T, ...]`.
-        observations = samples.observations[trajectory, :, group, coordinate]
-        target = targets[trajectory, :, group, coordinate]
-        actions = _actions(policy.params | {"network": network}, observations.swapaxes(0, 1)).T
-        distance = 0.5 * jnp.square(actions - target) / variances[group]
-        return jnp.mean(distance + multipliers[group] * actions)
-
-    keys = jax.random.split(key, config.policy_fit.num_updates)
-    # Gradients through 400 steps occasionally explode.
-    return _search.fit_network(policy, loss, learning_rate, keys, max_gradient_norm=1.0)
-
-
 def _improve(
     samples: GroupSamples, problem: GroupProblem, *, bound: chex.Array, config: Config2017
 ) -> tuple[Controller, chex.Array, chex.Array]:
@@ -461,19 +354,19 @@ def _improve(
       step, both of one coordinate.
     """
     horizon, size = config.horizon, samples.states.shape[-1]
-    model = _fit_model(samples, problem.cost_weight, config)
+    model = _fits_2017.fit_model(samples, problem.cost_weight, config)
     policy = _regression.fit(
-        _pool(samples.states[:, :-1], samples.policy_actions[..., None]),
+        _fits_2017.pool(samples.states[:, :-1], samples.policy_actions[..., None]),
         size,
         dataclasses.replace(config.prior, num_clusters=1, num_rounds=1),
     )
     penalty = _lqg.PolicyPenalty(
-        _pad_gain(policy.coefficients),
+        _fits_2017.pad_gain(policy.coefficients),
         policy.constant,
         jnp.full(horizon, problem.kl_weight),
         problem.multipliers[:, None],
     )
-    old = problem.controller._replace(gain=_pad_gain(problem.controller.gain))
+    old = problem.controller._replace(gain=_fits_2017.pad_gain(problem.controller.gain))
     improved = _lqg.improve(model, old, penalty, bound)
     before = expectations(model, old, old)
     policy_controller = Controller(penalty.gain, penalty.offset, old.covariance)
@@ -483,42 +376,6 @@ def _improve(
         jnp.sum(before.cost) - improved.cost,
         jnp.mean(after.divergence),
     )
-
-
-def _fit_model(samples: GroupSamples, cost_weight: chex.Array, config: Config2017) -> Model:
-    """Fits dynamics and cost of one group."""
-    size, horizon = samples.states.shape[-1], config.horizon
-    states = jnp.concatenate([samples.states, samples.gradients[..., None]], axis=-1)
-    moves = _regression.fit(
-        _pool(samples.states[:, :-1], samples.actions[..., None], states[:, 1:]),
-        size + 1,
-        config.prior,
-    )
-    dynamics = Dynamics(
-        transition=_pad_gain(moves.coefficients[:, :, :size]),
-        control=moves.coefficients[:, :, size:],
-        constant=moves.constant,
-        covariance=moves.covariance,
-    )
-    cost = Cost(
-        hessian=jnp.zeros((horizon, size + 1, size + 1)).at[:, -1, -1].set(cost_weight),
-        gradient=jnp.zeros((horizon, size + 1)),
-        constant=jnp.zeros(horizon),
-    )
-    first = states[:, 0].reshape(-1, size + 1)
-    start = Gaussian(jnp.mean(first, axis=0), jnp.cov(first, rowvar=False))
-    return Model(dynamics, cost, start, shift=size + 1)
-
-
-def _pool(*values: chex.Array) -> chex.Array:
-    """Concatenates values `[S, T, C, ...]`, and reshapes them to `[S C, T, v]`."""
-    joined = jnp.concatenate(values, axis=-1)
-    return jnp.moveaxis(joined, 2, 1).reshape(-1, joined.shape[1], joined.shape[-1])
-
-
-def _pad_gain(gain: chex.Array) -> chex.Array:
-    """Extends a gain on Φ to the whole state, with zeros for the gradient, `float32[..., 77]`."""
-    return jnp.pad(gain, ((0, 0), (0, 0), (0, 1)))
 
 
 def _best_momentum(problem: Problem, key: chex.PRNGKey) -> tuple[Controller, chex.Array]:
@@ -544,22 +401,3 @@ def _noise_covariance(squared_actions: chex.Array, noise: NoiseConfig) -> chex.A
     largest = jnp.max(squared_actions, axis=0, keepdims=True)
     variances = jnp.maximum(noise.scale**2 * squared_actions, noise.min_scale**2 * largest)
     return jnp.maximum(variances, 1e-20).T[:, :, None, None]
-
-
-def _controller_actions(controllers: Controller, samples: Samples) -> chex.Array:
-    """Mean actions of the controllers in the samples' states, `float32[S, T, G, C]`."""
-    states = samples.states[:, :-1]
-    actions = jnp.einsum("gtn,stgcn->stgc", controllers.gain[:, :, 0], states)
-    return actions + controllers.offset[:, :, 0].T[:, :, None]
-
-
-def _policy_actions(params: chex.ArrayTree, samples: Samples) -> chex.Array:
-    """Mean actions of the policy along the samples' observations, `float32[S, T, G, C]`."""
-    return jnp.moveaxis(_actions(params, jnp.moveaxis(samples.observations, 1, 0)), 0, 1)
-
-
-def _actions(params: chex.ArrayTree, observations: chex.Array) -> chex.Array:
-    """From observations `float32[T, ..., 3]` to mean actions of the policy, `float32[T, ...]`."""
-    width = params["network"]["output"]["kernel"].shape[0]
-    carry = _policies.zero_carry(observations.shape[1:-1], width)
-    return jax.lax.scan(functools.partial(_policies.step_2017, params), carry, observations)[1]
