@@ -162,7 +162,7 @@ class Trainer:
         *,
         seed: int,
         folder: str | os.PathLike[str] | None,
-        show: bool,
+        show_progress: bool,
     ) -> tuple[TrainingState, list[dict[str, Any]]]:
         """Runs the whole training; the arguments are those of `bptt.train`.
 
@@ -202,7 +202,7 @@ class Trainer:
             ),
             should_stop=lambda state: int(state.since_best) > config.patience,
         )
-        state = loop.run(store, state, label=label, show=show)
+        state = loop.run(store, state, label=label, show=show_progress)
         return state, store.history
 
     def init(self, key: chex.PRNGKey) -> TrainingState:

@@ -21,7 +21,7 @@ Train = Callable[[int, pathlib.Path, bool], TrainingResult]
 
 
 def train_baseline(
-    name: str, folder: str | os.PathLike[str], *, seed: int = 0, show: bool = True
+    name: str, folder: str | os.PathLike[str], *, seed: int = 0, show_progress: bool = True
 ) -> card.Card:
     """Trains a baseline, and writes its parameters and its card.
 
@@ -30,7 +30,7 @@ def train_baseline(
       folder: Folder for parameters, card and checkpoints; an interrupted training continues from
         the latest checkpoint.
       seed: Random seed of the whole training.
-      show: True to show progress.
+      show_progress: True to show progress.
 
     Returns:
       The card.
@@ -39,14 +39,22 @@ def train_baseline(
       ValueError: `name` is not in `RECIPES`.
     """
     return training.train_pretrained(
-        RECIPES, name, folder, what="baseline", command="train-baseline", seed=seed, show=show
+        RECIPES,
+        name,
+        folder,
+        what="baseline",
+        command="train-baseline",
+        seed=seed,
+        show=show_progress,
     )
 
 
 def _lstm(make_family: Callable[[], Family], config: LSTMConfig) -> Train:
-    def train(seed: int, folder: pathlib.Path, show: bool) -> TrainingResult:
+    def train(seed: int, folder: pathlib.Path, show_progress: bool) -> TrainingResult:
         family = make_family()
-        result = l2l.train_lstm(family, config, seed=seed, folder=folder, show=show)
+        result = l2l.train_lstm(
+            family, config, seed=seed, folder=folder, show_progress=show_progress
+        )
         episodes = int(result.history[-1]["round"])
         return _trained_on(
             family,
@@ -60,9 +68,11 @@ def _lstm(make_family: Callable[[], Family], config: LSTMConfig) -> Train:
 
 
 def _guided_2016(make_family: Callable[[], Family], config: Config2016) -> Train:
-    def train(seed: int, folder: pathlib.Path, show: bool) -> TrainingResult:
+    def train(seed: int, folder: pathlib.Path, show_progress: bool) -> TrainingResult:
         family = make_family()
-        result = li_malik.train_2016(family, config, seed=seed, folder=folder, show=show)
+        result = li_malik.train_2016(
+            family, config, seed=seed, folder=folder, show_progress=show_progress
+        )
         rounds = len(result.history)
         trajectories = config.num_functions * config.starts * config.trajectories
         return _trained_on(
@@ -77,9 +87,11 @@ def _guided_2016(make_family: Callable[[], Family], config: Config2016) -> Train
 
 
 def _guided_2017(make_family: Callable[[], Family], config: Config2017) -> Train:
-    def train(seed: int, folder: pathlib.Path, show: bool) -> TrainingResult:
+    def train(seed: int, folder: pathlib.Path, show_progress: bool) -> TrainingResult:
         family = make_family()
-        result = li_malik.train_2017(family, config, seed=seed, folder=folder, show=show)
+        result = li_malik.train_2017(
+            family, config, seed=seed, folder=folder, show_progress=show_progress
+        )
         rounds = len(result.history)
         return _trained_on(
             family,

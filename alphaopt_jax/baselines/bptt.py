@@ -57,7 +57,7 @@ def train(
     *,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
-    show: bool = True,
+    show_progress: bool = True,
 ) -> BackpropagationResult:
     """Trains an optimizer on tasks.
 
@@ -67,7 +67,7 @@ def train(
       config: Hyperparameters.
       seed: Random seed of the whole training.
       folder: Folder for checkpoints; an interrupted training continues from the latest one.
-      show: True to show progress.
+      show_progress: True to show progress.
 
     Returns:
       The best parameters of the optimizer, and the history.
@@ -82,7 +82,7 @@ def train(
       ...     horizon=10, unroll=5, episodes=2, validate_every=1, learning_rates=(1e-2,)
       ... )
       >>> sgd = TrainableOptimizer("SGD", optax.sgd, init=lambda key: jnp.float32(0.01))
-      >>> result = train([l2l.quadratics()], sgd, config, show=False)
+      >>> result = train([l2l.quadratics()], sgd, config, show_progress=False)
       >>> len(result.history), bool(result.params > 0.01)
       (3, True)
     """
@@ -90,7 +90,11 @@ def train(
     def run(config: BackpropagationConfig, name: str) -> BackpropagationResult:
         place = None if folder is None else f"{os.fspath(folder)}/{name}"
         state, history = Trainer(optimizer, config).train(
-            families, f"{optimizer.name}, {name}", seed=seed, folder=place, show=show
+            families,
+            f"{optimizer.name}, {name}",
+            seed=seed,
+            folder=place,
+            show_progress=show_progress,
         )
         return BackpropagationResult(
             jax.device_get(state.best_params),

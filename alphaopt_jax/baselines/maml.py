@@ -190,7 +190,7 @@ def train_initialization(
     *,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
-    show: bool = True,
+    show_progress: bool = True,
 ) -> InitializationResult:
     """Learns initial parameters of a network and, with "maml", the inner optimizer's parameters.
 
@@ -200,7 +200,7 @@ def train_initialization(
       config: Hyperparameters.
       seed: Random seed of the whole training.
       folder: Folder for checkpoints; an interrupted training continues from the latest one.
-      show: True to show progress.
+      show_progress: True to show progress.
 
     Returns:
       The best parameters, and the history.
@@ -218,7 +218,7 @@ def train_initialization(
       ...     "fomaml", 2, episodes=4, validate_every=4, validation_episodes=2
       ... )
       >>> sgd = InnerOptimizer("SGD", lambda params: optax.sgd(0.1))
-      >>> result = train_initialization(Families(family, family), sgd, config, show=False)
+      >>> result = train_initialization(Families(family, family), sgd, config, show_progress=False)
       >>> [entry["round"] for entry in result.history]
       [0, 4]
     """
@@ -259,7 +259,7 @@ def train_initialization(
             f"accuracy {entry['accuracy']:.3f}, best {float(state.best_accuracy):.3f}"
         ),
     )
-    state = loop.run(store, state, label=optimizer.name, show=show)
+    state = loop.run(store, state, label=optimizer.name, show=show_progress)
     if int(state.episode) == config.episodes:
         # Saved one update past the end, so that a finished training is not validated again.
         state = state._replace(episode=state.episode + config.meta_batch_size)

@@ -247,7 +247,7 @@ def test_training_improves_the_optimizer_on_quadratics():
     config = _short(
         horizon=20, unroll=10, tasks=16, learning_rates=(1e-2,), episodes=60, validate_every=60
     )
-    result = train_lstm(l2l_tasks.quadratics(4), config, show=False)
+    result = train_lstm(l2l_tasks.quadratics(4), config, show_progress=False)
 
     before, after = (entry["final_loss"] for entry in result.history)
     assert after < 0.5 * before
@@ -263,7 +263,7 @@ def test_unrolls_that_diverge_are_skipped():
         return jnp.full((), 1e20)
 
     sgd = TrainableOptimizer("SGD", optax.sgd, init)
-    result = bptt.train([l2l_tasks.quadratics()], sgd, config, show=False)
+    result = bptt.train([l2l_tasks.quadratics()], sgd, config, show_progress=False)
 
     assert [entry["skipped"] for entry in result.history] == [0, 2, 4]
     assert result.params == np.float32(1e20)
@@ -271,7 +271,7 @@ def test_unrolls_that_diverge_are_skipped():
 
 def test_learning_rate_with_the_best_score_is_selected():
     config = _short(learning_rates=(1e-8, 1e-2), episodes=40)
-    result = train_lstm(l2l_tasks.quadratics(4), config, show=False)
+    result = train_lstm(l2l_tasks.quadratics(4), config, show_progress=False)
 
     assert result.learning_rate == 1e-2
 
@@ -279,7 +279,7 @@ def test_learning_rate_with_the_best_score_is_selected():
 def test_resumed_training_gives_the_same_bits(tmp_path, monkeypatch):
     config = _short(learning_rates=(1e-2,), episodes=4, validate_every=2)
     family = l2l_tasks.quadratics(3)
-    whole = train_lstm(family, config, show=False, seed=3)
+    whole = train_lstm(family, config, show_progress=False, seed=3)
 
     class Killed(Exception):
         pass
@@ -293,9 +293,9 @@ def test_resumed_training_gives_the_same_bits(tmp_path, monkeypatch):
 
     monkeypatch.setattr(rollouts, "draw", draw_four_times)
     with pytest.raises(Killed):
-        train_lstm(family, config, show=False, seed=3, folder=tmp_path)
+        train_lstm(family, config, show_progress=False, seed=3, folder=tmp_path)
     monkeypatch.undo()
-    resumed = train_lstm(family, config, show=False, seed=3, folder=tmp_path)
+    resumed = train_lstm(family, config, show_progress=False, seed=3, folder=tmp_path)
 
     assert resumed.history == whole.history
     jax.tree.map(

@@ -288,7 +288,7 @@ def test_policy_improves_on_the_momentum_of_the_first_controllers():
     """On its training functions, from a momentum that is not optimal."""
     momentum = li_malik.MomentumGrid((0.1,), (0.5,))
     config = _with_updates(1000, num_functions=8, kl_weight=0.001, momentum=momentum)
-    result = li_malik.train_2016(_bowls(), config, show=False)
+    result = li_malik.train_2016(_bowls(), config, show_progress=False)
 
     functions_key = jax.random.split(jax.random.key(0), 4)[0]
     functions = _rollouts_2016.draw_functions(_bowls(), functions_key, 8, _SMALL.starts)
@@ -305,7 +305,7 @@ def test_resumed_search_ends_with_the_same_policy(tmp_path):
     config = _with_updates(20)
 
     def train(folder):
-        return li_malik.train_2016(_bowls(), config, folder=folder, show=False)
+        return li_malik.train_2016(_bowls(), config, folder=folder, show_progress=False)
 
     whole = train(tmp_path / "whole")
     # As after an interruption in the last iteration.
@@ -326,7 +326,7 @@ def test_resumed_search_ends_with_the_same_policy(tmp_path):
 
 def test_folder_of_another_search_raises(tmp_path):
     config = dataclasses.replace(_SMALL, iterations=0)
-    li_malik.train_2016(_bowls(), config, folder=tmp_path, show=False)
+    li_malik.train_2016(_bowls(), config, folder=tmp_path, show_progress=False)
 
     with pytest.raises(ValueError, match="seed"):
-        li_malik.train_2016(_bowls(), config, folder=tmp_path, seed=1, show=False)
+        li_malik.train_2016(_bowls(), config, folder=tmp_path, seed=1, show_progress=False)

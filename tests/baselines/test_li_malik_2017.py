@@ -287,7 +287,7 @@ def test_first_controllers_are_gradient_descent():
 
 @pytest.mark.nightly
 def test_training_improves_the_controllers():
-    result = li_malik.train_2017(_bowl(), _SMALL, show=False)
+    result = li_malik.train_2017(_bowl(), _SMALL, show_progress=False)
 
     assert [entry["round"] for entry in result.history] == [0, 1, 2]
     assert result.cost == min(entry["policy_cost"] for entry in result.history)
@@ -315,13 +315,13 @@ def test_search_reverts_worse_controllers():
 @pytest.mark.nightly
 def test_resumed_search_ends_with_the_same_policy(tmp_path):
     config = _with_updates(5)
-    whole = li_malik.train_2017(_bowl(), config, folder=tmp_path, show=False)
+    whole = li_malik.train_2017(_bowl(), config, folder=tmp_path, show_progress=False)
     last = tmp_path / "checkpoints" / "3"
     for path in sorted(last.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     last.rmdir()
 
-    resumed = li_malik.train_2017(_bowl(), config, folder=tmp_path, show=False)
+    resumed = li_malik.train_2017(_bowl(), config, folder=tmp_path, show_progress=False)
 
     assert resumed.history == whole.history
     jax.tree.map(

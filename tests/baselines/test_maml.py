@@ -106,7 +106,9 @@ def test_initial_parameters_converge_to_the_mean_minimum(algorithm, learning_rat
         algorithm, 2, episodes=400, learning_rate=learning_rate, validate_every=200
     )
 
-    result = maml.train_initialization(Families(_bowls(), _bowls()), _SGD, config, show=False)
+    result = maml.train_initialization(
+        Families(_bowls(), _bowls()), _SGD, config, show_progress=False
+    )
 
     np.testing.assert_allclose(result.learned.params, [2.0, -1.0], atol=0.15)
     assert [line["round"] for line in result.history] == [0, 200, 400]
@@ -124,7 +126,7 @@ def test_meta_sgd_learns_a_rate_for_each_parameter():
             "Meta-SGD", maml.scale_by_rates, init=lambda params: jnp.full_like(params, 0.1)
         ),
         config,
-        show=False,
+        show_progress=False,
     )
 
     np.testing.assert_allclose(result.learned.optimizer_params, 1.0 / _CURVATURES, rtol=0.1)
@@ -142,7 +144,7 @@ def test_one_rate_applies_to_a_whole_tree():
 def _run(folder=None):
     config = InitializationConfig("fomaml", 2, episodes=16, validate_every=8)
     families = Families(_bowls(), _bowls())
-    return maml.train_initialization(families, _SGD, config, folder=folder, show=False)
+    return maml.train_initialization(families, _SGD, config, folder=folder, show_progress=False)
 
 
 def test_resumed_training_gives_the_same_parameters(tmp_path, monkeypatch):

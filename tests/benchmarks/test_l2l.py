@@ -61,7 +61,7 @@ def test_the_rate_is_tuned_on_other_runs(monkeypatch):
             horizon=4, unroll=2, episodes=1, learning_rates=(1e-3,), validation_tasks=1
         ),
     )
-    lstm = train_lstm(tasks.quadratics(3), config, show=False).optimizer
+    lstm = train_lstm(tasks.quadratics(3), config, show_progress=False).optimizer
     monkeypatch.setattr(l2l, "HORIZON", 10)
     monkeypatch.setattr(l2l, "STEPS", 20)
     problem = l2l.Problem("small", lambda: tasks.quadratics(3), "", 4, {})

@@ -77,7 +77,7 @@ def train_lstm(
     *,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
-    show: bool = True,
+    show_progress: bool = True,
 ) -> LSTMResult:
     """Trains an LSTM optimizer on tasks of one family.
 
@@ -86,7 +86,7 @@ def train_lstm(
       config: Hyperparameters; `LSTMConfig()` if None.
       seed: Random seed of the whole training.
       folder: Folder for checkpoints; an interrupted training continues from the latest one.
-      show: True to show progress.
+      show_progress: True to show progress.
 
     Returns:
       The LSTM, and the history.
@@ -100,13 +100,15 @@ def train_lstm(
       >>> short = BackpropagationConfig(
       ...     horizon=10, unroll=5, episodes=2, validate_every=1, learning_rates=(1e-2,)
       ... )
-      >>> result = train_lstm(l2l.quadratics(), LSTMConfig(training=short), show=False)
+      >>> result = train_lstm(l2l.quadratics(), LSTMConfig(training=short), show_progress=False)
       >>> len(result.history)
       3
     """
     config = LSTMConfig() if config is None else config
     trainable = bptt.TrainableOptimizer("LSTM", config.transformation, config.init)
-    result = bptt.train([family], trainable, config.training, seed=seed, folder=folder, show=show)
+    result = bptt.train(
+        [family], trainable, config.training, seed=seed, folder=folder, show_progress=show_progress
+    )
     return LSTMResult(
         config.lstm_optimizer(result.params), result.score, result.learning_rate, result.history
     )

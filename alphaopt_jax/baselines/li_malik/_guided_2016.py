@@ -99,7 +99,7 @@ def train_2016(
     *,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
-    show: bool = True,
+    show_progress: bool = True,
 ) -> Result2016:
     """Learns an optimizer for the functions of one family.
 
@@ -111,7 +111,7 @@ def train_2016(
       config: Hyperparameters.
       seed: Random seed of the whole search.
       folder: Folder for checkpoints; an interrupted search continues from the latest one.
-      show: True to show progress.
+      show_progress: True to show progress.
 
     Returns:
       The policy, and the history.
@@ -128,7 +128,7 @@ def train_2016(
       ...     prior=PriorConfig(num_clusters=2, num_rounds=8, num_samples=10.0),
       ...     policy_fit=PolicyFit(num_updates=5, batch_size=256),
       ... )
-      >>> result = train_2016(family, config, show=False)
+      >>> result = train_2016(family, config, show_progress=False)
       >>> result.policy.dimension, len(result.history)
       (2, 1)
     """
@@ -163,7 +163,7 @@ def train_2016(
         ),
         config.iterations,
         describe=describe,
-        show=show,
+        show=show_progress,
     )
     return Result2016(
         _policies.Policy2016(jax.device_get(search.best_params), config.current_gradient),

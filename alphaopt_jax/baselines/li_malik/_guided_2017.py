@@ -120,7 +120,7 @@ def train_2017(
     *,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
-    show: bool = True,
+    show_progress: bool = True,
 ) -> Result2017:
     """Learns a coordinatewise optimizer on one function, from several starts.
 
@@ -129,7 +129,7 @@ def train_2017(
       config: Hyperparameters.
       seed: Random seed of the whole search.
       folder: Folder for checkpoints; an interrupted search continues from the latest one.
-      show: True to show progress.
+      show_progress: True to show progress.
 
     Returns:
       The policy, and the history.
@@ -160,7 +160,7 @@ def train_2017(
         lambda number, search: iterate(search, jax.random.fold_in(stream, number)),
         config.iterations,
         describe=describe,
-        show=show,
+        show=show_progress,
     )
     return Result2017(
         _policies.Policy2017(jax.device_get(search.best_params)),

@@ -145,7 +145,7 @@ class _Run:
             config,
             seed=self._seed + turn + (part == "initialization"),
             folder=self._folder(part, turn),
-            show=self._options.show_progress,
+            show_progress=self._options.show_progress,
         )
         self._initialization = optimizers.as_initialization(result.learned)
         self._episodes += config.episodes
