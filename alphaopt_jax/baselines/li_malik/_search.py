@@ -147,7 +147,7 @@ def select(condition: chex.Array, new: Any, old: Any) -> Any:
     """
 
     def select_leaf(one: chex.Array, other: chex.Array) -> chex.Array:
-        trailing = (1,) * (jnp.ndim(one) - jnp.ndim(condition))
+        trailing = (1,) * (one.ndim - condition.ndim) if condition.ndim else ()
         return jnp.where(condition.reshape(*condition.shape, *trailing), one, other)
 
     return jax.tree.map(select_leaf, new, old)
