@@ -74,9 +74,16 @@ class _Spelling(ast.NodeTransformer):
 
 def _public_module(thing: Any) -> str:
     """The module that users import `thing` from; the definition may be in a private module."""
-    public = thing.__module__.partition("._")[0]
+    public = _exporter(thing.__module__, thing.__name__)
     module = importlib.import_module(public)
     return public if getattr(module, thing.__name__, None) is thing else thing.__module__
+
+
+def _exporter(home: str, name: str) -> str:
+    """The public package around a private module, if it exports `name`; else the module itself."""
+    public = home.partition("._")[0]
+    exported = getattr(importlib.import_module(public), "__all__", ())
+    return home if public.startswith(_OWN) and name not in exported else public
 
 
 def spell_out(module_names: Iterable[str]) -> None:
@@ -103,10 +110,10 @@ def spell_out(module_names: Iterable[str]) -> None:
 
 
 def _home(module: ModuleType, name: str, modules: Iterable[ModuleType]) -> str:
-    """The module that defines `name`, which `module` may only import."""
+    """The module under which `name`, which `module` may only import, is documented."""
     for each in modules:
         if f"\n{name} = " in inspect.getsource(each) and vars(each).get(name) is vars(module)[name]:
-            return each.__name__
+            return _exporter(each.__name__, name)
     return module.__name__
 
 

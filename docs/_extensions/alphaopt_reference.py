@@ -40,9 +40,13 @@ _CLASS_OPTIONS = ":members:\n:special-members: __call__\n"
 
 def public_modules() -> list[str]:
     """Dotted names of the public modules, the package itself first."""
+    return [name for name in _modules() if not any(part[0] == "_" for part in name.split("."))]
+
+
+def _modules() -> list[str]:
+    """Dotted names of all modules, the package itself first."""
     found = pkgutil.walk_packages(alphaopt_jax.__path__, f"{PACKAGE}.")
-    names = [PACKAGE, *(module.name for module in found)]
-    return [name for name in names if not any(part[0] == "_" for part in name.split("."))]
+    return [PACKAGE, *(module.name for module in found)]
 
 
 def public_names(module: ModuleType) -> Iterator[tuple[str, set[str]]]:
@@ -312,7 +316,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     unsplit = _Unsplit()
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("builder-inited", _write_pages)
-    app.connect("builder-inited", lambda app: alphaopt_annotations.spell_out(public_modules()))
+    app.connect("builder-inited", lambda app: alphaopt_annotations.spell_out(_modules()))
     app.connect("autodoc-process-signature", alphaopt_annotations.readable)
     app.connect("autodoc-skip-member", _skip_fields)
     app.connect("autodoc-process-docstring", _from_markdown, priority=300)
