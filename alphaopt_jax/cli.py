@@ -20,7 +20,7 @@ import tyro
 
 from alphaopt_jax import evaluation
 from alphaopt_jax._agent import agent
-from alphaopt_jax.pretrained import card as card_lib
+from alphaopt_jax.pretrained.card import load_card
 
 _CONSOLE = rich_console.Console()
 
@@ -190,12 +190,12 @@ def _agents(command: Agents) -> None:
     if command.name is None:
         table = rich_table.Table("agent", "summary", "hours of training")
         for name in agent.pretrained_agents():
-            card = card_lib.load_card(name)
+            card = load_card(name)
             table.add_row(name, card.summary, f"{card.hours:g}")
         _CONSOLE.print(table)
         return
     table = rich_table.Table("", command.name, show_lines=True)
-    for field, value in dataclasses.asdict(card_lib.load_card(command.name)).items():
+    for field, value in dataclasses.asdict(load_card(command.name)).items():
         if isinstance(value, Mapping):
             value = "\n".join(f"{name} {each}" for name, each in value.items())
         elif isinstance(value, list | tuple):

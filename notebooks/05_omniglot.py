@@ -68,7 +68,7 @@ print(data.name)
 episode = episodes.draw_episode(data.test, protocol, jax.random.key(0))
 parts = (slice(0, 4), slice(protocol.shots, protocol.shots + 2))
 drawings = [
-    episodes.look_up(data.test, episode, part.start, part.stop).inputs.reshape(
+    episodes.select_drawings(data.test, episode, part.start, part.stop).inputs.reshape(
         protocol.ways, -1, characters_lib.SIZE, characters_lib.SIZE
     )
     for part in parts

@@ -4,7 +4,7 @@ import pytest
 
 from alphaopt_jax import cli
 from alphaopt_jax._agent.agent import load_agent, pretrained_agents
-from alphaopt_jax.pretrained import card as card_lib
+from alphaopt_jax.pretrained import load_card
 from alphaopt_jax.pretrained._files import AGENTS
 
 
@@ -21,7 +21,7 @@ def test_agents_are_listed_and_their_cards_shown(capsys):
 
 @pytest.mark.parametrize("name", pretrained_agents())
 def test_every_pretrained_agent_loads_is_small_and_has_a_card(name):
-    card = card_lib.load_card(name)
+    card = load_card(name)
 
     agent = load_agent(name)
 

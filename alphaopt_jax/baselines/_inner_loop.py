@@ -119,7 +119,7 @@ def make_evaluate(
             params = adapt(task, optimizer_fn, start, jax.random.split(stream, num_steps))
             return task.accuracy(params), task.evaluation_loss(params)
 
-        accuracies, losses = rollouts.over_episodes(evaluate_episode, (instances, keys))
+        accuracies, losses = rollouts.map_episodes(evaluate_episode, (instances, keys))
         return jnp.mean(accuracies), jnp.mean(losses)
 
     return evaluate

@@ -315,7 +315,7 @@ def _make_update(
                 task, optimizer.optimizer_fn, state.learned, step_keys, config.algorithm
             )
 
-        gradients = rollouts.over_episodes(episode_gradient, (instances, keys))
+        gradients = rollouts.map_episodes(episode_gradient, (instances, keys))
         gradient = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
         updates, opt_state = meta_optimizer.update(gradient, state.opt_state, state.learned)
         return state._replace(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 
 from alphaopt_jax._storage.wall_clock import Stopwatch
-from alphaopt_jax.pretrained import card as card_lib
+from alphaopt_jax.pretrained.card import Card, write_card
 
 
 class TrainingResult(NamedTuple):
@@ -60,7 +60,7 @@ def train_pretrained(
     command: str,
     seed: int = 0,
     show: bool = True,
-) -> card_lib.Card:
+) -> Card:
     """Trains an optimizer by its recipe, and writes its parameters and its card into a folder.
 
     Args:
@@ -84,7 +84,7 @@ def train_pretrained(
     place.mkdir(parents=True, exist_ok=True)
     with Stopwatch(place / "time.json") as watch:
         trained = recipe.train(seed, place, show)
-    card = card_lib.Card(
+    card = Card(
         name=name,
         summary=recipe.summary,
         command=f"alphaopt {command} {name} runs/{name} --seed {seed}",
@@ -101,5 +101,5 @@ def train_pretrained(
         weaknesses=recipe.weaknesses,
     )
     trained.save(place / f"{name}.safetensors")
-    card_lib.write_card(card, place)
+    write_card(card, place)
     return card

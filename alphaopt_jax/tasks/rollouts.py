@@ -126,7 +126,7 @@ def rollouts(
     return jax.lax.map(one, (instances, keys))
 
 
-def over_episodes(function: Callable[[Any], Any], episodes: Any) -> Any:
+def map_episodes(function: Callable[[Any], Any], episodes: Any) -> Any:
     """Applies a function to each episode: sequentially on a CPU, in parallel on an accelerator.
 
     On a CPU, many small networks are no faster at once than in turn, and the cache holds only one.
@@ -142,7 +142,7 @@ def over_episodes(function: Callable[[Any], Any], episodes: Any) -> Any:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> over_episodes(lambda scale: 2.0 * scale, jnp.arange(3.0)).tolist()
+      >>> map_episodes(lambda scale: 2.0 * scale, jnp.arange(3.0)).tolist()
       [0.0, 2.0, 4.0]
     """
     if jax.default_backend() == "cpu":

@@ -186,8 +186,8 @@ def test_support_and_queries_are_by_different_people():
     characters = _characters()
     episode = episodes_lib.draw_episode(characters, _FEW, jax.random.key(0))
 
-    support = episodes_lib.look_up(characters, episode, 0, 1)
-    queries = episodes_lib.look_up(characters, episode, 1, 16)
+    support = episodes_lib.select_drawings(characters, episode, 0, 1)
+    queries = episodes_lib.select_drawings(characters, episode, 1, 16)
 
     assert support.inputs.shape == (5, 28, 28, 1)
     assert support.targets.tolist() == [0, 1, 2, 3, 4]
@@ -205,7 +205,7 @@ def test_rotated_characters_are_classes_of_their_own():
 
     pairs = {(int(a), int(b)) for a, b in zip(episode.characters, episode.turns, strict=True)}
     assert pairs == {(character, turn) for character in range(3) for turn in range(4)}
-    images = episodes_lib.look_up(characters, episode, 0, 1).inputs
+    images = episodes_lib.select_drawings(characters, episode, 0, 1).inputs
     for image, character, turn, drawers in zip(images, *episode, strict=True):
         drawing = np.unpackbits(characters.bits[character, drawers[0]]).reshape(28, 28)
         np.testing.assert_array_equal(image[..., 0], np.rot90(drawing, int(turn)))
@@ -244,7 +244,7 @@ def test_batches_come_from_the_support_set():
     family = episodes_lib.episode_family(characters, episodes_lib.MULTI_SHOT, width=4)
     episode = family.sample(jax.random.key(0))
     task = family.task(episode)
-    support = episodes_lib.look_up(characters, episode, 0, 15)
+    support = episodes_lib.select_drawings(characters, episode, 0, 15)
 
     batch = task.batch(jax.random.key(1))
 

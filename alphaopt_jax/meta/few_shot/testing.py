@@ -169,7 +169,7 @@ def _run_episodes(
         )
         return accuracies, losses, _unchanged(learner, initial_state, last_state)
 
-    return rollouts.over_episodes(run, episodes)
+    return rollouts.map_episodes(run, episodes)
 
 
 def _unchanged(learner: Learner, first: optax.OptState, last: optax.OptState) -> chex.Array:

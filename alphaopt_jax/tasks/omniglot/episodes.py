@@ -206,7 +206,7 @@ def draw_episode(
     return Episode(chosen.astype(jnp.int32), turns, drawers.astype(jnp.int32))
 
 
-def look_up(characters: Characters, episode: Episode, first: int, last: int) -> Batch:
+def select_drawings(characters: Characters, episode: Episode, first: int, last: int) -> Batch:
     """Returns an episode's drawings by a range of its people.
 
     Args:
@@ -327,7 +327,7 @@ class _EpisodeFunctions(NamedTuple):
         return self.protocol.shots + self.protocol.queries
 
     def _support(self) -> Batch:
-        return look_up(self.characters, self.episode, 0, self.protocol.shots)
+        return select_drawings(self.characters, self.episode, 0, self.protocol.shots)
 
     def _draw(self, key: chex.PRNGKey, size: int, first: int, last: int) -> Batch:
         """Draws `size` drawings by a range of people, with replacement."""
@@ -346,7 +346,7 @@ class _EpisodeFunctions(NamedTuple):
         return Batch(logits[len(reference) :], queries.targets)
 
     def _query_logits(self, params: chex.ArrayTree) -> Batch:
-        queries = look_up(self.characters, self.episode, self.protocol.shots, self._end)
+        queries = select_drawings(self.characters, self.episode, self.protocol.shots, self._end)
         return self._logits(params, self._support().inputs, queries)
 
 
