@@ -25,7 +25,7 @@ import numpy as np
 import tyro
 
 from alphaopt_jax.baselines.bptt import BackpropagationConfig
-from benchmarks.common import intervals, results
+from benchmarks.common import intervals, results, run_store
 from benchmarks.rl_vs_rnn import learners, networks, plots, ppo, report, scores, tasks, training
 from benchmarks.rl_vs_rnn.report import BPTT, EVOLUTION, PPO
 
@@ -186,7 +186,7 @@ def try_out(
                 return {test: judge(network, run.params) for test, judge in section.tests.items()}
 
             kept = path.with_name(f"{path.name}.tests.json")
-            found[run.cell, run.seed] = training.remembered(kept, measure)
+            found[run.cell, run.seed] = run_store.load_or_measure(kept, measure)
     return found
 
 
@@ -295,8 +295,10 @@ def main(arguments: Arguments) -> int:
         kept = folder / "rl_vs_rnn_runs" / section.name
         tested = try_out(section, runs, kept)
         jax.clear_caches()
-        tuned = training.remembered(kept / "tuned_adam.json", functools.partial(tune_adam, section))
-        speeds = training.remembered(
+        tuned = run_store.load_or_measure(
+            kept / "tuned_adam.json", functools.partial(tune_adam, section)
+        )
+        speeds = run_store.load_or_measure(
             kept / "seconds_per_step.json",
             functools.partial(
                 training.seconds_per_step, made, section.objectives, 1 if arguments.quick else 5

@@ -122,16 +122,6 @@ def path_of(folder: Path, name: str, rate: float, env_steps: float, seed: int) -
     return folder / f"{slug}-{rate:g}-{env_steps:g}-{seed}"
 
 
-def remembered(path: Path, measure: Callable[[], Any]) -> Any:
-    """What was measured before, or what is measured now and kept in a JSON file."""
-    if path.exists():
-        return json.loads(path.read_text())
-    found = measure()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write(path, (json.dumps(found) + "\n").encode())
-    return found
-
-
 def seconds_per_step(
     learners: Mapping[str, Learner], objectives: Sequence[Objective], rounds: int = 5
 ) -> dict[str, float]:

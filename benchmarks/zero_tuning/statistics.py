@@ -132,7 +132,8 @@ def _resampled(
     count, _, seeds = ours.shape
     tasks = generator.integers(count, size=(samples, count))
     drawn = generator.integers(seeds, size=(samples, count, 1, seeds))
-    return tuple(np.take_along_axis(each[tasks], drawn, axis=-1) for each in (ours, theirs))
+    first, second = (np.take_along_axis(each[tasks], drawn, axis=-1) for each in (ours, theirs))
+    return first, second
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
