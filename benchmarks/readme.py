@@ -18,12 +18,12 @@ import numpy as np
 from alphaopt_jax.tasks.suite import catalog
 from benchmarks.common import results
 from benchmarks.cost import report as cost_report
-from benchmarks.l2l import __main__ as l2l
+from benchmarks.l2l import report as l2l
 from benchmarks.li_malik import paper_2016, paper_2017
 from benchmarks.meta_learners import report as meta_learners
 from benchmarks.mnist import report as mnist_report
 from benchmarks.omniglot import report as omniglot_report
-from benchmarks.online_learning import __main__ as online_learning
+from benchmarks.online_learning import report as online_learning
 from benchmarks.rl_vs_rnn import report as rl_vs_rnn_report
 from benchmarks.zero_tuning import comparison, optimizers, statistics
 from benchmarks.zero_tuning import report as zero_tuning_report

@@ -1,1 +1,1 @@
-"""`learn=True` beside the same agent frozen."""
+"""Online learning: `learn=True` against the same agent frozen."""

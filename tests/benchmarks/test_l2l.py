@@ -1,4 +1,4 @@
-"""The benchmark of the LSTM: what it tunes, what it says of its curves, and its picture."""
+"""Tuning, claims, page and picture of `benchmarks.l2l`; training of a baseline."""
 
 import numpy as np
 import pytest
@@ -9,25 +9,25 @@ from alphaopt_jax.baselines.bptt import BackpropagationConfig
 from alphaopt_jax.baselines.l2l import LSTMConfig, train_lstm
 from alphaopt_jax.pretrained.card import load_card
 from alphaopt_jax.tasks.papers import l2l as tasks
-from benchmarks.l2l import __main__ as l2l
+from benchmarks.l2l import optimizers, plots, problems, report, runs
 
 pytestmark = pytest.mark.slow
 
 
 def _curves(lstm=0.03):
-    ends = {"SGD": 0.2, "NAG": 0.1, "RMSprop": 0.06, "Adam": 0.05, l2l.LSTM: lstm}
+    ends = {"SGD": 0.2, "NAG": 0.1, "RMSprop": 0.06, "Adam": 0.05, optimizers.LSTM: lstm}
     return [
-        l2l.Curve(problem.name, name, 0.1, np.geomspace(1.0, end, 201)[None] * [[0.9], [1.1]])
-        for problem in l2l.PROBLEMS[:2]
+        runs.Curve(problem.name, name, 0.1, np.geomspace(1.0, end, 201)[None] * [[0.9], [1.1]])
+        for problem in problems.PROBLEMS[:2]
         for name, end in ends.items()
     ]
 
 
 def test_claims_compare_with_the_best_and_with_adam():
-    rows = l2l.summarize(_curves(), l2l.PROBLEMS[:2])
-    claims = {claim.name: claim for claim in l2l.make_claims(rows)}
+    rows = report.summarize(_curves(), problems.PROBLEMS[:2])
+    claims = {claim.name: claim for claim in report.make_claims(rows)}
 
-    # At step 100 of 200 curves that fall evenly are at the root of their ends.
+    # Geometric curves of 200 steps are at the square root of their final loss at step 100.
     expected = np.sqrt(0.03 / 0.05)
     assert claims["l2l.quadratics.to_best"].value == pytest.approx(expected)
     assert claims["l2l.quadratics.to_adam"].value == pytest.approx(expected)
@@ -36,9 +36,9 @@ def test_claims_compare_with_the_best_and_with_adam():
     assert claims["l2l.mnist.later_to_adam"].value == pytest.approx(0.6)
 
 
-def test_the_page_has_a_row_for_everything_and_the_papers_figures():
-    rows = l2l.summarize(_curves(), l2l.PROBLEMS[:2])
-    page = l2l.markdown(rows, "python -m benchmarks.l2l")
+def test_the_page_has_all_rows_and_the_papers_figures():
+    rows = report.summarize(_curves(), problems.PROBLEMS[:2])
+    page = report.page(rows, "python -m benchmarks.l2l")
 
     assert page.count("| MNIST, 20 sigmoid units |") == 5
     assert "| 0.037 |" in page
@@ -46,10 +46,10 @@ def test_the_page_has_a_row_for_everything_and_the_papers_figures():
 
 
 def test_the_picture_has_a_panel_for_each_problem():
-    figure = l2l.picture(_curves())
+    figure = plots.curves_figure(_curves())
 
     titles = [panel.get_title(loc="left") for panel in figure.axes]
-    assert titles == [problem.name for problem in l2l.PROBLEMS[:2]]
+    assert titles == [problem.name for problem in problems.PROBLEMS[:2]]
     assert len(figure.axes[0].lines) == 1 + 5
 
 
@@ -62,25 +62,25 @@ def test_the_rate_is_tuned_on_other_runs(monkeypatch):
         ),
     )
     lstm = train_lstm(tasks.quadratics(3), config, show_progress=False).optimizer
-    monkeypatch.setattr(l2l, "HORIZON", 10)
-    monkeypatch.setattr(l2l, "STEPS", 20)
-    problem = l2l.Problem("small", lambda: tasks.quadratics(3), "", 4, {})
-    told = []
+    monkeypatch.setattr(runs, "HORIZON", 10)
+    monkeypatch.setattr(runs, "STEPS", 20)
+    problem = problems.Problem("small", lambda: tasks.quadratics(3), "", 4, {})
+    notes = []
 
-    curves = l2l.measure(problem, lstm, 4, (1e-3, 0.1, 1e3), told.append)
+    curves = runs.measure(problem, lstm, 4, (1e-3, 0.1, 1e3), notes.append)
 
     found = {curve.optimizer: curve for curve in curves}
-    assert found[l2l.LSTM].rate is None
+    assert found[optimizers.LSTM].rate is None
     assert found["SGD"].rate == found["NAG"].rate == found["Adam"].rate == 0.1
     assert found["SGD"].losses.shape == (4, 21)
-    assert len(told) == 4 * 3 + 2
+    assert len(notes) == 4 * 3 + 2
     assert (found["SGD"].losses[:, -1] < found["SGD"].losses[:, 0]).all()
 
 
 # Recipes.
 
 
-def test_a_baseline_that_there_is_not_is_refused():
+def test_an_unknown_baseline_is_refused():
     with pytest.raises(SystemExit, match=r"No baseline has the name 'none'; .*l2l-mnist"):
         cli.main(["train-baseline", "none", "runs/none"])
 
