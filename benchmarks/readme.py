@@ -19,7 +19,8 @@ from alphaopt_jax.tasks.suite import catalog
 from benchmarks.common import results
 from benchmarks.cost import report as cost_report
 from benchmarks.l2l import report as l2l
-from benchmarks.li_malik import paper_2016, paper_2017
+from benchmarks.li_malik import paper_2017
+from benchmarks.li_malik import report as li_malik
 from benchmarks.meta_learners import report as meta_learners
 from benchmarks.mnist import report as mnist_report
 from benchmarks.omniglot import report as omniglot_report
@@ -264,14 +265,14 @@ def _l2l(folder: Path) -> str:
 
 def _li_malik_2016(folder: Path) -> str:
     rows = [row for row in _rows(folder, "li_malik") if row["part"] == "2016"]
-    columns = {key: paper_2016.COLUMNS[key] for key in _LI_MALIK_2016_COLUMNS}
+    columns = {key: li_malik.COLUMNS_2016[key] for key in _LI_MALIK_2016_COLUMNS}
     return results.markdown_table(rows, columns)
 
 
 def _li_malik_2017(folder: Path) -> str:
     setting = paper_2017.SETTINGS[0].name
     rows = [row for row in _rows(folder, "li_malik") if row.get("setting") == setting]
-    columns = {key: paper_2017.COLUMNS[key] for key in _LI_MALIK_2017_COLUMNS}
+    columns = {key: li_malik.COLUMNS_2017[key] for key in _LI_MALIK_2017_COLUMNS}
     return results.markdown_table(rows, columns)
 
 

@@ -1,27 +1,23 @@
-"""The optimizers that Li & Malik learn by guided policy search, on what they were not trained on.
+"""The optimizers that Li & Malik learn by guided policy search, on held-out problems.
 
-`python -m benchmarks.li_malik` measures the shipped ones. `alphaopt train-baseline
-li-malik-logistic runs/li-malik-logistic` trains one of them again, and likewise `li-malik-robust`,
+`python -m benchmarks.li_malik` measures the pretrained ones. `alphaopt train-baseline
+li-malik-logistic runs/li-malik-logistic` trains one of them again, as do `li-malik-robust`,
 `li-malik-tiny-net`, `li-malik-2017` and its rival `l2l-projected-mnist`; `--runs runs` measures
-these. `--quick` measures a little, to see that it runs.
+these. `--quick` runs a little of everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 import dataclasses
 from pathlib import Path
 import shlex
 import sys
-from typing import Any
 
 from rich import progress as rich_progress
 import tyro
 
 from benchmarks.common import results
-from benchmarks.li_malik import optimizers, plots
-from benchmarks.li_malik import paper_2016 as full_vector
-from benchmarks.li_malik import paper_2017 as coordinatewise
+from benchmarks.li_malik import optimizers, paper_2016, paper_2017, plots, report
 
 _POLICY_2017, _LSTM = "li-malik-2017", "l2l-projected-mnist"
 
@@ -31,9 +27,10 @@ class Arguments:
     """How much to run.
 
     Attributes:
-      runs: A folder with a folder for each learned optimizer; without it the shipped ones.
+      runs: Folder with one folder per learned optimizer; by default the pretrained ones are
+        measured.
       starts: Runs on each net.
-      quick: A few functions, runs and constants, to see that it runs.
+      quick: A few functions, runs and constants.
     """
 
     runs: Path | None = None
@@ -41,77 +38,44 @@ class Arguments:
     quick: bool = False
 
     def policy(self, name: str) -> Path | str:
-        """The learned optimizer of that name, or where it is."""
+        """Path of a learned optimizer, or its name if it is a pretrained one."""
         return name if self.runs is None else self.runs / name / f"{name}.safetensors"
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], command: str) -> str:
-    """The page beside the JSON file."""
-    early = [row for row in rows if row["part"] == "2016"]
-    nets = [row for row in rows if row["part"] == "2017"]
-    words = "\n".join(f"- {problem.name}: {problem.paper}." for problem in full_vector.PROBLEMS)
-    return f"""# Optimizers learned by guided policy search
-
-Made by `{command}`.
-
-## 2016: whole vectors
-
-One policy for each family of functions, trained for {full_vector.HORIZON} steps. The *margin of
-victory* is the rival's objective less the learned optimizer's, its mean over test functions with a
-95 % interval: above 0 the learned optimizer is ahead. Rivals have the constants that are best on as
-many training functions; line searches look at the objective many times in a step. What the paper's
-curves show:
-
-{words}
-
-{results.markdown_table(early, full_vector.COLUMNS)}
-![Objectives and margins](li_malik_2016.png)
-
-## 2017: nets, coordinate by coordinate
-
-One policy, trained on one net and one data set (MNIST at 48-48, batch 64) for
-{coordinatewise.HORIZON} steps; all rivals are tuned there as well, and nowhere else. Figures are
-the mean objective over {coordinatewise.HORIZON} steps, with 95 % intervals over starts.
-
-{results.markdown_table(nets, coordinatewise.COLUMNS)}
-![Objectives](li_malik_2017.png)
-"""
-
-
 def main(arguments: Arguments) -> int:
-    """Measures everything and reports; returns 0 if the claims hold."""
+    """Runs and reports; returns 0 if the claims hold."""
     folder = results.RESULTS / ("quick" if arguments.quick else "")
-    count, grid = (6, slice(4, 6)) if arguments.quick else (None, slice(None))
-    settings = coordinatewise.SETTINGS[: 1 if arguments.quick else None]
-    starts = 2 if arguments.quick else arguments.starts
+    count, extent = None, paper_2017.Extent(arguments.starts)
+    if arguments.quick:
+        count, extent = 6, paper_2017.Extent(2, paper_2017.SETTINGS[:1], slice(4, 6))
     total = (
-        len(full_vector.PROBLEMS) * (1 + len(optimizers.DETERMINISTIC))
+        len(paper_2016.PROBLEMS) * (1 + len(optimizers.DETERMINISTIC))
         + len(optimizers.STOCHASTIC)
-        + len(settings) * (1 + len(coordinatewise.TRANSFERS))
+        + len(extent.settings) * (1 + len(paper_2017.TRANSFERS))
     )
     with rich_progress.Progress() as progress:
         bar = progress.add_task("measuring", total=total)
 
-        def tell(note: str) -> None:
+        def on_progress(note: str) -> None:
             progress.update(bar, advance=1, description=note)
 
         curves = [
-            full_vector.measure(problem, arguments.policy(problem.policy), tell, count)
-            for problem in full_vector.PROBLEMS
+            paper_2016.measure(problem, arguments.policy(problem.policy), on_progress, count)
+            for problem in paper_2016.PROBLEMS
         ]
-        learned = arguments.policy(_POLICY_2017), arguments.policy(_LSTM)
-        transfers, constants = coordinatewise.measure(*learned, starts, settings, tell, grid)
-    early, nets = full_vector.summarize(curves), coordinatewise.summarize(transfers)
-    claims = [*full_vector.make_claims(early), *coordinatewise.make_claims(nets)]
+        transfers, constants = paper_2017.measure(
+            arguments.policy(_POLICY_2017), arguments.policy(_LSTM), extent, on_progress
+        )
+    early, nets = report.summarize_2016(curves), report.summarize_2017(transfers)
+    claims = [*report.claims_2016(early), *report.claims_2017(nets)]
     command = shlex.join(["python", "-m", "benchmarks.li_malik", *sys.argv[1:]])
-    page = markdown([*early, *nets], command)
+    page = report.page([*early, *nets], command)
     print(page)
-    chosen = {"part": "2017, chosen", "constants": constants}
     results.write(
         "li_malik",
-        rows=[*early, *nets, chosen],
+        rows=[*early, *nets, {"part": "2017, chosen", "constants": constants}],
         claims=[] if arguments.quick else claims,
-        seeds=[full_vector.TEST_KEY, coordinatewise.TEST_KEY],
+        seeds=[paper_2016.TEST_KEY, paper_2017.TEST_KEY],
         command=command,
         folder=folder,
     )

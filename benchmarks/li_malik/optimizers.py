@@ -1,4 +1,4 @@
-"""The hand-made optimizers that Li & Malik compare with, each with what is tuned of it."""
+"""The hand-designed optimizers that Li & Malik compare with, and their grids of constants."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ import optax
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 _DECAYS = (0.5, 0.8, 0.9, 0.95)
-_LONGEST = (0.3, 1.0, 3.0, 10.0, 30.0)
+_MAX_RATES = (0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rival:
-    """A hand-made optimizer.
+    """A hand-designed optimizer.
 
     Attributes:
-      make: From its constants to the optimizer. A line search is given the objective itself.
-      grid: The constants to choose from.
+      optimizer_fn: Maps constants to the optimizer.
+      grid: Values of the constants to choose from.
     """
 
-    make: Callable[..., optax.GradientTransformation]
+    optimizer_fn: Callable[..., optax.GradientTransformation]
     grid: Sequence[tuple[float, ...]]
 
 
 class ConjugateState(NamedTuple):
-    """What nonlinear conjugate gradients remember.
+    """State of nonlinear conjugate gradients.
 
     Attributes:
-      gradient: Of the last point, a tree like the parameters.
-      direction: From there, likewise.
+      gradient: Last gradient, a tree like the parameters.
+      direction: Last direction, a tree like the parameters.
     """
 
     gradient: optax.Updates
@@ -44,7 +44,7 @@ class ConjugateState(NamedTuple):
 
 
 def conjugate_direction() -> optax.GradientTransformation:
-    """The direction of nonlinear conjugate gradients; it starts anew where it would lead uphill.
+    """Directions of nonlinear conjugate gradients, with a restart if the direction ascends.
 
     References:
       Polak & Ribière 1969, with β = max(β, 0); Nocedal & Wright, *Numerical Optimization*, 5.45.
@@ -64,23 +64,27 @@ def conjugate_direction() -> optax.GradientTransformation:
         return ConjugateState(zeros, zeros)
 
     def update(
-        updates: optax.Updates, state: ConjugateState, params: optax.Params | None = None
+        updates: optax.Updates,
+        state: ConjugateState,
+        params: optax.Params | None = None,
     ) -> tuple[optax.Updates, ConjugateState]:
         del params
-        before = optax.tree.vdot(state.gradient, state.gradient)
-        grown = optax.tree.vdot(updates, optax.tree.sub(updates, state.gradient))
-        share = jnp.where(before > 0.0, jnp.maximum(grown / before, 0.0), 0.0)
-        direction = optax.tree.sub(optax.tree.scale(share, state.direction), updates)
-        uphill = optax.tree.vdot(direction, updates) >= 0.0
+        previous = optax.tree.vdot(state.gradient, state.gradient)
+        change = optax.tree.vdot(updates, optax.tree.sub(updates, state.gradient))
+        beta = jnp.where(previous > 0.0, jnp.maximum(change / previous, 0.0), 0.0)
+        direction = optax.tree.sub(optax.tree.scale(beta, state.direction), updates)
+        ascends = optax.tree.vdot(direction, updates) >= 0.0
         direction = jax.tree.map(
-            lambda along, steepest: jnp.where(uphill, -steepest, along), direction, updates
+            lambda conjugate, gradient: jnp.where(ascends, -gradient, conjugate),
+            direction,
+            updates,
         )
         return direction, ConjugateState(updates, direction)
 
     return optax.GradientTransformation(init, update)
 
 
-def _conjugate_gradients(longest: float, slope: float) -> optax.GradientTransformation:
+def _conjugate_gradients(max_rate: float, slope: float) -> optax.GradientTransformation:
     return optax.chain(
         conjugate_direction(),
         optax.scale_by_backtracking_linesearch(
@@ -88,7 +92,7 @@ def _conjugate_gradients(longest: float, slope: float) -> optax.GradientTransfor
             slope_rtol=slope,
             decrease_factor=0.5,
             increase_factor=4.0,
-            max_learning_rate=longest,
+            max_learning_rate=max_rate,
         ),
     )
 
@@ -103,12 +107,12 @@ DETERMINISTIC: Mapping[str, Rival] = {
     "gradient descent": Rival(optax.sgd, _one_rate),
     "momentum": Rival(optax.sgd, tuple(itertools.product(RATES, _DECAYS))),
     "conjugate gradients": Rival(
-        _conjugate_gradients, tuple(itertools.product(_LONGEST, (1e-4, 0.3)))
+        _conjugate_gradients, tuple(itertools.product(_MAX_RATES, (1e-4, 0.3)))
     ),
     "L-BFGS": Rival(_lbfgs, tuple(itertools.product((5, 20), (1e-4, 0.3)))),
 }
-"""The paper's of 2016. Of line searches, how long a step may be and what decrease they ask for is
-tuned; each of their steps looks at the objective several times, and counts as one."""
+"""Rivals in the paper of 2016. Line searches are tuned in their longest step and their slope
+condition; they evaluate the objective several times in a step, which counts as one step."""
 STOCHASTIC: Mapping[str, Rival] = {
     "SGD": Rival(optax.sgd, _one_rate),
     "momentum": Rival(optax.sgd, tuple(itertools.product(RATES, (0.5, 0.9)))),
@@ -116,7 +120,7 @@ STOCHASTIC: Mapping[str, Rival] = {
     "AdaGrad": Rival(optax.adagrad, _one_rate),
     "Adam": Rival(optax.adam, _one_rate),
 }
-"""The paper's of 2017 that are for minibatches."""
+"""Rivals in the paper of 2017, those for minibatches."""
 
 
 def descend(
@@ -125,16 +129,16 @@ def descend(
     optimizer: optax.GradientTransformation,
     num_steps: int,
 ) -> chex.Array:
-    """Minimises an objective without noise.
+    """Minimizes a deterministic objective.
 
     Args:
-      objective: From a location `float32[d]` to `float32[]`.
-      start: The first location.
-      optimizer: Any of optax; it is given what a line search needs.
+      objective: Maps a location `float32[d]` to `float32[]`.
+      start: Initial location.
+      optimizer: Any optax optimizer, also one with a line search.
       num_steps: T.
 
     Returns:
-      The objective at each point, `float32[T + 1]`.
+      `float32[T + 1]`, the objective before each step and after the last.
     """
     tx = optax.with_extra_args_support(optimizer)
 

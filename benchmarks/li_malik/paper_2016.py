@@ -1,11 +1,10 @@
-"""The full-vector optimizers of Li & Malik 2016 on functions that they were not trained on."""
+"""Runs of the full-vector optimizers of Li & Malik 2016 on held-out functions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import chex
 import jax
@@ -15,7 +14,6 @@ import optax
 from alphaopt_jax.baselines.li_malik import _rollouts_2016, li_malik_2016
 from alphaopt_jax.tasks.papers import li_malik_2016 as tasks
 from alphaopt_jax.tasks.task import Family
-from benchmarks.common import intervals, results
 from benchmarks.li_malik.optimizers import DETERMINISTIC, descend
 
 LEARNED = "learned"
@@ -26,20 +24,20 @@ _WORST = 100.0
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One of the paper's families.
+    """A family of functions in the paper.
 
     Attributes:
-      name: What tables and pictures call it.
-      policy: The baseline that was trained on it.
-      make: Makes the family.
-      training: How many functions it was trained on, and constants are chosen on.
-      test: How many it is tried on.
-      paper: What the paper's curves show.
+      name: Name in tables and pictures.
+      policy: Name of the pretrained policy.
+      family: Creates the family.
+      training: Functions that the policy was trained on, and the number to tune rivals on.
+      test: Held-out functions.
+      paper: The paper's result.
     """
 
     name: str
     policy: str
-    make: Callable[[], Family]
+    family: Callable[[], Family]
     training: int
     test: int
     paper: str
@@ -75,12 +73,12 @@ PROBLEMS = (
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """What was measured of one family.
+    """Objectives of all optimizers on N functions of one family.
 
     Attributes:
-      problem: Its name.
-      constants: What was chosen for each rival.
-      objectives: By optimizer, `float[N, T + 1]`.
+      problem: Name of the problem.
+      constants: Tuned constants by rival.
+      objectives: `float[N, T + 1]` by optimizer.
     """
 
     problem: str
@@ -88,27 +86,30 @@ class Curves:
     objectives: Mapping[str, np.ndarray]
 
     def margin(self, rival: str) -> np.ndarray:
-        """How far the learned optimizer is ahead, `float[N, T + 1]`."""
+        """The rival's objective minus the learned optimizer's, `float[N, T + 1]`."""
         return self.objectives[rival] - self.objectives[LEARNED]
 
-    def margin_of_victory(self) -> np.ndarray:
-        """The same over the best of all rivals on each function and at each step."""
+    def margin_over_best(self) -> np.ndarray:
+        """Margin over the best rival on each function and at each step, `float[N, T + 1]`."""
         best = np.min([self.objectives[name] for name in DETERMINISTIC], axis=0)
         return best - self.objectives[LEARNED]
 
 
 def measure(
-    problem: Problem, policy: Path | str, tell: Callable[[str], None], count: int | None = None
+    problem: Problem,
+    policy: Path | str,
+    on_progress: Callable[[str], None],
+    count: int | None = None,
 ) -> Curves:
-    """Tunes the rivals on training functions and measures all on test functions.
+    """Tunes the rivals on training functions and runs all optimizers on held-out functions.
 
     Args:
-      problem: The family.
-      policy: The learned optimizer, by its path or name.
-      tell: Called with what has been done.
-      count: Functions of either kind, where not all are wanted.
+      problem: The problem.
+      policy: Path or name of the learned optimizer.
+      on_progress: Called with a description of each finished step.
+      count: Number of training and of held-out functions; by default the problem's.
     """
-    family = problem.make()
+    family = problem.family()
     training, test = (
         _draw(family, key, count or number)
         for key, number in ((_TRAINING_KEY, problem.training), (TEST_KEY, problem.test))
@@ -116,15 +117,15 @@ def measure(
     constants, objectives = {}, {}
     for name, rival in DETERMINISTIC.items():
         costs = [
-            _objectives(family, training, rival.make(*each), HORIZON)[:, 1:].mean()
+            _objectives(family, training, rival.optimizer_fn(*each), HORIZON)[:, 1:].mean()
             for each in rival.grid
         ]
         best = rival.grid[int(np.argmin(costs))]
         constants[name] = best
-        objectives[name] = _objectives(family, test, rival.make(*best), STEPS)
-        tell(f"{problem.name}: {name}")
+        objectives[name] = _objectives(family, test, rival.optimizer_fn(*best), STEPS)
+        on_progress(f"{problem.name}: {name}")
     objectives[LEARNED] = _objectives(family, test, li_malik_2016(policy), STEPS)
-    tell(f"{problem.name}: {LEARNED}")
+    on_progress(f"{problem.name}: {LEARNED}")
     return Curves(problem.name, constants, objectives)
 
 
@@ -139,80 +140,13 @@ def _objectives(
     optimizer: optax.GradientTransformation,
     num_steps: int,
 ) -> np.ndarray:
-    """`float[N, T + 1]`; what fell apart, or rose above `_WORST`, counts as that."""
+    """`float[N, T + 1]`, bounded by `_WORST`; NaN counts as `_WORST`."""
 
     def one(function: _rollouts_2016.Functions) -> chex.Array:
         instance, batch, start = function
         objective = _rollouts_2016.make_objective(family, instance, batch)
         return descend(objective, start, optimizer, num_steps)
 
-    # One after the other: side by side, optax's zoom line search does not always come to an end.
+    # In a loop, since optax's zoom line search does not always terminate under `vmap`.
     found = np.asarray(jax.jit(lambda each: jax.lax.map(one, each))(functions), np.float64)
     return np.clip(np.nan_to_num(found, nan=_WORST), None, _WORST)
-
-
-def summarize(curves: Sequence[Curves]) -> list[dict[str, Any]]:
-    """A row for each family and rival."""
-    papers = {problem.name: problem.paper for problem in PROBLEMS}
-    rows: list[dict[str, Any]] = []
-    for each in curves:
-        learned = each.objectives[LEARNED]
-        for name in DETERMINISTIC:
-            margin, objectives = each.margin(name), each.objectives[name]
-            means = margin.mean(axis=0)
-            rows.append(
-                {
-                    "part": "2016",
-                    "problem": each.problem,
-                    "rival": name,
-                    "constants": each.constants[name],
-                    "ahead": float(np.mean(means[1 : HORIZON + 1] > 0.0)),
-                    "ahead_later": float(np.mean(means[HORIZON + 1 :] > 0.0)),
-                    **{
-                        f"at_{step}": _with_interval(margin[:, step])
-                        for step in (5, 20, HORIZON, STEPS)
-                    },
-                    "wins": float(np.mean(margin[:, HORIZON] > 0.0)),
-                    "rival_diverged": float(np.mean(objectives[:, -1] > objectives[:, 0])),
-                    "diverged": float(np.mean(learned[:, -1] > learned[:, 0])),
-                    "paper": papers[each.problem],
-                    "margins": means,
-                    "victory": each.margin_of_victory().mean(axis=0),
-                }
-            )
-    return rows
-
-
-def _with_interval(values: np.ndarray) -> str:
-    half = intervals.half_interval(values)
-    return f"{values.mean():.4f}" + ("" if half is None else f" ± {half:.4f}")
-
-
-def make_claims(rows: Sequence[Mapping[str, Any]]) -> list[results.Claim]:
-    """That the learned optimizer is ahead at most steps, family by family and rival by rival."""
-    return [
-        results.Claim(
-            f"li_malik.{row['problem'].replace(' ', '_')}.{row['rival'].replace(' ', '_')}",
-            f"{row['problem']}: share of the first {HORIZON} steps at which the mean margin of"
-            f" victory over {row['rival']} is positive",
-            row["ahead"],
-            "> 0.5",
-        )
-        for row in rows
-        if row["rival"] != "L-BFGS"
-    ]
-
-
-COLUMNS = {
-    "problem": "functions",
-    "rival": "rival, tuned",
-    "ahead": f"share of {HORIZON} steps ahead",
-    "ahead_later": f"of steps {HORIZON} to {STEPS}",
-    "at_5": "margin at step 5",
-    "at_20": "at step 20",
-    f"at_{HORIZON}": f"at step {HORIZON}",
-    f"at_{STEPS}": f"at step {STEPS}",
-    "wins": f"functions won at step {HORIZON}",
-    "rival_diverged": "of rival's runs, ended above the start",
-    "diverged": "of the learned's",
-}

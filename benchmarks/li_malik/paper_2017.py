@@ -1,12 +1,12 @@
-"""The coordinatewise optimizer of Li & Malik 2017 on nets and data that it was not trained on."""
+"""Runs of the coordinatewise optimizer of Li & Malik 2017 on held-out nets and data sets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -19,7 +19,6 @@ from alphaopt_jax.baselines.li_malik import li_malik_2017
 from alphaopt_jax.tasks import rollouts
 from alphaopt_jax.tasks.papers import li_malik_2017 as tasks
 from alphaopt_jax.tasks.task import Family
-from benchmarks.common import intervals, results
 from benchmarks.li_malik.optimizers import STOCHASTIC
 
 LEARNED, LSTM = "learned", "LSTM by backpropagation"
@@ -32,14 +31,14 @@ _WORST = 20.0
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A net and a batch size of the paper.
+    """A net and a batch size in the paper.
 
     Attributes:
-      name: What tables call it.
-      inputs: Dimensions that images are projected to.
-      hidden: Units.
-      batch_size: Rows in a batch.
-      paper: What the paper's curves show.
+      name: Name in tables.
+      inputs: Dimensions of the projected images.
+      hidden: Hidden units.
+      batch_size: Examples in a batch.
+      paper: The paper's result.
     """
 
     name: str
@@ -49,7 +48,7 @@ class Setting:
     paper: str
 
     def family(self, data: str) -> Family:
-        """The tasks."""
+        """The family of tasks on a data set."""
         return tasks.projected_net(
             data, inputs=self.inputs, hidden=self.hidden, batch_size=self.batch_size
         )
@@ -68,10 +67,10 @@ class Curve:
     """One optimizer on one problem.
 
     Attributes:
-      data: The data set.
-      setting: The setting's name.
-      optimizer: Its name.
-      objectives: Every 10 steps, of all rows rather than of a batch, `float[N, 81]`.
+      data: Name of the data set.
+      setting: Name of the setting.
+      optimizer: Name of the optimizer.
+      objectives: `float[N, 81]`, losses of N runs on the whole data set, every 10 steps.
     """
 
     data: str
@@ -80,88 +79,106 @@ class Curve:
     objectives: np.ndarray
 
     def mean(self, first: int, last: int) -> np.ndarray:
-        """Mean objective of each run from one step to another, `float[N]`."""
+        """Mean objective of each run from step `first` to step `last`, `float[N]`."""
         return self.objectives[:, first // EVERY + 1 : last // EVERY + 1].mean(axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Extent:
+    """How much to run.
+
+    Attributes:
+      runs: N, runs on each problem.
+      settings: Nets and batch sizes.
+      grid: Part of the rivals' grids to try.
+    """
+
+    runs: int = 5
+    settings: Sequence[Setting] = SETTINGS
+    grid: slice = dataclasses.field(default_factory=lambda: slice(None))
 
 
 def measure(
     policy: Path | str,
     lstm: Path | str,
-    runs: int,
-    settings: Sequence[Setting],
-    tell: Callable[[str], None],
-    grid: slice = slice(None),
+    extent: Extent,
+    on_progress: Callable[[str], None],
 ) -> tuple[list[Curve], dict[str, tuple[float, ...]]]:
-    """Tunes the rivals on the training problem alone, and measures all on all.
+    """Tunes the rivals on the training problem only, and runs all optimizers on all problems.
 
     Args:
-      policy: The learned optimizer, by its path or name.
-      lstm: The LSTM of Andrychowicz et al., trained on the same function, likewise.
-      runs: Starts on each problem.
-      settings: Nets and batch sizes.
-      tell: Called with what has been done.
-      grid: Which of the rivals' constants to try.
+      policy: Path or name of the learned optimizer.
+      lstm: Path or name of the LSTM of Andrychowicz et al., trained on the same problem.
+      extent: How much to run.
+      on_progress: Called with a description of each finished step.
 
     Returns:
-      The curves, and what was chosen for each rival.
+      The curves, and the tuned constants by rival.
     """
     trained = SETTINGS[0].family(TRAINED)
     constants = {}
     for name, rival in STOCHASTIC.items():
+        grid = rival.grid[extent.grid]
         costs = [
-            _objectives(trained, _remake(name), each, _TUNING_KEY, 4, HORIZON)[:, 1:].mean()
-            for each in rival.grid[grid]
+            _objectives(trained, _from_constants(name), each, _Runs(_TUNING_KEY, 4, HORIZON))
+            for each in grid
         ]
-        constants[name] = rival.grid[grid][int(np.argmin(costs))]
-        tell(f"tuning {name}")
-    curves = []
+        means = [objectives[:, 1:].mean() for objectives in costs]
+        constants[name] = grid[int(np.argmin(means))]
+        on_progress(f"tuning {name}")
     learned = {LSTM: l2l(lstm), LEARNED: li_malik_2017(policy)}
-    makers: dict[str, rollouts.OptimizerFactory] = {
-        **{name: _remake(name) for name in STOCHASTIC},
+    optimizer_fns: dict[str, rollouts.OptimizerFactory] = {
+        **{name: _from_constants(name) for name in STOCHASTIC},
         **{name: lambda _, tx=tx: tx for name, tx in learned.items()},
     }
-    for setting in settings:
+    curves = []
+    for setting in extent.settings:
         for data in (TRAINED, *TRANSFERS):
             family = setting.family(data)
-            for name, make in makers.items():
-                each = constants.get(name, ())
-                found = _objectives(family, make, each, TEST_KEY, runs, STEPS)
+            for name, optimizer_fn in optimizer_fns.items():
+                runs = _Runs(TEST_KEY, extent.runs, STEPS)
+                found = _objectives(family, optimizer_fn, constants.get(name, ()), runs)
                 curves.append(Curve(data, setting.name, name, found))
-            tell(f"{data}, {setting.name}")
+            on_progress(f"{data}, {setting.name}")
     return curves, constants
 
 
 @functools.cache
-def _remake(name: str) -> Callable[[tuple[chex.Numeric, ...]], optax.GradientTransformation]:
-    """The rival of a name, from its constants in one tuple; one object a name."""
-    return lambda constants: STOCHASTIC[name].make(*constants)
+def _from_constants(
+    name: str,
+) -> Callable[[tuple[chex.Numeric, ...]], optax.GradientTransformation]:
+    """Maps a tuple of constants to the rival. One object per name, so that it is compiled once."""
+    return lambda constants: STOCHASTIC[name].optimizer_fn(*constants)
+
+
+class _Runs(NamedTuple):
+    key: int
+    number: int
+    num_steps: int
 
 
 def _objectives(
     family: Family,
-    make: rollouts.OptimizerFactory,
-    made_of: Any,
-    key: int,
-    runs: int,
-    num_steps: int,
+    optimizer_fn: rollouts.OptimizerFactory,
+    optimizer_params: Any,
+    runs: _Runs,
 ) -> np.ndarray:
-    """`float[runs, num_steps / 10 + 1]`; what fell apart counts as `_WORST`."""
-    drawn = rollouts.draw(family, jax.random.split(jax.random.key(key), runs))
-    found = np.asarray(_follow(family, make, made_of, *drawn, num_steps=num_steps), np.float64)
-    return np.clip(np.nan_to_num(found, nan=_WORST), None, _WORST)
+    """`float[N, T / 10 + 1]`, bounded by `_WORST`; NaN counts as `_WORST`."""
+    drawn = rollouts.draw(family, jax.random.split(jax.random.key(runs.key), runs.number))
+    found = _train(family, optimizer_fn, optimizer_params, drawn, num_steps=runs.num_steps)
+    return np.clip(np.nan_to_num(np.asarray(found, np.float64), nan=_WORST), None, _WORST)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="num_steps")
-def _follow(
+def _train(
     family: Family,
-    make: rollouts.OptimizerFactory,
-    made_of: Any,
-    instances: Any,
-    keys: chex.PRNGKey,
+    optimizer_fn: rollouts.OptimizerFactory,
+    optimizer_params: Any,
+    drawn: tuple[Any, chex.PRNGKey],
     *,
     num_steps: int,
 ) -> chex.Array:
-    optimizer = make(made_of)
+    optimizer = optimizer_fn(optimizer_params)
 
     def one(each: tuple[Any, chex.PRNGKey]) -> chex.Array:
         instance, key = each
@@ -178,60 +195,4 @@ def _follow(
         (params, _), objectives = jax.lax.scan(block, (params, optimizer.init(params)), step_keys)
         return jnp.append(objectives, task.evaluation_loss(params))
 
-    return jax.lax.map(one, (instances, keys))
-
-
-def summarize(curves: Sequence[Curve]) -> list[dict[str, Any]]:
-    """A row for each setting and optimizer."""
-    papers = {setting.name: setting.paper for setting in SETTINGS}
-    rows: list[dict[str, Any]] = []
-    for setting, optimizer in dict.fromkeys((each.setting, each.optimizer) for each in curves):
-        mine = {
-            curve.data: curve
-            for curve in curves
-            if (curve.setting, curve.optimizer) == (setting, optimizer)
-        }
-        per_run = {data: curve.mean(0, HORIZON) for data, curve in mine.items()}
-        transfer = np.mean([per_run[data] for data in TRANSFERS], axis=0)
-        later = np.mean([mine[data].mean(HORIZON, STEPS) for data in TRANSFERS], axis=0)
-        rows.append(
-            {
-                "part": "2017",
-                "setting": setting,
-                "optimizer": optimizer,
-                **{data: float(values.mean()) for data, values in per_run.items()},
-                "transfer": float(transfer.mean()),
-                "transfer_interval": intervals.half_interval(transfer),
-                "later": float(later.mean()),
-                "later_interval": intervals.half_interval(later),
-                "paper": papers[setting] if optimizer == LEARNED else None,
-            }
-        )
-    return rows
-
-
-def make_claims(rows: Sequence[Mapping[str, Any]]) -> list[results.Claim]:
-    """That the learned optimizer is ahead of each rival on the mean of the transfer problems."""
-    first = {row["optimizer"]: row for row in rows if row["setting"] == SETTINGS[0].name}
-    return [
-        results.Claim(
-            f"li_malik.transfer.{name}",
-            f"{SETTINGS[0].name}: mean objective over {HORIZON} steps on the transfer problems,"
-            f" the learned optimizer's over that of tuned {name}",
-            first[LEARNED]["transfer"] / first[name]["transfer"],
-            "< 1",
-        )
-        for name in STOCHASTIC
-    ]
-
-
-COLUMNS = {
-    "setting": "net",
-    "optimizer": "optimizer",
-    **{data: data for data in (TRAINED, *TRANSFERS)},
-    "transfer": "mean of transfers",
-    "transfer_interval": "±",
-    "later": f"steps {HORIZON} to {STEPS}",
-    "later_interval": "± ",
-    "paper": "the paper's words",
-}
+    return jax.lax.map(one, drawn)
