@@ -25,7 +25,7 @@ from benchmarks.meta_learners import report as meta_learners
 from benchmarks.mnist import report as mnist_report
 from benchmarks.omniglot import report as omniglot_report
 from benchmarks.online_learning import report as online_learning
-from benchmarks.rl_vs_rnn import report as rl_vs_rnn_report
+from benchmarks.rl_vs_rnn import answer as rl_vs_rnn_answer
 from benchmarks.zero_tuning import comparison, optimizers, statistics
 from benchmarks.zero_tuning import report as zero_tuning_report
 
@@ -277,7 +277,7 @@ def _li_malik_2017(folder: Path) -> str:
 
 
 def _rl_vs_rnn(folder: Path) -> str:
-    return rl_vs_rnn_report.answer(_rows(folder, "rl_vs_rnn"))
+    return rl_vs_rnn_answer.answer(_rows(folder, "rl_vs_rnn"))
 
 
 def _omniglot(folder: Path) -> str:

@@ -1,8 +1,8 @@
-"""The learners of `benchmarks.rl_vs_rnn`: evolution and backpropagation through time; beside PPO.
+"""The learners of `benchmarks.rl_vs_rnn` besides PPO: evolution, and backpropagation through time.
 
-PPO, in a file of its own, and evolution learn by how far an episode decreases the logarithm of what
-is to be made small, which may be the loss itself or anything else that can be measured, such as the
-share of examples that are classified wrongly. Backpropagation needs the loss's gradient.
+PPO and evolution maximize the decrease of the log of the scored loss in an episode; that loss needs
+no gradient and may be, for example, the share of wrongly classified examples. Backpropagation
+differentiates the tasks' own loss.
 """
 
 from __future__ import annotations
@@ -28,59 +28,63 @@ _WORST = 10.0
 
 
 class Objective(NamedTuple):
-    """What is to be made small on which tasks.
+    """Tasks to optimize, and the loss that scores an optimizer on them.
 
     Attributes:
-      family: The tasks that are optimized.
-      scored: The same tasks, of the same instances and parameters, with the loss that counts: the
-        same family, or one whose loss has no gradient.
+      family: Tasks with the loss that optimizers minimize.
+      scored: The same tasks, with the same instances and parameters, and the loss that is scored;
+        it may have no gradient.
     """
 
     family: Family
     scored: Family
 
     def scored_loss(self, instance: Any, params: chex.ArrayTree, key: chex.PRNGKey) -> chex.Array:
-        """What counts, on a fresh batch. Consumes `key`."""
+        """Scored loss on a new batch. Consumes `key`."""
         task = self.scored.task(instance)
         return task.loss(params, task.batch(key))
 
 
 class Learner(Protocol):
-    """What trains a network, round by round."""
+    """Trains a network in rounds."""
+
+    @property
+    def network(self) -> networks.LearnedOptimizer:
+        """The network."""
 
     @property
     def tasks_per_round(self) -> int:
-        """Tasks that a round draws."""
+        """Tasks drawn in a round."""
 
     @property
     def env_steps_per_round(self) -> int:
-        """Steps made on all tasks together."""
+        """Environment steps in a round, over all tasks."""
 
     def init(self, key: chex.PRNGKey) -> Any:
-        """The start. Consumes `key`."""
+        """Initial state. Consumes `key`."""
 
-    def round(self, objective: Objective, learned: Any, instances: Any, keys: chex.PRNGKey) -> Any:
-        """One round, on tasks as `rollouts.draw` gives them."""
+    def round(self, objective: Objective, state: Any, instances: Any, keys: chex.PRNGKey) -> Any:
+        """State after one round on tasks from `rollouts.draw`."""
 
-    def params(self, learned: Any) -> chex.ArrayTree:
+    def params(self, state: Any) -> chex.ArrayTree:
         """Parameters of the network."""
 
 
-def outcomes(
+def scored_losses(
     objective: Objective,
     instance: Any,
     optimizer: optax.GradientTransformation,
     key: chex.PRNGKey,
     num_steps: int,
 ) -> tuple[chex.Array, chex.Array]:
-    """What counts before and after a training.
+    """Scored losses before and after training on one task.
 
     Args:
-      objective: The tasks and what counts.
-      instance: Of one of them.
-      optimizer: What trains.
-      key: Consumed.
-      num_steps: How long.
+      objective: Objective of the task.
+      instance: Instance of the task.
+      optimizer: Optimizer to train with.
+      key: Key of the initial parameters and batches; consumed.
+      num_steps: Number of updates.
 
     Returns:
       Two `float32[]`.
@@ -98,28 +102,27 @@ def outcomes(
 
 @dataclasses.dataclass(frozen=True)
 class EvolutionConfig:
-    """Constants of evolution.
+    """Hyperparameters of evolution.
 
     Attributes:
       horizon: Steps in an episode.
-      pairs: Pairs of networks in a round, perturbed in opposite directions; the two of a pair
-        optimize the same task.
-      deviation: Standard deviation of the perturbations.
-      learning_rate: Adam's.
+      pairs: Pairs of networks in a round, with opposite perturbations and the same task.
+      perturbation_std: Standard deviation of the perturbations.
+      learning_rate: Learning rate of Adam.
     """
 
     horizon: int = 100
     pairs: int = 16
-    deviation: float = 0.05
+    perturbation_std: float = 0.05
     learning_rate: float = 3e-3
 
 
 class Evolution:
-    """OpenAI-ES (Salimans et al. 2017), from evosax."""
+    """OpenAI-ES (Salimans et al. 2017) from evosax."""
 
     def __init__(self, network: networks.LearnedOptimizer, config: EvolutionConfig):
-        """Keeps its arguments."""
-        from evosax import algorithms  # An extra, for those who compare.
+        """Creates the learner of a network."""
+        from evosax import algorithms  # An optional dependency.
 
         self.network = network
         self.config = config
@@ -130,42 +133,42 @@ class Evolution:
             population_size=2 * config.pairs,
             solution=flat,
             optimizer=optax.chain(optax.clip_by_global_norm(0.5), optax.adam(config.learning_rate)),
-            std_schedule=optax.constant_schedule(config.deviation),
+            std_schedule=optax.constant_schedule(config.perturbation_std),
         )
 
     @property
     def tasks_per_round(self) -> int:
-        """Tasks that a round draws."""
+        """Tasks drawn in a round."""
         return self.config.pairs
 
     @property
     def env_steps_per_round(self) -> int:
-        """Steps made on all tasks together."""
+        """Environment steps in a round, over all tasks."""
         return self.config.horizon * 2 * self.config.pairs
 
     def init(self, key: chex.PRNGKey) -> Any:
-        """The start: evosax's state. Consumes `key`."""
+        """Initial state of evosax. Consumes `key`."""
         init_key, strategy_key = jax.random.split(key)
         flat, _ = flatten_util.ravel_pytree(self.network.init(init_key))
         return self._strategy.init(strategy_key, flat, self._strategy.default_params)
 
-    def params(self, learned: Any) -> chex.ArrayTree:
+    def params(self, state: Any) -> chex.ArrayTree:
         """Parameters of the network."""
-        return self._unravel(learned.mean)
+        return self._unravel(state.mean)
 
-    def round(self, objective: Objective, learned: Any, instances: Any, keys: chex.PRNGKey) -> Any:
-        """Plays a round of episodes and learns from it.
+    def round(self, objective: Objective, state: Any, instances: Any, keys: chex.PRNGKey) -> Any:
+        """Runs an episode of every perturbed network and updates the mean network.
 
         Args:
-          objective: What is to be made small.
-          learned: evosax's state.
-          instances: Of `pairs` tasks.
+          objective: Objective of the tasks.
+          state: State of evosax.
+          instances: Instances of `pairs` tasks.
           keys: `key[pairs]`, consumed.
         """
         ask_key, tell_key = jax.random.split(jax.random.fold_in(keys[0], 1))
         params = self._strategy.default_params
-        population, learned = self._strategy.ask(ask_key, learned, params)
-        # evosax puts one half of the pairs before the other.
+        population, state = self._strategy.ask(ask_key, state, params)
+        # evosax orders the population as all first members of the pairs, then all second members.
         halves = population.reshape(2, self.config.pairs, -1)
 
         def growth(flat: chex.Array, instance: Any, key: chex.PRNGKey) -> chex.Array:
@@ -174,28 +177,28 @@ class Evolution:
         of_pair = jax.vmap(growth, in_axes=(0, 0, 0))
         fitness = jax.vmap(of_pair, in_axes=(0, None, None))(halves, instances, keys).ravel()
         fitness = jnp.clip(jnp.nan_to_num(fitness, nan=_WORST), -_WORST, _WORST)
-        learned, _ = self._strategy.tell(tell_key, population, fitness, learned, params)
-        return learned
+        state, _ = self._strategy.tell(tell_key, population, fitness, state, params)
+        return state
 
     def _growth(
         self, objective: Objective, instance: Any, params: chex.ArrayTree, key: chex.PRNGKey
     ) -> chex.Array:
-        """By how much an episode increases the logarithm of the outcome."""
+        """Increase of the log of the scored loss in an episode."""
         horizon = self.config.horizon
         optimizer = self.network.optimizer(params, num_steps=horizon)
-        before, after = outcomes(objective, instance, optimizer, key, horizon)
+        before, after = scored_losses(objective, instance, optimizer, key, horizon)
         return jnp.log(after + 1e-5 * before + 1e-30) - jnp.log(before + 1e-30)
 
 
 class BackpropagationLearner:
-    """Backpropagation through time, by the face of the others. It knows only the loss itself."""
+    """Backpropagation through time, which differentiates the tasks' own loss."""
 
     def __init__(
         self,
         network: networks.LearnedOptimizer,
         config: BackpropagationConfig,
     ):
-        """Keeps its arguments."""
+        """Creates the learner of a network."""
         self.network = network
         self.config = config
         optimizer_fn = functools.partial(network.optimizer, num_steps=config.horizon)
@@ -204,36 +207,36 @@ class BackpropagationLearner:
 
     @property
     def tasks_per_round(self) -> int:
-        """Tasks that a round draws."""
+        """Tasks drawn in a round."""
         return self.config.tasks
 
     @property
     def env_steps_per_round(self) -> int:
-        """Steps made on all tasks together."""
+        """Environment steps in a round, over all tasks."""
         return self.config.horizon * self.config.tasks
 
     def init(self, key: chex.PRNGKey) -> _bptt_trainer.TrainingState:
-        """The start. Consumes `key`."""
+        """Initial state. Consumes `key`."""
         return self._trainer.init(key)
 
-    def params(self, learned: _bptt_trainer.TrainingState) -> chex.ArrayTree:
+    def params(self, state: _bptt_trainer.TrainingState) -> chex.ArrayTree:
         """Parameters of the network."""
-        return learned.params
+        return state.params
 
     def round(
         self,
         objective: Objective,
-        learned: _bptt_trainer.TrainingState,
+        state: _bptt_trainer.TrainingState,
         instances: Any,
         keys: chex.PRNGKey,
     ) -> _bptt_trainer.TrainingState:
-        """Plays one episode and learns after each of its unrolls.
+        """Runs one episode, with an update after each of its unrolls.
 
         Args:
-          objective: What is to be made small; its scored loss is not used.
-          learned: What was learned.
-          instances: Of `tasks` tasks.
+          objective: Objective of the tasks; its scored loss is not used.
+          state: State of the trainer.
+          instances: Instances of `tasks` tasks.
           keys: `key[tasks]`, consumed.
         """
-        learned, _ = self._trainer.episode(objective.family, learned, instances, keys)
-        return learned
+        state, _ = self._trainer.episode(objective.family, state, instances, keys)
+        return state

@@ -1,4 +1,4 @@
-"""The picture of `benchmarks.rl_vs_rnn`: how each pair of network and learner gets better."""
+"""The picture of `benchmarks.rl_vs_rnn`: validation scores during training."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from alphaopt_jax.plotting import _style as style
+from benchmarks.rl_vs_rnn.cells import BPTT, EVOLUTION, LSTM, POLICY, PPO, PUBLISHED
 
-_LINES = {"AlphaOpt's policy": "-", "LSTM": "--", "LSTM as published": ":"}
-_COLORS = {"PPO": "#D55E00", "BPTT": "#0072B2", "evolution": "#009E73"}
+_LINES = {POLICY: "-", LSTM: "--", PUBLISHED: ":"}
+_COLORS = {PPO: "#D55E00", BPTT: "#0072B2", EVOLUTION: "#009E73"}
 
 
 def write(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
@@ -22,7 +23,7 @@ def write(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
 
 @style.styled
 def learning_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Scores against steps of tasks and against time: means over seeds, shades for their range."""
+    """Scores by environment steps and by time: means over seeds, shaded ranges."""
     figure = style.new_figure((9.5, 3.8), "The network or the learner?")
     panels = figure.subplots(1, 2, sharey=True)
     for row in rows:
@@ -35,7 +36,7 @@ def learning_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         for panel, x in zip(panels, (steps / 1e6, minutes), strict=True):
             line = _LINES[row["network"]]
             style.band(panel, x, scores, _COLORS[row["learner"]], label, ls=line)
-    panels[0].set(xlabel="millions of steps of tasks", title="log of final over initial loss")
+    panels[0].set(xlabel="millions of environment steps", title="log of final over initial loss")
     panels[1].set(xlabel="minutes")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)

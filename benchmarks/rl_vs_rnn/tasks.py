@@ -1,4 +1,4 @@
-"""What `benchmarks.rl_vs_rnn` trains on, and what it then tries the trained networks on."""
+"""The training objectives of `benchmarks.rl_vs_rnn`, and the tests of the trained networks."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from alphaopt_jax.tasks.task import Family
 from benchmarks.rl_vs_rnn.learners import Objective
 
 HORIZON = 100
+TRAINING_TASKS, UNSEEN_TASKS, LONGER = "training tasks", "unseen tasks", "ten times the steps"
 TRAINED = ("linear_regression", "raw_mixture_relu", "deep_mixture_relu")
 VALIDATED = ("wide_linear_regression", "wide_mixture_sigmoid", "deep_mixture_tanh")
 
 
 @dataclasses.dataclass(frozen=True)
 class Test:
-    """Something that the networks were not trained on.
+    """A test of trained networks.
 
     Attributes:
-      name: What tables call it.
-      objectives: What to optimize, and what counts in it.
-      steps: For how long.
+      name: Name in tables.
+      objectives: Objectives, with equal weight.
+      steps: Number of updates on each task.
     """
 
     name: str
@@ -36,58 +37,58 @@ class Test:
 
 
 def loss_objectives() -> list[Objective]:
-    """What is trained on in turn: families that are each judged by their own loss."""
+    """Training objectives: families that are scored by their own loss."""
     families = distribution.training_families()
     return [Objective(families[name], families[name]) for name in TRAINED]
 
 
 def validation_objectives() -> list[Objective]:
-    """What trainings are judged by; none is of a kind that is trained on."""
+    """Validation objectives; their families are not among the training families."""
     families = distribution.validation_families()
     return [Objective(families[name], families[name]) for name in VALIDATED]
 
 
 def loss_tests() -> list[Test]:
-    """What networks that were trained by the loss are tried on, frozen."""
+    """Tests of networks trained by the loss."""
     plain = {family.name: family for family in distribution.plain_training_families()}
 
     def test(name: str, *families: Family) -> Test:
         return Test(name, [Objective(family, family) for family in families])
 
     return [
-        test("what it was trained on", *(plain[name] for name in TRAINED)),
-        Test("unseen tasks", validation_objectives()),
-        Test("ten times the steps", validation_objectives(), 10 * HORIZON),
+        test(TRAINING_TASKS, *(plain[name] for name in TRAINED)),
+        Test(UNSEEN_TASKS, validation_objectives()),
+        Test(LONGER, validation_objectives(), 10 * HORIZON),
         test(
             "other activations",
             *(_classifier(activation=each) for each in (nn.sigmoid, nn.gelu, nn.elu)),
         ),
         test("other widths", _classifier((8,)), _classifier((200,))),
         test("deeper", _classifier((32,) * 4)),
-        test("a convolutional net", classification.training_conv_nets()[0]),
+        test("convolutional net", classification.training_conv_nets()[0]),
     ]
 
 
 def error_objectives() -> list[Objective]:
-    """Classifiers that learn by their cross-entropy and count by their share of errors."""
-    return [_of_errors(hidden=(48,))]
+    """Classifiers with the cross-entropy as loss, scored by the share of errors."""
+    return [_by_errors(hidden=(48,))]
 
 
 def error_tests() -> list[Test]:
-    """What networks that were trained by the share of errors are tried on, frozen."""
+    """Tests of networks trained by the share of errors."""
     return [
-        Test("what it was trained on", error_objectives()),
-        Test("other widths", [_of_errors(hidden=(8,)), _of_errors(hidden=(200,))]),
-        Test("deeper", [_of_errors(hidden=(32,) * 4)]),
+        Test(TRAINING_TASKS, error_objectives()),
+        Test("other widths", [_by_errors(hidden=(8,)), _by_errors(hidden=(200,))]),
+        Test("deeper", [_by_errors(hidden=(32,) * 4)]),
     ]
 
 
 def zero_one(logits: chex.Array, labels: chex.Array) -> chex.Array:
-    """Share of examples that are classified wrongly: its derivative is zero wherever it has one."""
+    """Share of wrongly classified examples; its gradient is zero almost everywhere."""
     return jnp.mean(jnp.argmax(logits, axis=-1) != labels, dtype=jnp.float32)
 
 
-def _of_errors(hidden: Sequence[int]) -> Objective:
+def _by_errors(hidden: Sequence[int]) -> Objective:
     return Objective(_classifier(hidden), _classifier(hidden, loss=zero_one, batch_size=256))
 
 

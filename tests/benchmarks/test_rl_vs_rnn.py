@@ -1,4 +1,4 @@
-"""The comparison of learners and networks: what is compared is the same in all but one thing."""
+"""Networks, learners, scores, runs and report of `benchmarks.rl_vs_rnn`."""
 
 import dataclasses
 import functools
@@ -12,13 +12,24 @@ import pytest
 import alphaopt_jax
 from alphaopt_jax._agent import network as network_lib
 from alphaopt_jax._agent.leaves import FlatLeaves
+from alphaopt_jax.baselines.bptt import BackpropagationConfig
 from alphaopt_jax.config import pretrained_config
 from alphaopt_jax.tasks import rollouts
 from alphaopt_jax.tasks.families import distribution
 from alphaopt_jax.tasks.families.quadratics import quadratics
 from alphaopt_jax.tasks.task import Family
-from benchmarks.rl_vs_rnn import __main__ as rl_vs_rnn
-from benchmarks.rl_vs_rnn import learners, networks, plots, report, scores, tasks, training
+from benchmarks.rl_vs_rnn import (
+    answer,
+    cells,
+    learners,
+    networks,
+    plots,
+    report,
+    runs,
+    scores,
+    tasks,
+    training,
+)
 from benchmarks.rl_vs_rnn import ppo as ppo_lib
 
 pytestmark = pytest.mark.slow
@@ -75,7 +86,7 @@ def test_the_feedforward_network_is_the_agents_own_policy():
 
 
 @_NETWORKS
-def test_a_fresh_network_chooses_the_default_rates(network):
+def test_an_initial_network_chooses_the_default_rates(network):
     optimizer = networks.as_optimizer(network, network.init(jax.random.key(0)), 10)
     params = {"a": jnp.ones((3, 2)), "b": jnp.ones(4)}
 
@@ -145,13 +156,13 @@ def test_advantages_are_those_over_the_other_copies():
     np.testing.assert_allclose(found[..., 0], [[-np.sqrt(2), np.sqrt(2)], [0.0, 0.0]], rtol=1e-5)
 
 
-def _improves(learner, objective, rounds, judge):
-    learned = learner.init(jax.random.key(0))
-    before = judge(learner.network, learner.params(learned))
+def _improves(learner, objective, rounds, evaluate):
+    state = learner.init(jax.random.key(0))
+    before = evaluate(learner.network, learner.params(state))
     one_round = jax.jit(functools.partial(learner.round, objective))
     for number in range(rounds):
-        learned = one_round(learned, *_first(learner, objective, number + 1))
-    return judge(learner.network, learner.params(learned)) - before
+        state = one_round(state, *_first(learner, objective, number + 1))
+    return evaluate(learner.network, learner.params(state)) - before
 
 
 @_NETWORKS
@@ -159,8 +170,8 @@ def _improves(learner, objective, rounds, judge):
 def test_each_learner_makes_each_network_better(network, name):
     # The minimum is so far that the default rates do not reach it.
     objective = learners.Objective(_bowls(30.0), _bowls(30.0))
-    judge = scores.Judge([objective], 20, 16, 0)
-    config = learners.backpropagation.BackpropagationConfig(
+    evaluate = scores.Evaluator([objective], 20, 16, 0)
+    config = BackpropagationConfig(
         horizon=20, unroll=10, tasks=8, learning_rates=(1e-2,), objective="log_loss"
     )
     learner = {
@@ -171,10 +182,10 @@ def test_each_learner_makes_each_network_better(network, name):
         "backpropagation": learners.BackpropagationLearner(network, config),
     }[name]
 
-    assert _improves(learner, objective, 20, judge) < -0.1
+    assert _improves(learner, objective, 20, evaluate) < -0.1
 
 
-def test_errors_have_no_gradient_to_learn_from_and_yet_count():
+def test_errors_have_a_score_and_no_gradient():
     objective = tasks.error_objectives()[0]
     instance = objective.family.sample(jax.random.key(0))
     judged = objective.scored.task(instance)
@@ -187,7 +198,7 @@ def test_errors_have_no_gradient_to_learn_from_and_yet_count():
     assert all(not leaf.any() for leaf in jax.tree.leaves(gradient))
 
 
-def test_the_score_is_the_log_of_how_far_losses_fell():
+def test_the_score_is_the_log_of_final_over_initial_loss():
     losses = np.r_[np.full(60, 4.0), np.full(60, 1.0)].reshape(1, -1)
     both = np.concatenate([losses, 0.25 * losses])
 
@@ -197,15 +208,14 @@ def test_the_score_is_the_log_of_how_far_losses_fell():
 
 
 def test_a_finished_run_is_read_again(tmp_path):
-    cell = rl_vs_rnn.Cell(report.LSTM, report.BPTT, (1e-3,))
+    cell = cells.Cell(cells.LSTM, cells.BPTT, (1e-3,))
     objective = learners.Objective(_bowls(), _bowls())
-    judge = scores.Judge([objective], 5, 2, 0)
-    network, learner = rl_vs_rnn.NETWORKS[cell.network], rl_vs_rnn.make_learner(cell, 1e-3)
+    evaluate = scores.Evaluator([objective], 5, 2, 0)
+    key = training.RunKey(cell.name, rate=1e-3, env_steps=800, seed=0)
+    learner = cells.make_learner(cell, 1e-3)
 
     def run(objectives):
-        return training.train(
-            cell.name, network, learner, 1e-3, 0, 800, objectives, judge, tmp_path
-        )
+        return training.train(key, learner, objectives, evaluate, tmp_path)
 
     first, again = run([objective]), run([])
 
@@ -214,23 +224,23 @@ def test_a_finished_run_is_read_again(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.params, first.params)
 
 
-def test_what_a_finished_run_scores_elsewhere_is_measured_once(tmp_path):
+def test_a_finished_run_is_tested_once(tmp_path):
     asked = []
 
-    def judge(network, params):
+    def evaluate(network, params):
         asked.append((network.name, params))
         return float(len(asked))
 
-    cell, other = rl_vs_rnn.CELLS[0], rl_vs_rnn.CELLS[-1]
-    section = rl_vs_rnn.Section("loss", [], judge, {"a": judge, "b": judge}, 800, [cell, other])
-    runs = [
+    cell, other = cells.CELLS[0], cells.CELLS[-1]
+    section = runs.Section("loss", [], evaluate, {"a": evaluate, "b": evaluate}, 800, [cell, other])
+    finished = [
         training.Run(each.name, 1e-3, seed, [0, 800], [0.0, -1.0], params=f"{each.name} {seed}")
         for each in (cell, other)
         for seed in range(2)
     ]
 
-    first = rl_vs_rnn.try_out(section, runs, tmp_path)
-    again = rl_vs_rnn.try_out(section, runs, tmp_path)
+    first = runs.test_scores(section, finished, tmp_path)
+    again = runs.test_scores(section, finished, tmp_path)
 
     assert first == again
     assert first[cell.name, 1] == {"a": 3.0, "b": 4.0}
@@ -242,30 +252,32 @@ def test_what_a_finished_run_scores_elsewhere_is_measured_once(tmp_path):
     ]
 
 
-def test_every_learner_is_timed_per_step_of_a_task():
+def test_every_learner_is_timed_per_environment_step():
     objective = learners.Objective(_bowls(), _bowls())
-    cells = [cell for cell in rl_vs_rnn.CELLS if cell.learner == report.BPTT]
-    made = {cell.name: rl_vs_rnn.make_learner(cell, 1e-3) for cell in cells}
+    chosen = [cell for cell in cells.CELLS if cell.learner == cells.BPTT]
+    made = {cell.name: cells.make_learner(cell, 1e-3) for cell in chosen}
 
-    seconds = training.seconds_per_step(made, [objective], rounds=1)
+    seconds = training.seconds_per_step(made, [objective], repeats=1)
 
     assert set(seconds) == set(made)
     assert all(0.0 < each < 0.1 for each in seconds.values())
 
 
 def test_ppo_refuses_a_network_without_log_rates():
-    cell = rl_vs_rnn.Cell(networks.PublishedLSTM().name, report.PPO, (1e-3,))
+    cell = cells.Cell(networks.PublishedLSTM().name, cells.PPO, (1e-3,))
 
     with pytest.raises(TypeError, match="LSTM as published has none"):
-        rl_vs_rnn.make_learner(cell, 1e-3)
+        cells.make_learner(cell, 1e-3)
 
 
-def test_what_counts_is_measured_before_and_after_a_training():
+def test_the_scored_loss_is_measured_before_and_after_training():
     objective = learners.Objective(_bowls(), _bowls(3.0))
     instance = objective.family.sample(jax.random.key(0))
 
-    before, after = learners.outcomes(objective, instance, optax.sgd(0.1), jax.random.key(1), 50)
-    same, still = learners.outcomes(objective, instance, optax.sgd(0.0), jax.random.key(1), 50)
+    before, after = learners.scored_losses(
+        objective, instance, optax.sgd(0.1), jax.random.key(1), 50
+    )
+    same, still = learners.scored_losses(objective, instance, optax.sgd(0.0), jax.random.key(1), 50)
 
     assert float(after) < 0.5 * float(before)
     assert float(same) == float(before)
@@ -278,7 +290,7 @@ def test_what_counts_is_measured_before_and_after_a_training():
 def _rows(policy_ppo=-1.0, policy_bptt=-1.5, lstm=-1.2, spread=0.01):
     def row(section, network, learner, score):
         each = [score - spread, score, score + spread]
-        names = (report.TRAINED, report.UNSEEN)
+        names = (tasks.TRAINING_TASKS, tasks.UNSEEN_TASKS)
         return {
             "section": section,
             "network": network,
@@ -298,29 +310,29 @@ def _rows(policy_ppo=-1.0, policy_bptt=-1.5, lstm=-1.2, spread=0.01):
 
     rows = []
     for section, sign in (("loss", 1.0), ("errors", -10.0)):
-        for cell in rl_vs_rnn.CELLS[:6]:
-            of_policy = policy_bptt if cell.learner == report.BPTT else policy_ppo
-            score = of_policy if cell.network == report.POLICY else lstm
+        for cell in cells.CELLS[:6]:
+            of_policy = policy_bptt if cell.learner == cells.BPTT else policy_ppo
+            score = of_policy if cell.network == cells.POLICY else lstm
             rows.append(row(section, cell.network, cell.learner, sign * score))
-        tests = dict.fromkeys((report.TRAINED, report.UNSEEN), -1.0)
-        rows.append({"section": section, "network": "–", "learner": "tuned Adam", "tests": tests})
+        tests = dict.fromkeys((tasks.TRAINING_TASKS, tasks.UNSEEN_TASKS), -1.0)
+        rows.append({"section": section, "network": "–", "learner": report.ADAM, "tests": tests})
     return rows
 
 
 def test_the_answer_follows_the_figures():
-    said = report.answer(_rows())
+    said = answer.answer(_rows())
 
-    assert "leave 0.61 times (0.59 to 0.62) the loss that PPO leaves" in said
-    assert "To change the learner" in said
+    assert "direct gradients 0.61 (0.59 to 0.62) with AlphaOpt's policy" in said
+    assert "Changing the learner" in said
     assert "PPO's 10.0 %" in said
-    unsure = report.answer(_rows(spread=5.0))
-    assert unsure.count("every interval holds 1") == 2
-    other = report.answer(_rows(policy_ppo=-1.5, policy_bptt=-1.0, lstm=-1.5))
-    assert "in favour of PPO" in other
+    unsure = answer.answer(_rows(spread=5.0))
+    assert unsure.count("no significant difference") == 2
+    other = answer.answer(_rows(policy_ppo=-1.5, policy_bptt=-1.0, lstm=-1.5))
+    assert "in favor of PPO" in other
 
 
 def test_a_claim_that_the_figures_break_is_broken():
-    claims = {claim.name: claim.holds for claim in report.claims(_rows())}
+    claims = {claim.name: claim.holds for claim in report.make_claims(_rows())}
 
     assert claims == {"rl_vs_rnn.network": False, "rl_vs_rnn.learner": True}
 
@@ -331,13 +343,13 @@ def test_the_page_and_the_picture_show_every_pair():
     figure = plots.learning_figure(rows)
 
     assert page.count("| AlphaOpt's policy | evolution |") == 4
-    assert page.count("| – | tuned Adam |") == 2
+    assert page.count("| – | Adam, tuned |") == 2
     assert len(figure.axes[0].lines) == len(figure.axes[1].lines) == 6
 
 
-def test_the_policy_of_the_comparison_has_the_size_of_the_shipped_agents():
-    shipped = alphaopt_jax.load_agent("base")
+def test_the_policy_of_the_comparison_has_the_size_of_the_pretrained_agents():
+    pretrained = alphaopt_jax.load_agent("base")
     shapes = jax.tree.map(jnp.shape, networks.feedforward().init(jax.random.key(0)))
 
-    assert shapes == jax.tree.map(jnp.shape, dict(shipped.params["actor"]))
-    assert isinstance(shipped.network, network_lib.ActorCritic)
+    assert shapes == jax.tree.map(jnp.shape, dict(pretrained.params["actor"]))
+    assert isinstance(pretrained.network, network_lib.ActorCritic)
