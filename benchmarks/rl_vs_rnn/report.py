@@ -107,8 +107,8 @@ def make_claims(rows: Sequence[Row]) -> list[results.Claim]:
         ),
         claim(
             "rl_vs_rnn.learner",
-            f"unseen tasks: ratio of the final loss of {POLICY} trained by {BPTT} to that trained by"
-            f" {PPO}, upper end of the 95 % interval (do direct gradients win?)",
+            f"unseen tasks: ratio of the final loss of {POLICY} trained by {BPTT} to that trained"
+            f" by {PPO}, upper end of the 95 % interval (do direct gradients win?)",
             compare(found[POLICY, BPTT], found[POLICY, PPO], UNSEEN_TASKS).high,
             "< 1",
         ),
