@@ -12,7 +12,7 @@ def _episode(losses):
     return episodes.Episode(points=None, losses=losses, rates=None, rewards=None)
 
 
-def test_steps_to_target_is_the_first_reached_at_and_all_steps_without_one():
+def test_steps_to_target_is_the_first_step_within_it_or_all_steps():
     losses = np.array(
         [
             [9.0, 1e-4, 5.0, 1e-4],  # Reaches the target and leaves it again.
