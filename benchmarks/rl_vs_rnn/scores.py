@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import functools
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -18,30 +18,34 @@ from benchmarks.rl_vs_rnn.networks import LearnedOptimizer
 ADAM_RATES = tuple(float(rate) for rate in np.logspace(-4, 0, 13))
 
 
-class Score(Protocol):
-    """Mean score of an optimizer on the tasks of an objective."""
+class Trial(NamedTuple):
+    """Training runs of one optimizer.
 
-    def __call__(
-        self,
-        objective: learners.Objective,
-        optimizer_fn: rollouts.OptimizerFactory,
-        optimizer_params: Any,
-        drawn: tuple[Any, chex.PRNGKey],
-        num_steps: int,
-    ) -> float:
-        """Trains on tasks from `rollouts.draw` with `optimizer_fn(optimizer_params)`."""
+    Attributes:
+      optimizer_fn: Maps `optimizer_params` to the optimizer.
+      optimizer_params: Argument of `optimizer_fn`.
+      drawn: Task instances and keys from `rollouts.draw`.
+      num_steps: Number of updates.
+    """
+
+    optimizer_fn: rollouts.OptimizerFactory
+    optimizer_params: Any
+    drawn: tuple[Any, chex.PRNGKey]
+    num_steps: int
 
 
-def log_decrease(
-    objective: learners.Objective,
-    optimizer_fn: rollouts.OptimizerFactory,
-    optimizer_params: Any,
-    drawn: tuple[Any, chex.PRNGKey],
-    num_steps: int,
-) -> float:
+Score = Callable[[learners.Objective, Trial], float]
+"""Mean score of an optimizer on tasks of an objective."""
+
+
+def log_decrease(objective: learners.Objective, trial: Trial) -> float:
     """Mean log of final over initial training loss."""
     losses = rollouts.rollouts(
-        objective.family, optimizer_fn, optimizer_params, *drawn, num_steps=num_steps
+        objective.family,
+        trial.optimizer_fn,
+        trial.optimizer_params,
+        *trial.drawn,
+        num_steps=trial.num_steps,
     )
     return log_ratio(np.asarray(losses, np.float64))
 
@@ -58,16 +62,10 @@ def log_ratio(losses: np.ndarray) -> float:
     return float(np.log(np.nan_to_num(np.clip(ratios, None, 100.0), nan=100.0)).mean())
 
 
-def final_percentage(
-    objective: learners.Objective,
-    optimizer_fn: rollouts.OptimizerFactory,
-    optimizer_params: Any,
-    drawn: tuple[Any, chex.PRNGKey],
-    num_steps: int,
-) -> float:
+def final_percentage(objective: learners.Objective, trial: Trial) -> float:
     """Mean final scored loss, in percent."""
-    losses = _final_losses(objective, optimizer_fn, optimizer_params, drawn, num_steps=num_steps)
-    return 100.0 * float(losses.mean())
+    *inputs, num_steps = trial
+    return 100.0 * float(_final_losses(objective, *inputs, num_steps=num_steps).mean())
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="num_steps")
@@ -133,6 +131,6 @@ class Evaluator:
         self, optimizer_fn: rollouts.OptimizerFactory, optimizer_params: Any
     ) -> list[float]:
         return [
-            self._score(objective, optimizer_fn, optimizer_params, drawn, self._num_steps)
+            self._score(objective, Trial(optimizer_fn, optimizer_params, drawn, self._num_steps))
             for objective, drawn in zip(self._objectives, self._drawn, strict=True)
         ]
