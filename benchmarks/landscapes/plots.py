@@ -47,7 +47,7 @@ def traces(outcome: Outcome, row: dict[str, Any]) -> dict[str, plotting.Trace]:
         gap = episodes.gaps(outcome.landscape, trace.losses)[-1]
         return f"ends {_gap(gap)} above the minimum" if np.isfinite(gap) else "diverges"
 
-    mine = episodes.trace(outcome.fresh, 0)
+    mine = episodes.trace(outcome.whole, 0)
     by_label = {f"{ALPHAOPT}\nnot tuned\n{end(mine)}": mine}
     for name, runs in reversed(outcome.baselines.items()):
         rate = row[f"{name.lower()}_tuned_rate"]
@@ -65,7 +65,7 @@ def _gap(gap: float) -> str:
 
 
 def _num_steps(outcome: Outcome) -> int:
-    return outcome.fresh.losses.shape[-1] - 1
+    return outcome.whole.losses.shape[-1] - 1
 
 
 def _title(outcome: Outcome, row: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ _STEP_COLUMNS = {
 def summarize(outcome: Outcome) -> dict[str, Any]:
     """The row of one landscape; a missed target counts as all steps of the episode."""
     landscape = outcome.landscape
-    gaps = episodes.gaps(landscape, outcome.fresh.losses)
+    gaps = episodes.gaps(landscape, outcome.whole.losses)
     row = {
         "landscape": landscape.name,
         "kind": landscape.kind,

@@ -20,7 +20,7 @@ class Outcome:
 
     Attributes:
       landscape: The landscape.
-      fresh: First episodes of learning agents, whole; leading axis S.
+      whole: First episodes with learning, all T steps; leading axis S.
       steps_first: `int[S]`, steps to the target in them.
       steps_on: `int[S, E]`, steps to the target in every episode, with learning.
       off: First episodes without learning; leading axis S.
@@ -31,7 +31,7 @@ class Outcome:
     """
 
     landscape: Landscape
-    fresh: Episode
+    whole: Episode
     steps_first: np.ndarray
     steps_on: np.ndarray
     off: Episode
@@ -82,7 +82,7 @@ def measure(
       num_episodes: E, repeated episodes of each agent.
       on_episode: Called after every repeated episode.
     """
-    _, fresh = runners.whole.run(landscape, runners.whole.init(landscape, seeds))
+    _, whole = runners.whole.run(landscape, runners.whole.init(landscape, seeds))
     steps_on, practice = [], []
     states = runners.practice.init(landscape, seeds)
     for _ in range(num_episodes):
@@ -95,8 +95,8 @@ def measure(
     steps_off = episodes.steps_to_target(landscape, off.losses)
     return Outcome(
         landscape=landscape,
-        fresh=fresh,
-        steps_first=episodes.steps_to_target(landscape, fresh.losses),
+        whole=whole,
+        steps_first=episodes.steps_to_target(landscape, whole.losses),
         steps_on=np.stack(steps_on, axis=1),
         off=off,
         steps_off=np.repeat(steps_off[:, None], num_episodes, axis=1),

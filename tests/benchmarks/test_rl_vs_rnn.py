@@ -61,7 +61,7 @@ def _first(learner, objective, seed=0):
 
 def test_the_feedforward_network_is_the_agents_own_policy():
     network, horizon = networks.feedforward(), 12
-    # Where a leaf's parameters decide alike, what the leaf remembers of its rates is the same too.
+    # With equal actions in a leaf, the leaf's statistics of its rates are the same too.
     params = _random(network)
     params["output"] = jax.tree.map(jnp.zeros_like, params["output"])
     task = distribution.training_families()["digits_tanh"].draw(jax.random.key(3))
@@ -69,7 +69,7 @@ def test_the_feedforward_network_is_the_agents_own_policy():
     agent = dataclasses.replace(
         alphaopt_jax.agent_from_state(state), params={**state.agent, "actor": params}
     )
-    # Looked at at every step, and all of the leaves are sampled.
+    # A refresh in every step, with all parameters sampled.
     tx = alphaopt_jax.alphaopt(
         agent=agent,
         num_steps=horizon,
@@ -168,7 +168,7 @@ def _improves(learner, objective, rounds, evaluate):
 @_NETWORKS
 @pytest.mark.parametrize("name", ["ppo", "evolution", "backpropagation"])
 def test_each_learner_makes_each_network_better(network, name):
-    # The minimum is so far that the default rates do not reach it.
+    # The minimum is too far for the default rates.
     objective = learners.Objective(_bowls(30.0), _bowls(30.0))
     evaluate = scores.Evaluator([objective], 20, 16, 0)
     config = BackpropagationConfig(
@@ -188,11 +188,11 @@ def test_each_learner_makes_each_network_better(network, name):
 def test_errors_have_a_score_and_no_gradient():
     objective = tasks.error_objectives()[0]
     instance = objective.family.sample(jax.random.key(0))
-    judged = objective.scored.task(instance)
-    params = judged.init(jax.random.key(1))
+    scored = objective.scored.task(instance)
+    params = scored.init(jax.random.key(1))
 
     share = objective.scored_loss(instance, params, jax.random.key(2))
-    gradient = jax.grad(judged.loss)(params, judged.batch(jax.random.key(2)))
+    gradient = jax.grad(scored.loss)(params, scored.batch(jax.random.key(2)))
 
     assert 0.2 < float(share) <= 1.0
     assert all(not leaf.any() for leaf in jax.tree.leaves(gradient))
@@ -281,7 +281,7 @@ def test_the_scored_loss_is_measured_before_and_after_training():
 
     assert float(after) < 0.5 * float(before)
     assert float(same) == float(before)
-    assert float(still) == pytest.approx(float(before), rel=0.2)  # Of another batch.
+    assert float(still) == pytest.approx(float(before), rel=0.2)  # Another batch.
 
 
 # The page.
