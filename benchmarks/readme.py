@@ -108,8 +108,8 @@ def _mnist_short(folder: Path) -> str:
         "best tuning-free": free,
     }
     notes = dict.fromkeys([name for name in _MODES if name in ours], "")
-    notes |= dict.fromkeys(name for name in shown if re.match("Adam 0.001|SGD", name))
-    notes |= {names[0]: note for note, names in groups.items() if names}
+    rivals = {"Adam 0.001": ""} | {names[0]: note for note, names in groups.items() if names}
+    notes |= {name: rivals[name] for name in shown if name in rivals}
     table = [
         shown[name] | {"optimizer": f"{name} ({note})" if note else name}
         for name, note in notes.items()
