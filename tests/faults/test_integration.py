@@ -80,7 +80,7 @@ def test_multi_transform_updates_only_its_leaves():
     descended = quadratic.run(optax.sgd(0.1), num_steps=2)[0]
     np.testing.assert_allclose(params["b"], descended["b"], rtol=1e-6)
     assert set(alphaopt_jax.learning_rates(state, {"w": params["w"]})) == {"w"}
-    with pytest.raises(ValueError, match=r"of 1 arrays, but params has 2.*optax.partition"):
+    with pytest.raises(ValueError, match=r"to 1 arrays, but params has 2.*optax.partition"):
         alphaopt_jax.learning_rates(state, params)
 
 
