@@ -28,6 +28,7 @@ MODULES = tuple(
         "_agent.schedule",
         "_agent.statistics",
         "meta._environment",
+        "meta._episode",
         "meta._exploration",
         "meta.method",
         "meta._population",

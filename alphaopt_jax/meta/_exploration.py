@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 import numpy as np
 
-from alphaopt_jax.meta import _environment as environment
+from alphaopt_jax.meta import _episode as episode
 from alphaopt_jax.meta.config import MetaConfig
 
 INDEPENDENT, COMMON, HELD = range(3)
@@ -36,7 +36,7 @@ def kinds(config: MetaConfig) -> Int[np.ndarray, " members"]:
 
 def draw(
     key: Key[Array, ""], num_leaves: int, num_explorers: int, config: MetaConfig
-) -> environment.Noise:
+) -> episode.Noise:
     """Draws the noise of a rollout of R intervals and B members. Consumes `key`.
 
     Args:
@@ -46,7 +46,7 @@ def draw(
       config: The constants.
 
     Returns:
-      `_environment.Noise` with leading axes `[R, B]`.
+      `_episode.Noise` with leading axes `[R, B]`.
     """
     independent_key, common_key, held_key, explorer_key = jax.random.split(key, 4)
     length = config.intervals_per_rollout
@@ -65,7 +65,7 @@ def draw(
     kind = kinds(config)[:, None]
     parts = (jnp.where(kind == each, noise, 0.0) for each, noise in by_kind.items())
     leaves = sum(parts, start=jnp.zeros(()))
-    return environment.Noise(
+    return episode.Noise(
         leaves=config.leaf_action_std * leaves,
         explorers=config.action_std * mirrored(explorer_key, length, num_explorers),
     )

@@ -13,6 +13,7 @@ import numpy as np
 from alphaopt_jax._agent.network import Policy
 from alphaopt_jax._learning import explorers
 from alphaopt_jax.meta import _environment as environment
+from alphaopt_jax.meta import _episode as episode
 from alphaopt_jax.meta import _exploration as exploration
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family
@@ -22,14 +23,14 @@ class Population(NamedTuple):
     """Running episodes of B members in G groups of C copies, B = G * C.
 
     Attributes:
-      members: `_environment.EnvState` with a leading axis `[B]`; copies of a group are adjacent.
+      members: `_episode.EnvState` with a leading axis `[B]`; copies of a group are adjacent.
       horizon: `float32[]`, length of the episodes.
       interval: `int32[]`, steps of an interval.
       step: `int32[]`, steps made.
       rollouts_left: `int32[]`, rollouts until the episodes end.
     """
 
-    members: environment.EnvState
+    members: episode.EnvState
     horizon: Float[Array, ""]
     interval: Int[Array, ""]
     step: Int[Array, ""]
@@ -40,16 +41,16 @@ class Rollout(NamedTuple):
     """R intervals of a population.
 
     Attributes:
-      outcomes: `_environment.Outcome` with leading axes `[R, B]`.
-      noise: `_environment.Noise` with leading axes `[R, B]`.
+      outcomes: `_episode.Outcome` with leading axes `[R, B]`.
+      noise: `_episode.Noise` with leading axes `[R, B]`.
       last: `Outcome` with leading axis `[B]`: the observations after the rollout. Its rewards are
         meaningless.
       ended: `bool[]`, whether the episodes ended with this rollout.
     """
 
-    outcomes: environment.Outcome
-    noise: environment.Noise
-    last: environment.Outcome
+    outcomes: episode.Outcome
+    noise: episode.Noise
+    last: episode.Outcome
     ended: Bool[Array, ""]
 
 
@@ -109,24 +110,24 @@ def run_rollout(
     noise = exploration.draw(noise_key, len(model.explorers), sum(model.explorers), config)
 
     def interval(
-        members: environment.EnvState,
-        drawn: tuple[environment.Noise, chex.Array, chex.Array, chex.Array],
-    ) -> tuple[environment.EnvState, environment.Outcome]:
+        members: episode.EnvState,
+        drawn: tuple[episode.Noise, chex.Array, chex.Array, chex.Array],
+    ) -> tuple[episode.EnvState, episode.Outcome]:
         noise, observed, first_step, is_last = drawn
         length = jnp.where(is_last, 1, population.interval)
 
         def one(
             params: chex.ArrayTree,
-            member: environment.EnvState,
+            member: episode.EnvState,
             instance: Any,
             positions: chex.Array,
-            noise: environment.Noise,
-        ) -> tuple[environment.EnvState, environment.Outcome]:
+            noise: episode.Noise,
+        ) -> tuple[episode.EnvState, episode.Outcome]:
             moved, outcome = environment.run_interval(
                 family,
                 Policy(params, policy.config),
                 member._replace(instance=instance),
-                environment.Interval(
+                episode.Interval(
                     positions, noise, length, observed, first_step, population.horizon
                 ),
                 config,
@@ -154,7 +155,7 @@ def run_rollout(
     return population, Rollout(outcomes, noise, last, left == 0)
 
 
-def _draw_positions(key: chex.PRNGKey, model: environment.Model, config: MetaConfig) -> chex.Array:
+def _draw_positions(key: chex.PRNGKey, model: episode.Model, config: MetaConfig) -> chex.Array:
     """Indices of the explorers in the flat parameters, `int32[B, M]`, alike for all copies."""
     sizes = model.leaves.sizes
     starts = np.repeat(np.cumsum((0, *sizes[:-1])), model.explorers)
@@ -165,8 +166,8 @@ def _draw_positions(key: chex.PRNGKey, model: environment.Model, config: MetaCon
 
 
 def _draw_intervals(
-    noise: environment.Noise, key: chex.PRNGKey, population: Population, config: MetaConfig
-) -> tuple[environment.Noise, chex.Array, chex.Array, chex.Array]:
+    noise: episode.Noise, key: chex.PRNGKey, population: Population, config: MetaConfig
+) -> tuple[episode.Noise, chex.Array, chex.Array, chex.Array]:
     """Noise, observed step, first step and whether it is the last, of `R + 1` intervals.
 
     The last interval has no noise and moves no member. It gives the observations after the rollout.

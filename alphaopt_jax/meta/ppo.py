@@ -29,6 +29,7 @@ from alphaopt_jax._agent.network import Policy
 from alphaopt_jax._learning import ppo as ppo_lib
 from alphaopt_jax._learning.ppo import ActionSamples
 from alphaopt_jax.meta import _environment as environment
+from alphaopt_jax.meta import _episode as episode
 from alphaopt_jax.meta import _exploration as exploration
 from alphaopt_jax.meta import _population as population
 from alphaopt_jax.meta import method
@@ -104,7 +105,7 @@ class Batch(NamedTuple):
     observations: Float[Array, "intervals members explorers features"]
     leaf_observations: Float[Array, "intervals members leaves observed"]
     means: Float[Array, "intervals members explorers"]
-    noise: environment.Noise
+    noise: episode.Noise
     leaf_advantages: Float[Array, "intervals members leaves"]
     common_advantages: Float[Array, "1 members"]
     held_advantages: Float[Array, "1 members"]

@@ -14,6 +14,7 @@ from alphaopt_jax._agent.network import Policy
 from alphaopt_jax.meta import MetaConfig, method, ppo
 from alphaopt_jax.meta import _devices as devices
 from alphaopt_jax.meta import _environment as environment
+from alphaopt_jax.meta import _episode as episode
 from alphaopt_jax.meta import _population as population
 from alphaopt_jax.tasks.task import Family
 
@@ -89,7 +90,7 @@ def time_family(family: Family, horizon: int, repeats: int) -> Timing:
 def _descend(family: Family, episodes: population.Population, steps: int) -> jax.Array:
     """Gradient descent in all environments: the rollout's work on the tasks without an agent."""
 
-    def one(member: environment.EnvState) -> jax.Array:
+    def one(member: episode.EnvState) -> jax.Array:
         task = family.task(member.instance)
 
         def body(_: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
