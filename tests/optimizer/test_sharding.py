@@ -27,9 +27,16 @@ def _trained_on_one_device(learn):
     return jax.device_get(params), losses
 
 
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
-@pytest.mark.parametrize("learn", [True, False])
-def test_same_numbers_and_sharding_as_the_parameters(axis_type, learn):
+@pytest.mark.parametrize(
+    ("learn", "axis_type"),
+    [
+        (True, AxisType.Auto),
+        (False, AxisType.Explicit),
+        pytest.param(True, AxisType.Explicit, marks=pytest.mark.nightly),
+        pytest.param(False, AxisType.Auto, marks=pytest.mark.nightly),
+    ],
+)
+def test_same_numbers_and_sharding_as_the_parameters(learn, axis_type):
     assert jax.device_count() == 8  # conftest.py forces them.
     expected_params, expected_losses = _trained_on_one_device(learn)
 
