@@ -70,16 +70,16 @@ def _figures() -> dict[str, str]:
     values = {claim["name"]: claim["value"] for claim in results.read_claims()}
     shares = {
         "share_below_tuned_adam": "zero_tuning.wins.tuned_adam",
-        "share_below_tuned_adam_no_horizon": "zero_tuning.wins.steps_not_given",
+        "share_below_tuned_adam_no_horizon": "zero_tuning.wins.no_horizon",
         "share_below_tuned_cosine_adam": "zero_tuning.wins.tuned_cosine",
     }
     ratios = {
         "loss_ratio_to_tuned_adam": "zero_tuning.ratio",
         "long_run_ratio": "zero_tuning.length",
         "learn_ratio_too_small": "online_learning.too_small",
-        "step_cost": "cost.times_adam.frozen",
-        "step_cost_learn": "cost.times_adam.adaptive",
-        "step_cost_from_scratch": "cost.times_adam.online",
+        "step_cost": "cost.times_adam.alphaopt",
+        "step_cost_learn": "cost.times_adam.learn",
+        "step_cost_from_scratch": "cost.times_adam.from_scratch",
         "train_step_cost": "cost.mnist",
         "state_bytes": "cost.state",
         "compile_seconds": "cost.compile",
