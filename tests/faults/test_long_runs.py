@@ -138,7 +138,7 @@ def test_counters_at_the_end_of_their_range_do_no_harm(counted):
     _, begun, _ = _train(tx, tx.init(_PARAMS), 100)
     late = begun._replace(
         updates_made=jnp.asarray(counted, jnp.int32),
-        guard=begun.safeguards._replace(losses=jnp.asarray(counted, jnp.float32)),
+        safeguards=begun.safeguards._replace(losses=jnp.asarray(counted, jnp.float32)),
         loss_history=begun.history.loss._replace(observed=jnp.asarray(counted, jnp.float32)),
     )
 
