@@ -53,7 +53,7 @@ class LeafCritic(nn.Module):
         return nn.Dense(1, kernel_init=nn.initializers.zeros)(hidden)[..., 0]
 
 
-class Learned(NamedTuple):
+class LearnerState(NamedTuple):
     """State of meta-training by PPO.
 
     Attributes:
@@ -114,14 +114,14 @@ class Batch(NamedTuple):
     returns: Float[Array, "intervals members explorers"]
 
 
-def init(key: Key[Array, ""], config: MetaConfig) -> Learned:
+def init(key: Key[Array, ""], config: MetaConfig) -> LearnerState:
     """Returns an untrained agent with its critics. Consumes `key`."""
     agent_key, critic_key = jax.random.split(key)
     agent = network_lib.init_params(agent_key, network_lib.make_network(config.agent))
     observations = jnp.zeros((1, environment.NUM_LEAF_OBSERVATIONS))
     critic = LeafCritic(config.leaf_critic_hidden).init(critic_key, observations)["params"]
     optimizer = _optimizer().init((agent, critic))
-    return Learned(agent, agent, critic, optimizer, jnp.zeros((), jnp.int32))
+    return LearnerState(agent, agent, critic, optimizer, jnp.zeros((), jnp.int32))
 
 
 def ppo(config: MetaConfig, start: agent_lib.Agent | None = None) -> method.Method:
@@ -141,12 +141,12 @@ def ppo(config: MetaConfig, start: agent_lib.Agent | None = None) -> method.Meth
                 f" `config.agent` has {getattr(config.agent, name)}."
             )
 
-    def begin(key: chex.PRNGKey) -> Learned:
-        learned = init(key, config)
+    def begin(key: chex.PRNGKey) -> LearnerState:
+        learner = init(key, config)
         if start is None:
-            return learned
+            return learner
         agent = jax.tree.map(jnp.asarray, dict(start.params))
-        return learned._replace(agent=agent, averaged_agent=jax.tree.map(jnp.array, agent))
+        return learner._replace(agent=agent, averaged_agent=jax.tree.map(jnp.array, agent))
 
     return method.Method(
         name="ppo" if start is None else f"ppo from {agent_lib.digest(start)}",
@@ -166,28 +166,28 @@ def make_round(family: Family, config: MetaConfig) -> method.Round:
     counts = environment.model_of(family, config).explorers
 
     def one_round(
-        learned: Learned,
+        learner: LearnerState,
         state: method.FamilyState,
         key: chex.PRNGKey,
         learning_rate: chex.Numeric,
-    ) -> tuple[Learned, method.FamilyState, dict[str, chex.Array]]:
+    ) -> tuple[LearnerState, method.FamilyState, dict[str, chex.Array]]:
         rollout_key, learn_key = jax.random.split(key)
-        policy = Policy(learned.agent, config.agent)
+        policy = Policy(learner.agent, config.agent)
         episodes, rollout = population.run_rollout(
             family, policy, state.population, rollout_key, config
         )
-        batch, scales = _prepare(learned, rollout, counts, state.method_state, config)
+        batch, scales = _prepare(learner, rollout, counts, state.method_state, config)
         learn = functools.partial(_learn, counts=counts, config=config)
-        learned, losses = learn(learned, batch, learn_key, learning_rate)
+        learner, losses = learn(learner, batch, learn_key, learning_rate)
         metrics = losses | population.metrics(episodes, rollout)
         metrics |= {"log_rate": batch.means.mean(), "reward_scale": scales.reward}
-        return learned, method.FamilyState(episodes, scales), metrics
+        return learner, method.FamilyState(episodes, scales), metrics
 
     return one_round
 
 
 def _prepare(
-    learned: Learned,
+    learner: LearnerState,
     rollout: population.Rollout,
     counts: tuple[int, ...],
     scales: Scales,
@@ -197,10 +197,10 @@ def _prepare(
     network = network_lib.make_network(config.agent)
     outcomes, last = rollout.outcomes, rollout.last
     observations = jnp.concatenate([outcomes.observations, last.observations[None]])
-    means, values = _apply(network, learned.agent, observations)
+    means, values = _apply(network, learner.agent, observations)
     leaf_observations = jnp.concatenate([outcomes.leaf_observations, last.leaf_observations[None]])
     leaf_critic = LeafCritic(config.leaf_critic_hidden)
-    leaf_values = _apply(leaf_critic, learned.leaf_critic, leaf_observations)
+    leaf_values = _apply(leaf_critic, learner.leaf_critic, leaf_observations)
     # The return after the end of an episode is zero.
     goes_on = 1.0 - rollout.ended.astype(jnp.float32)
     values = values.at[-1].multiply(goes_on)
@@ -252,14 +252,14 @@ def _prepare(
 
 
 def _learn(
-    learned: Learned,
+    learner: LearnerState,
     batch: Batch,
     key: chex.PRNGKey,
     learning_rate: chex.Numeric,
     *,
     counts: tuple[int, ...],
     config: MetaConfig,
-) -> tuple[Learned, dict[str, chex.Array]]:
+) -> tuple[LearnerState, dict[str, chex.Array]]:
     """Several epochs of PPO over the batch, in minibatches of members."""
     optimizer = _optimizer()
     loss = _make_loss(counts, config)
@@ -275,12 +275,12 @@ def _learn(
     orders = jax.vmap(lambda key: jax.random.permutation(key, config.population_size))(
         jax.random.split(key, config.ppo.epochs)
     ).reshape(config.ppo.epochs * config.minibatches, -1)
-    carry = ((learned.agent, learned.leaf_critic), learned.optimizer)
+    carry = ((learner.agent, learner.leaf_critic), learner.optimizer)
     ((agent, leaf_critic), state), losses = jax.lax.scan(minibatch, carry, orders)
-    weight = method.average_weight(learned.rounds)
-    averaged = optax.incremental_update(agent, learned.averaged_agent, weight)
-    learned = Learned(agent, averaged, leaf_critic, state, learned.rounds + 1)
-    return learned, jax.tree.map(lambda each: each[-1], losses)
+    weight = method.average_weight(learner.rounds)
+    averaged = optax.incremental_update(agent, learner.averaged_agent, weight)
+    learner = LearnerState(agent, averaged, leaf_critic, state, learner.rounds + 1)
+    return learner, jax.tree.map(lambda each: each[-1], losses)
 
 
 def _make_loss(

@@ -1,4 +1,4 @@
-"""PPO for `benchmarks.rl_vs_rnn`: what AlphaOpt's meta-training does, for any `Network`."""
+"""PPO for `benchmarks.rl_vs_rnn`: AlphaOpt's meta-training for any `Network`."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class PPOConfig:
       horizon: Steps in an episode.
       interval: Steps for which exploration noise is held; divides `horizon`.
       groups: Tasks in a round.
-      copies: Copies of each, alike in all but their noise; what one gains is judged by the others.
-      num_explorers: About how many parameters of a task explore.
-      action_std: Standard deviation of the noise of a leaf, and of an explorer's own.
-      discount: How much less a later reward of an explorer's own counts, per interval.
+      copies: Copies of each task that differ only in their noise; advantages are relative to them.
+      num_explorers: Approximate number of parameters of a task that explore.
+      action_std: Standard deviation of the noise of leaves and of explorers.
+      discount: Discount of an explorer's rewards, per interval.
       clip_epsilon: Bound on the distance of the probability ratio from 1.
       epochs: Passes over a round.
-      minibatches: Minibatches in a pass.
-      learning_rate: Adam's.
+      minibatches: Minibatches per epoch.
+      learning_rate: Learning rate of Adam.
     """
 
     horizon: int = 100
@@ -55,12 +55,12 @@ class PPOConfig:
     learning_rate: float = 1e-3
 
 
-class Learned(NamedTuple):
-    """What a learner changes.
+class LearnerState(NamedTuple):
+    """State of the learner.
 
     Attributes:
-      params: Of the network.
-      adam: State of what moves them.
+      params: Parameters of the network.
+      adam: State of their optimizer.
     """
 
     params: chex.ArrayTree
@@ -68,14 +68,14 @@ class Learned(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """What PPO remembers of one episode: T steps in I intervals, M explorers.
+    """One episode: T steps in I intervals, M explorers.
 
     Attributes:
       observations: `float32[T, M, F]`, the explorers'.
       means: `float32[T, M]`, their mean log rates.
       leaf_noise: `float32[I, leaves]`.
       own_noise: `float32[I, M]`.
-      decrease: `float32[I]`, of the logarithm of the outcome.
+      decrease: `float32[I]`, decrease of the logarithm of the outcome.
       own_rewards: `float32[I, M]`, each explorer's part of the decrease of the log loss.
     """
 
@@ -88,10 +88,10 @@ class Episode(NamedTuple):
 
 
 class PPO:
-    """PPO over one network; leaves as a team, parameters each by their own part, as in AlphaOpt."""
+    """PPO over one network: shared rewards of the leaves, individual rewards of parameters."""
 
     def __init__(self, network: networks.Network, config: PPOConfig):
-        """Keeps its arguments."""
+        """Stores the arguments."""
         self.network = network
         self.config = config
         self._optimizer = _training.skip_nonfinite(
@@ -102,31 +102,31 @@ class PPO:
 
     @property
     def tasks_per_round(self) -> int:
-        """Tasks that a round draws."""
+        """Number of tasks in a round."""
         return self.config.groups
 
     @property
     def env_steps_per_round(self) -> int:
-        """Steps made on all tasks together."""
+        """Environment steps in a round, over all tasks."""
         return self.config.horizon * self.config.groups * self.config.copies
 
-    def init(self, key: chex.PRNGKey) -> Learned:
-        """The start. Consumes `key`."""
+    def init(self, key: chex.PRNGKey) -> LearnerState:
+        """Initial state. Consumes `key`."""
         params = self.network.init(key)
-        return Learned(params, self._optimizer.init(params))
+        return LearnerState(params, self._optimizer.init(params))
 
-    def params(self, learned: Learned) -> chex.ArrayTree:
+    def params(self, learner: LearnerState) -> chex.ArrayTree:
         """Parameters of the network."""
-        return learned.params
+        return learner.params
 
     def round(
-        self, objective: Objective, learned: Learned, instances: Any, keys: chex.PRNGKey
-    ) -> Learned:
+        self, objective: Objective, learner: LearnerState, instances: Any, keys: chex.PRNGKey
+    ) -> LearnerState:
         """Plays a round of episodes and learns from it.
 
         Args:
           objective: What is to be made small.
-          learned: What was learned.
+          learner: What was learner.
           instances: Of `groups` tasks.
           keys: `key[groups]`, consumed.
         """
@@ -140,10 +140,10 @@ class PPO:
             functools.partial(jax.random.split, num=3), out_axes=1
         )(keys)
         copies = jax.vmap(functools.partial(jax.random.split, num=config.copies))(noise_keys)
-        play = functools.partial(self._play, objective, learned.params, model, counts)
+        play = functools.partial(self._play, objective, learner.params, model, counts)
         of_copies = jax.vmap(play, in_axes=(None, None, 0))
         episodes = jax.vmap(of_copies)(instances, task_keys, copies)
-        return self._learn(learned, episodes, counts, learn_keys[0])
+        return self._learn(learner, episodes, counts, learn_keys[0])
 
     def _play(
         self,
@@ -155,7 +155,7 @@ class PPO:
         task_key: chex.PRNGKey,
         noise_key: chex.PRNGKey,
     ) -> Episode:
-        """One episode. Copies differ in `noise_key` alone."""
+        """One episode. Copies differ only in `noise_key`."""
         config, task = self.config, objective.family.task(instance)
         tx = self.network.optimizer(params, num_steps=config.horizon)
         init_key, place_key, stream = jax.random.split(task_key, 3)
@@ -206,13 +206,13 @@ class PPO:
         )
 
     def _learn(
-        self, learned: Learned, episodes: Episode, counts: tuple[int, ...], key: chex.PRNGKey
-    ) -> Learned:
-        """Several passes over episodes, `[groups, copies, ...]`."""
+        self, learner: LearnerState, episodes: Episode, counts: tuple[int, ...], key: chex.PRNGKey
+    ) -> LearnerState:
+        """Several epochs over episodes, `[groups, copies, ...]`."""
         config = self.config
         owners, averaging = leaf_of(counts), averaging_matrix(counts)
         number = config.horizon // config.interval
-        # All that an episode still gains, beside what its copies do.
+        # The remaining return of an episode, relative to its copies.
         to_come = jnp.flip(jnp.cumsum(jnp.flip(episodes.decrease, -1), -1), -1)
         leaf_advantages = _standardised(to_come)
         own_advantages = _standardised(_discounted(episodes.own_rewards, config.discount))
@@ -234,22 +234,22 @@ class PPO:
             (episodes, leaf_advantages, own_advantages),
         )
 
-        def minibatch(learned: Learned, members: chex.Array) -> tuple[Learned, None]:
+        def minibatch(learner: LearnerState, members: chex.Array) -> tuple[LearnerState, None]:
             part = jax.tree.map(lambda leaf: leaf[members], flat)
             grads = jax.grad(
                 lambda params: jnp.mean(jax.vmap(objective, in_axes=(None, 0))(params, part))
-            )(learned.params)
-            updates, adam = self._optimizer.update(grads, learned.adam, learned.params)
-            return Learned(optax.apply_updates(learned.params, updates), adam), None
+            )(learner.params)
+            updates, adam = self._optimizer.update(grads, learner.adam, learner.params)
+            return LearnerState(optax.apply_updates(learner.params, updates), adam), None
 
         orders = jax.vmap(lambda key: jax.random.permutation(key, size))(
             jax.random.split(key, config.epochs)
         ).reshape(config.epochs * config.minibatches, -1)
-        learned, _ = jax.lax.scan(minibatch, learned, orders)
-        return learned
+        learner, _ = jax.lax.scan(minibatch, learner, orders)
+        return learner
 
     def _replay(self, params: chex.ArrayTree, observations: chex.Array) -> chex.Array:
-        """The means that these parameters choose along `[T, M, F]` observations: `[T, M]`."""
+        """Means of the policy along `[T, M, F]` observations: `[T, M]`."""
         carry = self.network.zero_carry(observations.shape[1])
         _, means = jax.lax.scan(
             lambda carry, seen: self.network.apply(params, carry, seen), carry, observations
@@ -265,7 +265,7 @@ class PPO:
 
 
 def _positions(key: chex.PRNGKey, sizes: Sequence[int], counts: Sequence[int]) -> chex.Array:
-    """Draws `counts` parameters of each leaf; their places in the flat vector, `int32[M]`."""
+    """Draws `counts` parameters of each leaf: indices in the flat vector, `int32[M]`."""
     starts = np.cumsum(sizes) - np.array(sizes)
     keys = jax.random.split(key, len(sizes))
     return jnp.concatenate(
@@ -277,7 +277,7 @@ def _positions(key: chex.PRNGKey, sizes: Sequence[int], counts: Sequence[int]) -
 
 
 def _discounted(rewards: chex.Array, discount: float) -> chex.Array:
-    """What is still to come of `[..., I, M]` rewards, discounted."""
+    """Discounted returns of `[..., I, M]` rewards."""
     moved = jnp.moveaxis(rewards, -2, 0)
 
     def back(later: chex.Array, now: chex.Array) -> tuple[chex.Array, chex.Array]:
@@ -289,7 +289,7 @@ def _discounted(rewards: chex.Array, discount: float) -> chex.Array:
 
 
 def _standardised(returns: chex.Array) -> chex.Array:
-    """What `[groups, copies, ...]` returns exceed those of the other copies by, in deviations."""
+    """Returns `[groups, copies, ...]`, centered over the copies and standardised."""
     centered = returns - returns.mean(axis=1, keepdims=True)
     scale = jnp.sqrt(jnp.mean(jnp.square(centered))) + 1e-8
     return jnp.clip(centered / scale, -_MAX_ADVANTAGE, _MAX_ADVANTAGE)
