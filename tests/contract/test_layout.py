@@ -14,6 +14,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _PACKAGE = "alphaopt_jax"
 _MAX_TOP_LEVEL_MODULES = 6
 _MAX_ARGUMENTS = 7
+_EXEMPT = {"alphaopt_jax._optimizer.transform:alphaopt"}  # Keywords of users, as in optax.adamw.
 
 
 def _module_name(path):
@@ -112,7 +113,6 @@ def _num_arguments(function):
     return len(names) - (names[:1] in (["self"], ["cls"]))
 
 
-@pytest.mark.xfail(strict=False, reason="Some signatures are still too long.")
 @pytest.mark.parametrize("package", [_PACKAGE, "benchmarks"])
 def test_functions_have_few_arguments(package):
     long = [
@@ -121,6 +121,7 @@ def test_functions_have_few_arguments(package):
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and _num_arguments(node) > _MAX_ARGUMENTS
+        and f"{name}:{node.name}" not in _EXEMPT
     ]
 
     assert not long, "\n".join(long)
