@@ -177,9 +177,10 @@ def test_training_can_start_from_an_agent(uninterrupted):
 
 
 def test_an_agent_with_other_layers_is_refused(uninterrupted):
-    config = dataclasses.replace(CONFIG, max_log_rate=CONFIG.max_log_rate + 1.0)
+    agent = dataclasses.replace(CONFIG.agent, max_log_rate=CONFIG.agent.max_log_rate + 1.0)
+    config = dataclasses.replace(CONFIG, agent=agent)
 
-    with pytest.raises(ValueError, match=r"has max_log_rate=4\.0, but the config says 5\.0"):
+    with pytest.raises(ValueError, match=r"has max_log_rate=4\.0, but `config.agent` has 5\.0"):
         ppo.ppo(config, uninterrupted.agent)
 
 
