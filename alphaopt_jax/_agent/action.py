@@ -66,8 +66,9 @@ class LeafRates(NamedTuple):
 
         Example:
           >>> rates = LeafRates(jnp.array([0.1, 0.2]), jnp.array([4.0, 2.0]))
-          >>> rates.applied(jnp.array([1.0, 3.0], jnp.float16), 1).round(2).tolist()
-          [0.20000000298023224, 0.4000000059604645]
+          >>> applied = rates.applied(jnp.array([1.0, 3.0], jnp.float16), 1)
+          >>> [f"{rate:.1f}" for rate in applied]
+          ['0.2', '0.4']
         """
         bounded = jnp.minimum(multipliers.astype(jnp.float32), self.max_multipliers[leaf])
         return self.rates[leaf] * bounded

@@ -139,7 +139,9 @@ def test_counters_at_the_end_of_their_range_do_no_harm(counted):
     late = begun._replace(
         updates_made=jnp.asarray(counted, jnp.int32),
         safeguards=begun.safeguards._replace(losses=jnp.asarray(counted, jnp.float32)),
-        loss_history=begun.history.loss._replace(observed=jnp.asarray(counted, jnp.float32)),
+        history=begun.history._replace(
+            loss=begun.history.loss._replace(observed=jnp.asarray(counted, jnp.float32))
+        ),
     )
 
     _, state, (_, losses, _) = _train(tx, late, 100)

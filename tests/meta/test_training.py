@@ -110,7 +110,7 @@ def test_a_run_of_a_version_with_other_config_fields_is_refused(tmp_path):
     with pytest.raises(
         ValueError,
         match=r"made by another version of alphaopt_jax, whose config has other fields, so this"
-        r" version cannot continue it\. Choose another folder, delete this one, or install",
+        r" version cannot resume it\. Choose another folder, delete this one, or install",
     ):
         _train(folder=tmp_path)
 

@@ -243,8 +243,8 @@ def noise_covariance(actions: chex.Array, noise: NoiseConfig) -> chex.Array:
       >>> import jax.numpy as jnp
       >>> noise = NoiseConfig(scale=0.5, min_scale=0.1)
       >>> covariance = noise_covariance(jnp.array([[[4.0], [0.0]]]), noise)
-      >>> covariance.ravel().round(3).tolist()
-      [4.0, 0.1599999964237213]
+      >>> [f"{variance:.2f}" for variance in covariance.ravel()]
+      ['4.00', '0.16']
     """
     sizes = jnp.sqrt(jnp.mean(jnp.square(actions), axis=(0, 2)))
     deviations = jnp.maximum(noise.scale * sizes, noise.min_scale * jnp.max(sizes))
