@@ -155,8 +155,8 @@ def log_rates(across, upwards):
 plotting.policy_slices_figure(
     [
         log_rates("gradient", "momentum"),
-        log_rates("log time", "persistence of the leaf's gradients"),
-        log_rates("consistency of the leaf's momentum", "log scale of the leaf"),
+        log_rates("log time", "autocorrelation of the leaf's gradients"),
+        log_rates("energy of the leaf's momentum", "log scale of the leaf"),
     ],
     extent=EXTENT,
 )
