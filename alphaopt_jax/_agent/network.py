@@ -171,7 +171,7 @@ def decide_leaves(
     actor, config = policy.params["actor"], policy.config
     # Features that are constant over a leaf act as a bias of the first layer.
     kernel = actor["hidden"]["kernel"][observation.NUM_COORDINATE_FEATURES :]
-    activation = actor["hidden"]["bias"] + context @ kernel
+    activation = actor["hidden"]["bias"][None, :] + context @ kernel
     if not config.leaf_hidden:
         return LeafDecision(activation, jnp.zeros(context.shape[:-1], jnp.float32))
     trunk = LeafTrunk(config.leaf_hidden, config.actor_hidden)

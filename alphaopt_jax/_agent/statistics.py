@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from alphaopt_jax._agent import differentiable
 from alphaopt_jax.config import StepConfig
 
 
@@ -106,7 +107,7 @@ def normalize(
       `Normalized` arrays of the coordinates' shape.
     """
     second = coordinates.second_moment * corrections.second
-    inverse_root = 1.0 / (jnp.sqrt(second) + config.epsilon)
+    inverse_root = 1.0 / (differentiable.sqrt(second) + config.epsilon)
     momentum = coordinates.first_moment * (inverse_root * corrections.first)
     return Normalized(coordinates.grad * inverse_root, momentum, second)
 
@@ -133,7 +134,7 @@ def statistics_of_means(
     square, second_moment, momentum_energy, correlation, energy = means
     own = (1.0 - config.gradient_decay) / (1.0 - config.gradient_decay**step)
     return LeafStatistics(
-        scale=jnp.maximum(jnp.sqrt(square), config.min_rms),
+        scale=jnp.maximum(differentiable.sqrt(square), config.min_rms),
         second_moment=second_moment,
         momentum_energy=momentum_energy,
         gradient_momentum_correlation=correlation,

@@ -62,7 +62,7 @@ def draw(
     first = np.concatenate([each[:-1] for each in edges]).astype(np.int32)
     width = np.concatenate([np.diff(each) for each in edges]).astype(np.int32)
     uniform = jax.random.uniform(key, first.shape, jnp.float32)
-    within = jnp.floor(uniform * width).astype(jnp.int32)
+    within = jnp.floor(uniform * width.astype(np.float32)).astype(jnp.int32)
     return jnp.minimum(within, width - 1) + first  # The product can round up to width.
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Float16, Int, Int32, Key, UInt32
 import numpy as np
 import optax
 
-from alphaopt_jax._agent import action, observation, sampling
+from alphaopt_jax._agent import action, conditional, observation, sampling
 from alphaopt_jax._agent.leaves import leaf_of
 from alphaopt_jax._agent.network import Policy
 from alphaopt_jax._agent.observation import Observation
@@ -38,7 +38,8 @@ class LearnerState(NamedTuple):
       rollout: The rollout so far.
       explorer_steps: `float32[M]`, the last change of their parameters.
       explorer_gradients: `float32[M]`, their gradients before that change.
-      loss: `float32[]`, the loss before that change; NaN if none was given.
+      loss: `float32[]`, the loss before that change; 0 if none was given.
+      loss_given: `float32[]`, 1 if it was given, else 0.
       reward: `float32[]`, estimated decrease of the loss by the last step, from the explorers.
       losses: Losses of the last round of learning.
       rounds: `int32[]`, rounds of learning.
@@ -53,6 +54,7 @@ class LearnerState(NamedTuple):
     explorer_steps: Float[Array, " explorers"]
     explorer_gradients: Float[Array, " explorers"]
     loss: Float[Array, ""]
+    loss_given: Float[Array, ""]
     reward: Float[Array, ""]
     losses: ppo.Losses
     rounds: Int32[Array, ""]
@@ -117,7 +119,8 @@ def init(agent: chex.ArrayTree, exploration: Exploration, key: Key[Array, ""]) -
         rollout=ppo.empty_rollout(config.rollout_length, count, observation.NUM_FEATURES),
         explorer_steps=jnp.zeros((count,), jnp.float32),
         explorer_gradients=jnp.zeros((count,), jnp.float32),
-        loss=jnp.full((), jnp.nan, jnp.float32),
+        loss=jnp.zeros((), jnp.float32),
+        loss_given=jnp.zeros((), jnp.float32),
         reward=jnp.zeros((), jnp.float32),
         losses=ppo.Losses(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)),
         rounds=jnp.zeros((), jnp.int32),
@@ -159,16 +162,17 @@ def reward_explorers(state: LearnerState, step: Step, exploration: Exploration) 
     team = min(config.team_weight / max(sum(exploration.sampling.sizes), 1), 1.0)
     parts = (1.0 - team) * parts + team * total
     if config.reward == "shared":
-        unknown = jnp.zeros((), jnp.float32)
-        decrease = unknown if step.loss is None else reward.shared(state.loss, step.loss)
-        total = jnp.where(jnp.isfinite(decrease), decrease, 0.0)
+        total = jnp.zeros((), jnp.float32)
+        if step.loss is not None:
+            total = state.loss_given * reward.shared(state.loss, step.loss)
         parts = jnp.broadcast_to(total, parts.shape)
     # At slot 0 this writes into the rollout's last row, which is never read.
     rewards = state.rollout.rewards.at[step.slot - 1].set(parts)
     return state._replace(
         rollout=state.rollout._replace(rewards=rewards),
         reward=total,
-        loss=jnp.full((), jnp.nan, jnp.float32) if step.loss is None else step.loss,
+        loss=jnp.zeros((), jnp.float32) if step.loss is None else step.loss,
+        loss_given=jnp.full((), step.loss is not None, jnp.float32),
     )
 
 
@@ -220,7 +224,8 @@ def maybe_update(
             agent_optimizer=optimizer, losses=losses, rounds=state.rounds + 1
         )
 
-    return jax.lax.cond(slot == config.rollout_length - 1, update, lambda: (policy.params, state))
+    due = slot == config.rollout_length - 1
+    return conditional.cond(due, update, lambda: (policy.params, state))
 
 
 def write_multipliers(

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 import numpy as np
 import optax
 
+from alphaopt_jax._agent import differentiable
 from alphaopt_jax._agent import network as network_lib
 from alphaopt_jax._agent.leaves import leaf_of
 from alphaopt_jax._agent.network import Policy
@@ -79,7 +80,11 @@ class ActionSamples(NamedTuple):
 
 def agent_optimizer(config: PPOConfig) -> optax.GradientTransformation:
     """The conventional optimizer that trains the agent."""
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate, eps=1e-5))
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        # The root of a second moment of zero has no derivative.
+        optax.adam(config.learning_rate, eps=1e-5, eps_root=_TINY),
+    )
 
 
 def normalize_rewards(
@@ -99,8 +104,8 @@ def normalize_rewards(
     """
     leaves = leaf_of(counts)
     squares = jax.ops.segment_sum(jnp.square(rewards).mean(axis=0), leaves, len(counts))
-    scale = jnp.sqrt(squares / np.maximum(counts, 1))[leaves]
-    return jnp.clip(rewards / (scale + _TINY), -_MAX_REWARD, _MAX_REWARD)
+    scale = differentiable.sqrt(squares / np.maximum(counts, 1).astype(np.float32))[leaves]
+    return jnp.clip(rewards / (scale + _TINY)[None, :], -_MAX_REWARD, _MAX_REWARD)
 
 
 def advantages(
@@ -122,9 +127,10 @@ def advantages(
     """
 
     def one_explorer(reward: chex.Array, value: chex.Array) -> chex.Array:
-        return rlax.truncated_generalized_advantage_estimation(
-            reward, jnp.full_like(reward, discount), gae_lambda, value
-        )
+        discounts = jnp.full_like(reward, discount)
+        # Equal to rlax's function of that name, whose scan starts from a constant, which
+        # `shard_map` refuses.
+        return rlax.lambda_returns(reward, discounts, value[1:], gae_lambda) - value[:-1]
 
     return jax.vmap(one_explorer, in_axes=1, out_axes=1)(rewards, values)
 
@@ -148,7 +154,11 @@ def policy_loss(
     ) - network_lib.log_probability(samples.actions, samples.means, action_std)
     log_ratios = jnp.clip(log_ratios, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
     return rlax.clipped_surrogate_pg_loss(
-        jnp.exp(log_ratios.ravel()), samples.advantages.ravel(), clip_epsilon
+        jnp.exp(log_ratios.ravel()),
+        samples.advantages.ravel(),
+        clip_epsilon,
+        # The advantages depend on no parameter of the policy, but gradients through an update do.
+        use_stop_gradient=False,
     )
 
 
@@ -211,7 +221,8 @@ def learn(
         params, state = carry
         part = jax.tree.map(lambda each: each[number % each.shape[0]], parts)
         grads, losses = jax.grad(loss, has_aux=True)(params, part)
-        updates, state = optimizer.update(grads, state, params)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power.
+            updates, state = optimizer.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), losses
 
     (params, optimizer_state), losses = jax.lax.scan(
@@ -227,7 +238,8 @@ def _advantages_and_returns(
     rewards = normalize_rewards(rollout.rewards[:-1], counts)
     advantage = advantages(rewards, values, config.discount, config.gae_lambda)
     returns = advantage + values[:-1]
-    advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    advantage = advantage - advantage.mean()
+    advantage = advantage / (differentiable.sqrt(jnp.mean(jnp.square(advantage))) + 1e-8)
     return jnp.clip(advantage, -_MAX_ADVANTAGE, _MAX_ADVANTAGE), returns
 
 

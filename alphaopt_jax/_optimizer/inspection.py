@@ -145,7 +145,6 @@ def new_episode(state: optax.OptState) -> optax.OptState:
             agent_optimizer=learner.agent_optimizer,
             rounds=learner.rounds,
             losses=learner.losses,
-            loss=jnp.full_like(learner.loss, jnp.nan),
         )
     new = blank._replace(
         agent=old.agent,

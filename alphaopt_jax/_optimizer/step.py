@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from alphaopt_jax._agent import action, observation, sampling, statistics
+from alphaopt_jax._agent import action, conditional, observation, sampling, statistics
 from alphaopt_jax._agent.action import Action, LeafRates
 from alphaopt_jax._agent.network import LeafDecision, Policy
 from alphaopt_jax._agent.observation import Observation
@@ -153,10 +153,12 @@ def step(
     loss = None if value is None else jnp.asarray(value).astype(jnp.float32).reshape(())
     sampled = sampling.of_shapes([leaf.shape for leaf in grads])
     inputs = _Inputs(grads, jax.tree.leaves(params), loss, _mean_squares(grads), scaling)
+    everything = (inputs, state)
+    inputs, state = conditional.varying_like(everything, everything)
     plan = jax.lax.cond(
         _all_finite(inputs),
-        lambda: _plan_step(spec, sampled, inputs, state),
-        lambda: _skip_step(spec, sampled, inputs, state),
+        lambda: conditional.varying_like(_plan_step(spec, sampled, inputs, state), inputs),
+        lambda: conditional.varying_like(_skip_step(spec, sampled, inputs, state), inputs),
     )
 
     leaves = _accumulate(plan.coefficients, inputs, state)
@@ -347,7 +349,7 @@ def _multipliers(
     leaf_inputs = LeafInputs(
         plan.numbers, plan.statistics, plan.action, plan.coefficients.corrections
     )
-    multipliers = jax.lax.cond(
+    multipliers = conditional.cond(
         plan.coefficients.refreshes,
         lambda: coordinate_rates.refresh(policy, leaves, leaf_inputs, config),
         lambda: held,

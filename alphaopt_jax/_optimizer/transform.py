@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from alphaopt_jax._agent import agent as agent_lib
-from alphaopt_jax._agent import network, sampling
+from alphaopt_jax._agent import conditional, network, sampling
 from alphaopt_jax._agent.history import History
 from alphaopt_jax._learning import online
 from alphaopt_jax._optimizer import checks, complex_numbers, safeguards
@@ -171,7 +171,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
     sampled = sampling.of_shapes([leaf.shape for leaf in leaves])
     exploration = online.exploration_of(sampled, config.learning)
     none = jnp.zeros((len(leaves),), jnp.float32)
-    return AlphaOptState(
+    state = AlphaOptState(
         updates_made=jnp.zeros((), jnp.int32),
         updates_skipped=jnp.zeros((), jnp.int32),
         agent=agent,
@@ -190,6 +190,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
         safeguards=safeguards.init(len(leaves)),
         learner=online.init(agent, exploration, learner_key) if spec.learns else None,
     )
+    return conditional.varying_like(state, params)
 
 
 def _spec(
