@@ -68,9 +68,7 @@ def varying_like(tree: _T, references: Any) -> _T:
     Returns:
       The tree. Outside of `shard_map` nothing varies and nothing changes.
     """
-    axes: frozenset[str] = frozenset().union(
-        *(_axes(leaf) for leaf in jax.tree.leaves(references))
-    )
+    axes: frozenset[str] = frozenset().union(*(_axes(leaf) for leaf in jax.tree.leaves(references)))
     if not axes:
         return tree
 

@@ -68,7 +68,9 @@ NUM_DIRECT_FEATURES = NUM_COORDINATE_FEATURES + len(CONTEXT_FEATURES)
 NUM_FEATURES = NUM_DIRECT_FEATURES + len(HISTORY_FEATURES)
 
 _TINY = 1e-30  # Below the square of any gradient that float32 distinguishes from zero.
-_MIN_DIVIDED = 1e-18  # The derivative of a quotient divides by the square, which must not underflow.
+_MIN_DIVIDED = (
+    1e-18  # The derivative of a quotient divides by the square, which must not underflow.
+)
 
 
 class Observation(NamedTuple):

@@ -19,9 +19,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int, Int32, Shaped
 import numpy as np
 
+from alphaopt_jax._agent import differentiable
 from alphaopt_jax._agent import leaves as leaves_lib
 
 _PER_MODEL, _MIN_PER_LEAF, _MAX_PER_LEAF = 16384, 128, 4096  # Sampled parameters.
+_MIN_SHARE = 1e-4  # Less than one of the sampled parameters of a leaf.
 _GOLDEN = 0.6180339887498949
 _SAFE: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
 
@@ -108,16 +110,39 @@ def _spread(size: int, count: int) -> np.ndarray:
 
 def read(
     leaves: Sequence[Float[Array, "..."]], sampling: Sampling
-) -> Float32[Array, "leaves samples"]:
-    """Reads the sampled values, `float32[L, P]`, from leaves of any type, shape and sharding.
+) -> Float[Array, "leaves samples"]:
+    """Reads the sampled values from leaves of any type, shape and sharding.
 
     Only these values of sharded leaves are gathered.
+
+    Args:
+      leaves: Arrays of the sampled shapes.
+      sampling: The sample.
+
+    Returns:
+      `[L, P]`, `float32` or the widest type of a leaf, if that is wider.
     """
+    dtype = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))
     rows = [
-        _read(leaf, positions, count)
+        _read(leaf, positions, count, dtype)
         for leaf, positions, count in zip(leaves, sampling.positions, sampling.counts, strict=True)
     ]
-    return jnp.stack(rows) if rows else jnp.zeros((0, 0), jnp.float32)
+    return jnp.stack(rows) if rows else jnp.zeros((0, 0), dtype)
+
+
+def finite(
+    values: Float[Array, "leaves samples"], sampling: Sampling
+) -> Float[Array, "leaves samples"]:
+    """Replaces values that are not finite by the root mean square of their leaf's finite ones.
+
+    A leaf may hold minus infinity where something is forbidden; its other parameters are trained.
+    """
+    is_finite = jnp.isfinite(values)
+    share, square = sampling.means(
+        [is_finite.astype(jnp.float32), jnp.square(jnp.where(is_finite, values, 0.0))]
+    )
+    usual = differentiable.sqrt(square / jnp.maximum(share, _MIN_SHARE))
+    return jnp.where(is_finite, values, usual[:, None])
 
 
 def write(
@@ -163,13 +188,13 @@ def _write(leaf: chex.Array, indices: chex.Array, values: chex.Array) -> chex.Ar
     return at.set(values.astype(leaf.dtype), unique_indices=True, **_SAFE, **_like(leaf))
 
 
-def _read(leaf: chex.Array, positions: np.ndarray, count: int) -> chex.Array:
+def _read(leaf: chex.Array, positions: np.ndarray, count: int, dtype: jnp.dtype) -> chex.Array:
     if not count:
-        return jnp.zeros(positions.shape, jnp.float32)
+        return jnp.zeros(positions.shape, dtype)
     if leaf.ndim == 0:
-        return jnp.broadcast_to(leaf.astype(jnp.float32), positions.shape)
+        return jnp.broadcast_to(leaf.astype(dtype), positions.shape)
     at = leaf.at[np.unravel_index(positions, leaf.shape)]
-    return at.get(**_SAFE, **_replicated(leaf)).astype(jnp.float32)
+    return at.get(**_SAFE, **_replicated(leaf)).astype(dtype)
 
 
 def is_explicit(leaf: Shaped[Array, "..."]) -> bool:

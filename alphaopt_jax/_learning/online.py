@@ -25,6 +25,8 @@ from alphaopt_jax._agent.statistics import Normalized
 from alphaopt_jax._learning import explorers, ppo, reward
 from alphaopt_jax.config import LearningConfig
 
+_MIN_SCALE = 1e-30  # Of gradients whose sum is to stay finite.
+
 
 class LearnerState(NamedTuple):
     """State of a learning agent. M explorers, rollouts of T steps.
@@ -90,6 +92,7 @@ class Step(NamedTuple):
       rates: The leaves' learning rates.
       directions: The vectors that rates multiply, for all sampled parameters, `float32[L, P]`. An
         ascent direction; the sign of the step is that of a descent further down the chain.
+      gradient_scales: Factors that are contained in each leaf's gradients, `float32[L]`.
     """
 
     slot: Int[Array, ""]
@@ -98,6 +101,7 @@ class Step(NamedTuple):
     leaf_log_rates: Float[Array, " leaves"]
     rates: action.LeafRates
     directions: Float[Array, "leaves samples"]
+    gradient_scales: Float[Array, " leaves"]
 
 
 def exploration_of(sampling: Sampling, config: LearningConfig) -> Exploration:
@@ -158,9 +162,10 @@ def reward_explorers(state: LearnerState, step: Step, exploration: Exploration) 
         config.previous_gradient_weight,
     )
     represented = (sizes / np.maximum(counts, 1))[exploration.leaf_of].astype(np.float32)
-    total = jnp.sum(parts * represented)
+    scales = jnp.maximum(step.gradient_scales[exploration.leaf_of], _MIN_SCALE)
+    total = jnp.sum(parts / scales * represented)
     team = min(config.team_weight / max(sum(exploration.sampling.sizes), 1), 1.0)
-    parts = (1.0 - team) * parts + team * total
+    parts = (1.0 - team) * parts + team * total * scales
     if config.reward == "shared":
         total = jnp.zeros((), jnp.float32)
         if step.loss is not None:

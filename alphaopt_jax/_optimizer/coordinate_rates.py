@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float16, Int
+from jaxtyping import Array, Float, Float16, Int
 import numpy as np
 
 from alphaopt_jax._agent import action, sampling, statistics
 from alphaopt_jax._agent.action import Action
 from alphaopt_jax._agent.network import LeafDecision, Policy
 from alphaopt_jax._agent.statistics import BiasCorrections, Coordinates, LeafStatistics
+from alphaopt_jax._optimizer import units
 from alphaopt_jax.config import StepConfig
 
 _MAX_BATCH = 1 << 23  # Parameters; copies take time and memory.
@@ -36,12 +37,14 @@ class LeafInputs(NamedTuple):
       statistics: Each `float32[L]`.
       action: The leaves' action.
       corrections: Bias corrections of both moments.
+      gradient_scales: As in `AlphaOptState`.
     """
 
     numbers: tuple[Int[Array, ""], ...]
     statistics: LeafStatistics
     action: Action
     corrections: BiasCorrections
+    gradient_scales: Float[Array, " leaves"]
 
 
 class _Group(NamedTuple):
@@ -75,6 +78,14 @@ def refresh(
     Returns:
       `float16` multipliers of each leaf's shape.
     """
+    is_wide = np.array([leaf.grad.dtype == jnp.float64 for leaf in leaves])
+    leaves = [
+        # Before it is stored as float32.
+        leaf._replace(grad=units.rescaled(leaf.grad, inputs.gradient_scales[index]))
+        if is_wide[index]
+        else leaf
+        for index, leaf in enumerate(leaves)
+    ]
     groups = _groups(leaves)
     order = np.concatenate([group.owners for group in groups])
     # Sorted once for all groups, so that the values of a group are a slice.
@@ -82,6 +93,7 @@ def refresh(
     decision = inputs.action.decision
     activation, log_rates = decision.activation.T[:, order], decision.log_rate[order]
     leaf_log_rates = inputs.action.log_rates[order]
+    scales = jnp.where(is_wide, 1.0, inputs.gradient_scales.astype(jnp.float32))[order]
     multipliers: dict[int, chex.Array] = {}
     start = 0
     for group in groups:
@@ -91,6 +103,7 @@ def refresh(
         start = here.stop
         along = functools.partial(_along, here=here, ndim=joined.param.ndim)
         joined = Coordinates(*(each.astype(jnp.float32) for each in joined))
+        joined = joined._replace(grad=along(scales) * joined.grad)
         own = action.parameter_log_rates(
             policy,
             joined.param,

@@ -78,6 +78,7 @@ def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
         "mean_log_rate": jnp.where(decided, sum(log_rates, start=jnp.zeros(())) / count, 0.0),
         "updates_made": state.updates_made,
         "updates_skipped": state.updates_skipped,
+        "skipped_in_a_row": state.skipped_in_a_row,
         "backoff": state.safeguards.backoff,
     }
     learner = state.learner
@@ -149,6 +150,7 @@ def new_episode(state: optax.OptState) -> optax.OptState:
     new = blank._replace(
         agent=old.agent,
         constants=old.constants,
+        gradient_scales=jnp.ones_like(old.gradient_scales),
         history=History.empty(len(old.leaf_rates)),
         safeguards=safeguards.init(len(old.leaf_rates)),
         learner=learner,

@@ -35,6 +35,7 @@ class AlphaOptState(NamedTuple):
     Attributes:
       updates_made: `int32[]`, steps that changed the parameters.
       updates_skipped: `int32[]`, steps skipped for a gradient or loss that was not finite.
+      skipped_in_a_row: `int32[]`, those since the last update.
       agent: Parameters of the actor-critic, a nested dict of `float32` arrays.
       gradient_average: First moments; a tree like the parameters, of `StepConfig.moment_dtype`.
       squared_gradient_average: Second moments; likewise.
@@ -43,6 +44,8 @@ class AlphaOptState(NamedTuple):
       leaf_rates: `float32[leaves]`, positive learning rates of the leaves at the last step.
       leaf_log_rates: `float32[leaves]`, the actions behind them.
       sampled_moments: Both moments of the sampled parameters, `float32[2, leaves, P]`.
+      gradient_scales: Power of two that each leaf's gradients are multiplied by, here and in both
+        moments, `float32[leaves]` or `float64`; 1 unless they are too large for float32.
       constants: Constants of the agent.
       history: Moving averages of the leaves' statistics and of the loss.
       safeguards: State of the safeguards.
@@ -51,6 +54,7 @@ class AlphaOptState(NamedTuple):
 
     updates_made: Int32[Array, ""]
     updates_skipped: Int32[Array, ""]
+    skipped_in_a_row: Int32[Array, ""]
     agent: chex.ArrayTree
     gradient_average: optax.Updates
     squared_gradient_average: optax.Updates
@@ -58,6 +62,7 @@ class AlphaOptState(NamedTuple):
     leaf_rates: Float[Array, " leaves"]
     leaf_log_rates: Float[Array, " leaves"]
     sampled_moments: Float[Array, "2 leaves samples"]
+    gradient_scales: Float[Array, " leaves"]
     constants: AgentConstants
     history: History
     safeguards: SafeguardState

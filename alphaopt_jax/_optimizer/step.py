@@ -26,7 +26,7 @@ from alphaopt_jax._agent.sampling import Sampling
 from alphaopt_jax._agent.schedule import Clock
 from alphaopt_jax._agent.statistics import BiasCorrections, Coordinates, LeafStatistics
 from alphaopt_jax._learning import online
-from alphaopt_jax._optimizer import coordinate_rates, safeguards, stochastic_rounding
+from alphaopt_jax._optimizer import coordinate_rates, safeguards, stochastic_rounding, units
 from alphaopt_jax._optimizer.coordinate_rates import LeafInputs
 from alphaopt_jax._optimizer.state import AlphaOptState
 from alphaopt_jax.config import AlphaOptConfig
@@ -65,14 +65,16 @@ class _Inputs(NamedTuple):
       grads: Gradients.
       params: Parameters.
       loss: `float32[]`, or None.
-      mean_square_grads: Mean squared gradient of each leaf, `float32[L]`.
+      finite: Whether the loss is finite in its own type, `bool[]`.
+      sizes: Of the gradients.
       scaling: The user's arguments.
     """
 
     grads: list[chex.Array]
     params: list[chex.Array]
     loss: chex.Array | None
-    mean_square_grads: chex.Array
+    finite: chex.Array
+    sizes: units.Sizes
     scaling: Scaling
 
 
@@ -87,7 +89,10 @@ class _Coefficients(NamedTuple):
       second_decay: Decay of the second moments.
       second_weight: Weight of the squared gradients in them.
       corrections: Bias corrections of both moments.
-      gradient_factors: Factor of each leaf's gradients, one `float32[]` for each.
+      gradient_factors: Factor of each leaf's gradients, one scalar for each, of the type of
+        `AlphaOptState.gradient_scales`.
+      unit_changes: Factor of each leaf's first moments, one `float32[]` for each, where the units
+        of gradients may change; else None.
     """
 
     finite: chex.Array
@@ -98,6 +103,7 @@ class _Coefficients(NamedTuple):
     second_weight: chex.Array
     corrections: BiasCorrections
     gradient_factors: tuple[chex.Array, ...]
+    unit_changes: tuple[chex.Array, ...] | None
 
 
 class _StepPlan(NamedTuple):
@@ -150,11 +156,15 @@ def step(
     grads, structure = jax.tree.flatten(updates)
     if not grads:
         return updates, state._replace(updates_made=_next(state.updates_made, config))
-    loss = None if value is None else jnp.asarray(value).astype(jnp.float32).reshape(())
+    loss, finite = None, jnp.asarray(True)
+    if value is not None:
+        loss, finite = units.compressed_loss(value)
     sampled = sampling.of_shapes([leaf.shape for leaf in grads])
-    inputs = _Inputs(grads, jax.tree.leaves(params), loss, _mean_squares(grads), scaling)
-    everything = (inputs, state)
-    inputs, state = conditional.varying_like(everything, everything)
+    arguments = (grads, jax.tree.leaves(params), loss, finite, scaling, state)
+    arguments = conditional.varying_like(arguments, arguments)
+    grads, leaves, loss, finite, scaling, state = arguments
+    sizes = units.measure(grads, state.gradient_scales, state.updates_made, state.skipped_in_a_row)
+    inputs = _Inputs(grads, leaves, loss, finite, sizes, scaling)
     plan = jax.lax.cond(
         _all_finite(inputs),
         lambda: conditional.varying_like(_plan_step(spec, sampled, inputs, state), inputs),
@@ -190,9 +200,12 @@ def _plan_step(
     policy = Policy(state.agent, config.agent)
 
     # Observe.
+    change = units.change(inputs.sizes, state.gradient_scales, state.safeguards.mean_square_grads)
+    state = _in_new_units(state, change, sampled, config)
     gradient_factors, guarded = safeguards.bound_gradients(
-        state.safeguards, inputs.mean_square_grads, number, config
+        state.safeguards, change.mean_squares, number, config
     )
+    gradient_factors = gradient_factors.astype(change.scales.dtype) * change.scales
     history = state.history
     if inputs.loss is not None:
         history = history._replace(loss=history.loss.append(inputs.loss))
@@ -200,8 +213,8 @@ def _plan_step(
             guarded, inputs.loss, state.history.loss.fast, history.loss.fast
         )
     coordinates = statistics.accumulate(
-        sampling.read(inputs.params, sampled),
-        gradient_factors[:, None] * sampling.read(inputs.grads, sampled),
+        sampling.finite(sampling.read(inputs.params, sampled).astype(jnp.float32), sampled),
+        units.rescaled(sampling.read(inputs.grads, sampled), gradient_factors[:, None]),
         state.sampled_moments[0],
         state.sampled_moments[1],
         config,
@@ -231,14 +244,15 @@ def _plan_step(
             observed=observed,
             leaf_log_rates=decided.log_rates,
             rates=rates,
-            directions=_sampled_directions(observed, config),
+            directions=_sampled_directions(observed, change.scales, config),
+            gradient_scales=change.scales.astype(jnp.float32),
         )
         exploration = online.exploration_of(sampled, config.learning)
         agent, learner = online.learn(learner, policy, record, exploration)
 
     history = observed.history
     return _StepPlan(
-        coefficients=_coefficients(state, clock, gradient_factors, config),
+        coefficients=_coefficients(state, clock, gradient_factors, change, config),
         numbers=_numbers(sampled),
         rates=rates,
         sign=jnp.asarray(inputs.scaling.sign).astype(jnp.float32),
@@ -247,10 +261,12 @@ def _plan_step(
         statistics=observed.statistics,
         state=_without_trees(state)._replace(
             updates_made=_next(state.updates_made, config),
+            skipped_in_a_row=jnp.zeros_like(state.skipped_in_a_row),
             agent=agent,
             leaf_rates=rates.rates,
             leaf_log_rates=decided.log_rates,
             sampled_moments=jnp.stack([coordinates.first_moment, coordinates.second_moment]),
+            gradient_scales=change.scales,
             history=history._replace(leaves=history.leaves.add_log_rates(decided.log_rates)),
             safeguards=guarded,
             learner=learner,
@@ -265,6 +281,7 @@ def _skip_step(
     zero, one = jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)
     none = jnp.zeros((len(sampled.shapes),), jnp.float32)
     hidden = jnp.zeros((*none.shape, spec.config.agent.actor_hidden), jnp.float32)
+    changes = (one,) * len(sampled.shapes) if units.may_change(state.gradient_scales) else None
     return _StepPlan(
         coefficients=_Coefficients(
             finite=jnp.asarray(False),
@@ -274,7 +291,8 @@ def _skip_step(
             second_decay=one,
             second_weight=zero,
             corrections=BiasCorrections(zero, one),
-            gradient_factors=(one,) * len(sampled.shapes),
+            gradient_factors=(one.astype(state.gradient_scales.dtype),) * len(sampled.shapes),
+            unit_changes=changes,
         ),
         numbers=_numbers(sampled),
         rates=LeafRates(none, none),
@@ -283,13 +301,40 @@ def _skip_step(
         action=Action(none, LeafDecision(hidden, none)),
         statistics=LeafStatistics(*(none for _ in LeafStatistics._fields)),
         state=_without_trees(state)._replace(
-            updates_skipped=optax.safe_increment(state.updates_skipped)
+            updates_skipped=optax.safe_increment(state.updates_skipped),
+            skipped_in_a_row=optax.safe_increment(state.skipped_in_a_row),
         ),
     )
 
 
+def _in_new_units(
+    state: AlphaOptState, change: units.Change, sampled: Sampling, config: AlphaOptConfig
+) -> AlphaOptState:
+    """The state, without its trees of moments, with all that is measured in units of gradients."""
+    factors, squares = change.factors, jnp.square(change.factors)
+    learner = state.learner
+    if learner is not None:
+        explorers = online.exploration_of(sampled, config.learning).leaf_of
+        learner = learner._replace(
+            explorer_gradients=factors[explorers] * learner.explorer_gradients
+        )
+    leaves = state.history.leaves
+    first = jnp.minimum(squares * leaves.first_second_moment, float(jnp.finfo(jnp.float32).max))
+    guarded = state.safeguards
+    return state._replace(
+        sampled_moments=jnp.stack([factors, squares])[:, :, None] * state.sampled_moments,
+        history=state.history._replace(leaves=leaves._replace(first_second_moment=first)),
+        safeguards=guarded._replace(mean_square_grads=squares * guarded.mean_square_grads),
+        learner=learner,
+    )
+
+
 def _coefficients(
-    state: AlphaOptState, clock: Clock, gradient_factors: chex.Array, config: AlphaOptConfig
+    state: AlphaOptState,
+    clock: Clock,
+    gradient_factors: chex.Array,
+    change: units.Change,
+    config: AlphaOptConfig,
 ) -> _Coefficients:
     return _Coefficients(
         finite=jnp.asarray(True),
@@ -300,13 +345,16 @@ def _coefficients(
         second_weight=jnp.asarray(1.0 - config.squared_gradient_decay, jnp.float32),
         corrections=statistics.bias_corrections(clock.step, config),
         gradient_factors=tuple(gradient_factors),
+        unit_changes=tuple(change.factors) if units.may_change(change.scales) else None,
     )
 
 
-def _sampled_directions(observed: Observation, config: AlphaOptConfig) -> chex.Array:
+def _sampled_directions(
+    observed: Observation, scales: chex.Array, config: AlphaOptConfig
+) -> chex.Array:
     """The vectors that the rates of the sampled parameters multiply, `float32[L, P]`."""
     if config.agent.update_direction == "gradient":
-        return observed.coordinates.grad
+        return observed.coordinates.grad / scales.astype(jnp.float32)[:, None]
     return observed.normalized.momentum
 
 
@@ -319,12 +367,14 @@ def _accumulate(
     squares = jax.tree.leaves(state.squared_gradient_average)
     leaves = []
     for index, (param, grad) in enumerate(zip(inputs.params, inputs.grads, strict=True)):
-        scaled = coefficients.gradient_factors[index] * grad.astype(jnp.float32)
+        scaled = units.rescaled(grad, coefficients.gradient_factors[index])
         scaled = jnp.where(coefficients.finite, scaled, 0.0)
-        first = coefficients.first_decay * averages[index] + coefficients.first_weight * scaled
-        second = coefficients.second_decay * squares[
-            index
-        ] + coefficients.second_weight * jnp.square(scaled)
+        first_decay, second_decay = coefficients.first_decay, coefficients.second_decay
+        if coefficients.unit_changes is not None:
+            change = coefficients.unit_changes[index]
+            first_decay, second_decay = first_decay * change, second_decay * jnp.square(change)
+        first = first_decay * averages[index] + coefficients.first_weight * scaled
+        second = second_decay * squares[index] + coefficients.second_weight * jnp.square(scaled)
         leaves.append(
             Coordinates(
                 param,
@@ -347,7 +397,11 @@ def _multipliers(
     held = jax.tree.leaves(state.rate_multipliers)
     policy = Policy(state.agent, config.agent)
     leaf_inputs = LeafInputs(
-        plan.numbers, plan.statistics, plan.action, plan.coefficients.corrections
+        plan.numbers,
+        plan.statistics,
+        plan.action,
+        plan.coefficients.corrections,
+        plan.state.gradient_scales,
     )
     multipliers = conditional.cond(
         plan.coefficients.refreshes,
@@ -366,13 +420,15 @@ def _apply(
     """The update of one leaf, in the gradient's type."""
     number, coefficients = plan.numbers[index], plan.coefficients
     if config.agent.update_direction == "gradient":
-        direction = coefficients.gradient_factors[index] * leaf.grad.astype(jnp.float32)
+        scale = plan.state.gradient_scales[number].astype(jnp.float32)
+        direction = units.rescaled(leaf.grad, coefficients.gradient_factors[index]) / scale
         direction = jnp.where(coefficients.finite, direction, 0.0)
     else:
         leaf32 = Coordinates(*(each.astype(jnp.float32) for each in leaf))
         direction = statistics.normalize(leaf32, coefficients.corrections, config).momentum
     if plan.decays is not None:
-        direction = direction + plan.decays[number] * leaf.param.astype(jnp.float32)
+        param = leaf.param.astype(jnp.float32)
+        direction = direction + plan.decays[number] * jnp.where(jnp.isfinite(param), param, 0.0)
     change = plan.sign * plan.rates.applied(multiplier, number) * direction
     return _within_range(change, leaf.param).astype(leaf.grad.dtype)
 
@@ -387,6 +443,7 @@ def _within_range(change: chex.Array, param: chex.Array) -> chex.Array:
     if largest > 1e18:  # The squares of such parameters overflow in float32: they are not moved.
         return change
     param = param.astype(jnp.float32)
+    param = jnp.where(jnp.isfinite(param), param, 0.0)
     return jnp.clip(change, -largest - param, largest - param)
 
 
@@ -402,21 +459,10 @@ def _without_trees(state: AlphaOptState) -> AlphaOptState:
     return state._replace(gradient_average=(), squared_gradient_average=(), rate_multipliers=())
 
 
-def _mean_squares(grads: Sequence[chex.Array]) -> chex.Array:
-    """Mean squared gradient of each leaf, `float32[L]`."""
-    return jnp.stack(
-        [
-            jnp.sum(jnp.square(leaf.astype(jnp.float32))) / np.float32(max(leaf.size, 1))
-            for leaf in grads
-        ]
-    )
-
-
 def _all_finite(inputs: _Inputs) -> chex.Array:
     """True if the loss and every leaf's mean squared gradient are finite."""
     # A sum is finite only if all its terms are, and cheaper than a test of each term.
-    finite = jnp.all(jnp.isfinite(inputs.mean_square_grads))
-    return finite if inputs.loss is None else finite & jnp.isfinite(inputs.loss)
+    return inputs.finite & jnp.all(jnp.isfinite(inputs.sizes.mean_squares))
 
 
 def _stack(values: Sequence[chex.Numeric] | None) -> chex.Array | None:

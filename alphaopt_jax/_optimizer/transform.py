@@ -17,7 +17,7 @@ from alphaopt_jax._agent import agent as agent_lib
 from alphaopt_jax._agent import conditional, network, sampling
 from alphaopt_jax._agent.history import History
 from alphaopt_jax._learning import online
-from alphaopt_jax._optimizer import checks, complex_numbers, safeguards
+from alphaopt_jax._optimizer import checks, complex_numbers, safeguards, units
 from alphaopt_jax._optimizer.state import AgentConstants, AlphaOptState
 from alphaopt_jax._optimizer.step import Scaling, StepSpec, step
 from alphaopt_jax.config import AlphaOptConfig, pretrained_config
@@ -174,6 +174,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
     state = AlphaOptState(
         updates_made=jnp.zeros((), jnp.int32),
         updates_skipped=jnp.zeros((), jnp.int32),
+        skipped_in_a_row=jnp.zeros((), jnp.int32),
         agent=agent,
         gradient_average=optax.tree.zeros_like(params, dtype=dtype),
         squared_gradient_average=optax.tree.zeros_like(params, dtype=dtype),
@@ -181,6 +182,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
         leaf_rates=none,
         leaf_log_rates=jnp.zeros_like(none),
         sampled_moments=jnp.zeros((2, *sampled.positions.shape), jnp.float32),
+        gradient_scales=units.init(leaves),
         constants=AgentConstants(
             jnp.asarray(config.agent.max_log_rate, jnp.float32),
             jnp.asarray(config.agent.inverse_sqrt_steps, jnp.float32),

@@ -1,0 +1,186 @@
+"""Units of the gradients: a power of two for each leaf, so that float32 holds their squares.
+
+Double precision has gradients and losses whose squares, or which themselves, float32 cannot hold.
+A step depends on no gradient's scale, so the gradients of a leaf may be measured in any unit. The
+unit is 1 unless gradients in double precision do not fit: chosen by the first ones, by those that
+are too large for many steps in a row, and again when the usual ones have become small. A spike
+changes no unit, since moments in its units would vanish: that step is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+
+from alphaopt_jax._agent import differentiable
+
+_PATIENCE = 100
+"""Steps in a row with gradients too large for their unit, after which it is changed."""
+_SMALL = 2.0**-20
+"""Root mean square of usual gradients, in large units, below which the unit is made smaller."""
+_FIRST_SMALL = 2.0**-30
+"""Largest gradient of the first step, in double precision, below which the unit is made smaller."""
+_MAX_CHANGE = 1e18
+"""Largest factor between two units whose square float32 holds."""
+_MAX_LOSS = 1e15
+"""Losses above this are compressed to their logarithm; the largest double becomes 6.7e17."""
+
+
+class Sizes(NamedTuple):
+    """Sizes of the gradients of L leaves.
+
+    Attributes:
+      scales: Power of two that each leaf's gradients are multiplied by, `[L]`; `float64` if a leaf
+        is, else `float32`.
+      mean_squares: Of each leaf in these units, `float32[L]`; not finite where a gradient is not,
+        or where it is far above its unit.
+    """
+
+    scales: Float[Array, " leaves"]
+    mean_squares: Float[Array, " leaves"]
+
+
+def init(leaves: Sequence[chex.Array]) -> Float[Array, " leaves"]:
+    """The scales before the first step, all 1."""
+    return jnp.ones((len(leaves),), _type_of_scales(leaves))
+
+
+def may_change(scales: Float[Array, " leaves"]) -> bool:
+    """True if a unit may be other than 1: in double precision."""
+    return scales.dtype == jnp.float64
+
+
+def measure(
+    grads: Sequence[Float[Array, "..."]],
+    scales: Float[Array, " leaves"],
+    updates_made: Int[Array, ""],
+    skipped_in_a_row: Int[Array, ""],
+) -> Sizes:
+    """Measures the gradients, in new units if they do not fit the old ones.
+
+    Args:
+      grads: Gradients of L leaves.
+      scales: The old scales.
+      updates_made: `int32[]`, 0 at the first step.
+      skipped_in_a_row: `int32[]`, steps skipped since the last update.
+
+    Returns:
+      The sizes.
+    """
+    if not may_change(scales):
+        return Sizes(scales, _mean_squares(grads))
+    mean_squares = _mean_squares(grads, scales)
+    is_first = updates_made == 0
+    too_large = ~jnp.all(jnp.isfinite(mean_squares)) & (is_first | (skipped_in_a_row >= _PATIENCE))
+    too_small = jnp.all(mean_squares < _FIRST_SMALL**2) & is_first
+
+    def in_new_units() -> Sizes:
+        largest = jnp.stack([_largest(leaf, scales.dtype) for leaf in grads])
+        in_all = jnp.max(jnp.where(jnp.isfinite(largest), largest, 0.0))
+        small = (in_all < _FIRST_SMALL) & (in_all > 0)
+        unfit = ~jnp.isfinite(mean_squares) & jnp.isfinite(largest) & (largest > 0)
+        size = jnp.where(small, in_all, jnp.where(unfit, largest, 1.0))
+        new = jnp.where(small | unfit, jnp.exp2(-jnp.floor(jnp.log2(size))), scales)
+        return Sizes(new, _mean_squares(grads, new))
+
+    return jax.lax.cond(too_large | too_small, in_new_units, lambda: Sizes(scales, mean_squares))
+
+
+class Change(NamedTuple):
+    """A change of the units of L leaves.
+
+    Attributes:
+      scales: The new scales, `[L]`.
+      mean_squares: Of the gradients, in the new units, `float32[L]`.
+      factors: New over old scales, `float32[L]`: 1 for an unchanged unit.
+    """
+
+    scales: Float[Array, " leaves"]
+    mean_squares: Float[Array, " leaves"]
+    factors: Float[Array, " leaves"]
+
+
+def change(
+    sizes: Sizes, old_scales: Float[Array, " leaves"], usual_mean_squares: Float[Array, " leaves"]
+) -> Change:
+    """The change of units at this step; most steps change none.
+
+    Args:
+      sizes: Sizes of the gradients, from `measure`.
+      old_scales: The scales of the state.
+      usual_mean_squares: Usual mean square of each leaf's gradients in old units, `float32[L]`.
+
+    Returns:
+      The change that `measure` decided; else smaller units for gradients that have become small.
+    """
+    measured = sizes.scales != old_scales
+    scales = jnp.where(measured, sizes.scales, _grown(old_scales, usual_mean_squares))
+    factors = jnp.clip(scales / old_scales, 1 / _MAX_CHANGE, _MAX_CHANGE).astype(jnp.float32)
+    mean_squares = jnp.where(measured, 1.0, jnp.square(factors)) * sizes.mean_squares
+    return Change(scales, mean_squares, factors)
+
+
+def _grown(
+    scales: Float[Array, " leaves"], usual_mean_squares: Float[Array, " leaves"]
+) -> Float[Array, " leaves"]:
+    """Scales for gradients that have become small in large units; the others are unchanged."""
+    size = jnp.sqrt(differentiable.where(usual_mean_squares > 0, usual_mean_squares))
+    is_small = (scales < 1.0) & (size > 0) & (size < _SMALL)
+    growth = jnp.exp2(-jnp.floor(jnp.log2(jnp.where(is_small, size, 1.0))))
+    grown = jnp.minimum(scales * growth.astype(scales.dtype), 1.0)
+    return jnp.where(is_small, grown, scales)
+
+
+def compressed_loss(value: chex.Numeric) -> tuple[Float[Array, ""], Bool[Array, ""]]:
+    """The loss as float32 whose square is finite, and whether it is finite in its own type.
+
+    Args:
+      value: The loss, a scalar of any type.
+
+    Returns:
+      `float32[]`, monotone in the loss and equal to it up to 1e15; and `bool[]`.
+
+    Example:
+      >>> loss, is_finite = compressed_loss(2.5)
+      >>> float(loss), bool(is_finite)
+      (2.5, True)
+    """
+    loss = jnp.asarray(value).reshape(())
+    loss = loss.astype(jnp.promote_types(loss.dtype, jnp.float32))
+    size = jnp.abs(loss)
+    beyond = size > _MAX_LOSS
+    logarithm = jnp.log(jnp.where(beyond, size / _MAX_LOSS, 1.0))
+    loss = jnp.where(beyond, jnp.sign(loss) * _MAX_LOSS * (1.0 + logarithm), loss)
+    return loss.astype(jnp.float32), jnp.isfinite(size)
+
+
+def rescaled(grad: Float[Array, "*shape"], factor: Float[Array, ""]) -> Float[Array, "*shape"]:
+    """Gradients times a factor, computed in their own type if it is wider, as `float32`."""
+    wide = jnp.promote_types(grad.dtype, jnp.float32)
+    return (factor.astype(wide) * grad.astype(wide)).astype(jnp.float32)
+
+
+def _mean_squares(
+    grads: Sequence[chex.Array], scales: Float[Array, " leaves"] | None = None
+) -> Float[Array, " leaves"]:
+    if scales is None:
+        in_units = [leaf.astype(jnp.float32) for leaf in grads]
+    else:
+        in_units = [rescaled(leaf, scale) for leaf, scale in zip(grads, scales, strict=True)]
+    return jnp.stack(
+        [jnp.sum(jnp.square(leaf)) / np.float32(max(leaf.size, 1)) for leaf in in_units]
+    )
+
+
+def _largest(leaf: chex.Array, dtype: jnp.dtype) -> chex.Array:
+    return jnp.max(jnp.abs(leaf), initial=0.0).astype(dtype)
+
+
+def _type_of_scales(leaves: Sequence[chex.Array]) -> jnp.dtype:
+    return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))
