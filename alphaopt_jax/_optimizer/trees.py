@@ -1,0 +1,103 @@
+"""Leaves of one pytree that correspond to those of another, whatever containers hold them.
+
+Gradients, parameters and the optimizer's state may come in different containers: a dict and a
+`FrozenDict`, a list and a tuple. Parameters may have more leaves than there are gradients: a whole
+module holds functions and integers too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def arrange(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
+    """The leaves of `tree` that `like` has too, in the structure of `like`.
+
+    Leaves correspond by the names or numbers on their paths, or else by their order, if there are
+    as many.
+
+    Args:
+      tree: A pytree, of any leaves.
+      like: The pytree with the wanted structure.
+
+    Returns:
+      A pytree structured like `like`, or `tree` itself where the leaves do not correspond.
+
+    Example:
+      >>> arrange({"a": 1.0, "b": None, "f": len, "c": 2.0}, {"a": 0.0, "c": 0.0})
+      {'a': 1.0, 'c': 2.0}
+      >>> arrange((1.0, 2.0), [0.0, 0.0])
+      [1.0, 2.0]
+    """
+    named = by_name(tree, like)
+    if named is not None:
+        return named
+    leaves, structure = jax.tree.leaves(tree), jax.tree.structure(like)
+    return jax.tree.unflatten(structure, leaves) if len(leaves) == structure.num_leaves else tree
+
+
+def by_name(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree | None:
+    """As `arrange`, but by the names alone; None where `tree` lacks one.
+
+    Example:
+      >>> by_name({"a": 1.0}, {"b": 0.0}) is None
+      True
+    """
+    structure = jax.tree.structure(like)
+    if jax.tree.structure(tree) == structure:
+        return tree
+    found, wanted = _named(tree), _named(like)
+    if len(wanted) < structure.num_leaves or not found.keys() >= wanted.keys():
+        return None
+    return jax.tree.unflatten(structure, [found[name] for name in wanted])
+
+
+def restrict(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
+    """`tree` with None in place of every leaf that `like` does not have, by name.
+
+    Args:
+      tree: A pytree, of any leaves.
+      like: A pytree of a part of its leaves.
+
+    Returns:
+      A pytree in the containers of `tree`, or `tree` itself where names do not correspond.
+
+    Example:
+      >>> restrict({"a": 1.0, "f": len}, {"a": 0.0, "f": None})
+      {'a': 1.0, 'f': None}
+    """
+    if jax.tree.structure(tree) == jax.tree.structure(like):
+        return tree
+    wanted = _named(like).keys()
+    if not _named(tree).keys() >= wanted:
+        return tree
+    return jax.tree.map_with_path(
+        lambda path, leaf: leaf if _name(path) in wanted else None, tree
+    )
+
+
+def dtype_of(leaf: Any) -> str:
+    """The type of a leaf, as messages name it: `float32`, `int32`, `function`."""
+    if hasattr(leaf, "dtype"):
+        return str(leaf.dtype)
+    if isinstance(leaf, (int, float, complex)):
+        return str(jnp.asarray(leaf).dtype)
+    return type(leaf).__name__
+
+
+def is_inexact(leaf: Any) -> bool:
+    """Whether a leaf is an array or a number of a floating-point or complex type."""
+    return jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.inexact)
+
+
+def _named(tree: chex.ArrayTree) -> dict[tuple[str, ...], Any]:
+    return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _name(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """A path without the kinds of its containers."""
+    return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path)
