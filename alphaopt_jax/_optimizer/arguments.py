@@ -56,7 +56,8 @@ def check_learning_rate(rate: Any, config: AlphaOptConfig) -> None:
         effect = f"are {1.0 / number:,.0f} times smaller" if number else "are zero"
         warnings.warn(
             f"{meaning} All steps {effect}. A number carried over from another optimizer, such as"
-            " Adam's 0.001, makes training that much slower: leave it out, or pass a number near 1.",
+            " Adam's 0.001, makes training that much slower. Leave it out, or pass a number near"
+            " 1.",
             stacklevel=_CALLER,
         )
     elif number > _HIGHEST:
@@ -212,9 +213,8 @@ def _is_array(value: Any) -> bool:
 
 
 def _is_boolean(leaf: Any) -> bool:
-    if isinstance(leaf, bool):
-        return True
-    return getattr(leaf, "dtype", None) == bool and np.shape(leaf) == ()
+    is_boolean = isinstance(leaf, bool) or str(getattr(leaf, "dtype", "")) == "bool"
+    return is_boolean and np.shape(leaf) == ()
 
 
 def _describe(value: Any) -> str:

@@ -53,8 +53,8 @@ def check_call(
     )
     if number == [()] and shapes not in ([()], []):
         raise ValueError(
-            "The third argument of `update` is the parameters, but was one number. The loss is passed"
-            f" by its name: {_CALL}."
+            "The third argument of `update` is the parameters, but was one number. The loss is"
+            f" passed by its name: {_CALL}."
         )
 
 
@@ -62,7 +62,7 @@ def check(
     grads: optax.Updates,
     state: AlphaOptState,
     params: optax.Params,
-    value: chex.Numeric | None,
+    value: Any,
     *,
     learns: bool,
 ) -> None:
@@ -104,7 +104,7 @@ def check(
             )
 
 
-def _check_value(value: chex.Numeric | None) -> None:
+def _check_value(value: Any) -> None:
     if value is None:
         return
     leaves = jax.tree.leaves(value)

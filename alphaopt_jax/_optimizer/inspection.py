@@ -96,9 +96,11 @@ def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
 
 def _rates(state: state_lib.AlphaOptState) -> list[chex.Array]:
     """The applied rates of each leaf."""
+    log_rates, bound = (
+        jnp.asarray(each) for each in (state.leaf_log_rates, state.constants.max_log_rate)
+    )
     rates = action.LeafRates(
-        jnp.asarray(state.leaf_rates),
-        action.max_multipliers(jnp.asarray(state.leaf_log_rates), state.constants.max_log_rate),
+        jnp.asarray(state.leaf_rates), action.max_multipliers(log_rates, bound)
     )
     return [
         rates.applied(jnp.asarray(leaf), index)

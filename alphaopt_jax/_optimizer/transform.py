@@ -187,11 +187,13 @@ def _transformation(
         del unused
         checks.check_call(updates, state, params, misplaced)
         split = complex_numbers.split(updates)
-        grads, real_params = _like_state(split, state), _like_state(params, state)
+        # Every gradient is of a parameter that the state knows; not every parameter has a gradient.
+        grads = trees.rearrange(split, state.gradient_average)
+        real_params = trees.arrange(complex_numbers.split(params), state.gradient_average)
         checks.check(grads, state, real_params, value, learns=spec.learns)
         scaled = scaling(_Trees(updates, state, params))
         steps, state = jitted_step(grads, state, real_params, value, scaled)
-        return complex_numbers.merge(trees.arrange(steps, split)), state
+        return complex_numbers.merge(trees.rearrange(steps, split)), state
 
     return optax.GradientTransformationExtraArgs(functools.partial(_init, spec), update)
 
@@ -254,8 +256,3 @@ def _spec(
 
 def _now(value: optax.ScalarOrSchedule, state: AlphaOptState) -> chex.Numeric:
     return value(state.updates_made) if callable(value) else value
-
-
-def _like_state(tree: chex.ArrayTree, state: AlphaOptState) -> chex.ArrayTree:
-    """The leaves that the state has moments of, complex ones split, in the state's structure."""
-    return trees.arrange(complex_numbers.split(tree), state.gradient_average)

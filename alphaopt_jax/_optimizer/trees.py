@@ -40,6 +40,17 @@ def arrange(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
     return jax.tree.unflatten(structure, leaves) if len(leaves) == structure.num_leaves else tree
 
 
+def rearrange(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
+    """As `arrange`, but `tree` itself where it does not have as many leaves as `like`.
+
+    Example:
+      >>> rearrange({"a": 1.0, "b": 2.0}, {"a": 0.0})
+      {'a': 1.0, 'b': 2.0}
+    """
+    counts = [jax.tree.structure(each).num_leaves for each in (tree, like)]
+    return arrange(tree, like) if counts[0] == counts[1] else tree
+
+
 def by_name(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree | None:
     """As `arrange`, but by the names alone; None where `tree` lacks one.
 
@@ -51,7 +62,10 @@ def by_name(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree | None
     if jax.tree.structure(tree) == structure:
         return tree
     found, wanted = _named(tree), _named(like)
-    if len(wanted) < structure.num_leaves or not found.keys() >= wanted.keys():
+    counts = len(found), len(wanted)
+    if counts != (jax.tree.structure(tree).num_leaves, structure.num_leaves):
+        return None  # Two leaves have one name.
+    if not found.keys() >= wanted.keys():
         return None
     return jax.tree.unflatten(structure, [found[name] for name in wanted])
 
@@ -75,9 +89,7 @@ def restrict(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
     wanted = _named(like).keys()
     if not _named(tree).keys() >= wanted:
         return tree
-    return jax.tree.map_with_path(
-        lambda path, leaf: leaf if _name(path) in wanted else None, tree
-    )
+    return jax.tree.map_with_path(lambda path, leaf: leaf if _name(path) in wanted else None, tree)
 
 
 def dtype_of(leaf: Any) -> str:
@@ -99,5 +111,7 @@ def _named(tree: chex.ArrayTree) -> dict[tuple[str, ...], Any]:
 
 
 def _name(path: tuple[Any, ...]) -> tuple[str, ...]:
-    """A path without the kinds of its containers."""
+    """A path without the kinds of its containers, and without the variables of Flax NNX."""
+    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
+        path = path[:-1]
     return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path)
