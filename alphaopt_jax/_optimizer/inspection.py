@@ -43,7 +43,7 @@ def learning_rates(state: optax.OptState, params: optax.Params) -> optax.Params:
     state = state_lib.find(state)
     params = jax.tree.map(lambda leaf: leaf if trees.is_inexact(leaf) else None, params)
     params = complex_numbers.split(params)
-    rates, count = _rates(state), jax.tree.structure(params).num_leaves
+    rates, count = _rates(state), trees.count(params)
     if count != len(rates):
         raise ValueError(
             f"The state belongs to {len(rates)} arrays, but params has {count}. Pass the"

@@ -189,7 +189,7 @@ def _transformation(
         split, real_params = complex_numbers.split(updates), complex_numbers.split(params)
         # Every gradient is of a parameter that the state knows; not every parameter has a gradient.
         grads = trees.rearrange(split, state.gradient_average)
-        if jax.tree.structure(grads) == jax.tree.structure(state.gradient_average):
+        if trees.is_like(grads, state.gradient_average):
             real_params = trees.arrange(real_params, state.gradient_average)
         checks.check(grads, state, real_params, value, learns=spec.learns)
         scaled = scaling(_Trees(updates, state, params))

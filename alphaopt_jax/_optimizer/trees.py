@@ -36,8 +36,9 @@ def arrange(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
     named = by_name(tree, like)
     if named is not None:
         return named
-    leaves, structure = jax.tree.leaves(tree), jax.tree.structure(like)
-    return jax.tree.unflatten(structure, leaves) if len(leaves) == structure.num_leaves else tree
+    if count(tree) != count(like):
+        return tree
+    return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(tree))
 
 
 def rearrange(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
@@ -47,8 +48,7 @@ def rearrange(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
       >>> rearrange({"a": 1.0, "b": 2.0}, {"a": 0.0})
       {'a': 1.0, 'b': 2.0}
     """
-    counts = [jax.tree.structure(each).num_leaves for each in (tree, like)]
-    return arrange(tree, like) if counts[0] == counts[1] else tree
+    return arrange(tree, like) if count(tree) == count(like) else tree
 
 
 def by_name(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree | None:
@@ -58,16 +58,14 @@ def by_name(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree | None
       >>> by_name({"a": 1.0}, {"b": 0.0}) is None
       True
     """
-    structure = jax.tree.structure(like)
-    if jax.tree.structure(tree) == structure:
+    if is_like(tree, like):
         return tree
     found, wanted = _named(tree), _named(like)
-    counts = len(found), len(wanted)
-    if counts != (jax.tree.structure(tree).num_leaves, structure.num_leaves):
+    if (len(found), len(wanted)) != (count(tree), count(like)):
         return None  # Two leaves have one name.
     if not found.keys() >= wanted.keys():
         return None
-    return jax.tree.unflatten(structure, [found[name] for name in wanted])
+    return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in wanted])
 
 
 def restrict(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
@@ -84,12 +82,23 @@ def restrict(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
       >>> restrict({"a": 1.0, "f": len}, {"a": 0.0, "f": None})
       {'a': 1.0, 'f': None}
     """
-    if jax.tree.structure(tree) == jax.tree.structure(like):
+    if is_like(tree, like):
         return tree
     wanted = _named(like).keys()
     if not _named(tree).keys() >= wanted:
         return tree
     return jax.tree.map_with_path(lambda path, leaf: leaf if _name(path) in wanted else None, tree)
+
+
+def is_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> bool:
+    """Whether two pytrees have one structure."""
+    structures: list[Any] = [jax.tree.structure(each) for each in (tree, like)]
+    return structures[0] == structures[1]
+
+
+def count(tree: chex.ArrayTree) -> int:
+    """The number of leaves."""
+    return len(jax.tree.leaves(tree))
 
 
 def dtype_of(leaf: Any) -> str:
