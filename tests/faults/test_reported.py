@@ -173,9 +173,9 @@ def test_gradients_parameters_and_state_may_be_in_different_containers(grads, pa
 # A training of Flax NNX and its next episode.
 
 
-def _trained():
+def _trained(**arguments):
     model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, alphaopt.alphaopt(), wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, alphaopt.alphaopt(**arguments), wrt=nnx.Param)
     return model, optimizer, _train(model, optimizer)
 
 
@@ -194,9 +194,10 @@ def _write_pure(optimizer):
     nnx.update(optimizer.opt_state, nnx.state(new))
 
 
+@pytest.mark.parametrize("mode", ["frozen", "learning"])
 @pytest.mark.parametrize("begin", [_assign, _write_pure])
-def test_a_new_episode_of_an_nnx_optimizer_begins_and_trains(begin):
-    model, optimizer, _ = _trained()
+def test_a_new_episode_of_an_nnx_optimizer_begins_and_trains(begin, mode):
+    model, optimizer, _ = _trained(**_MODES[mode])
 
     begin(optimizer)
 
