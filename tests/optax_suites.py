@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import os
 import types
+import warnings
 
 import optax
 
@@ -17,7 +18,9 @@ def _entry(*, gets_value, **fixed):
 
     @functools.wraps(alphaopt_jax.alphaopt)
     def entry(*args, **kwargs):
-        tx = alphaopt_jax.alphaopt(*args, **fixed, **kwargs)
+        with warnings.catch_warnings():  # The suites pass step sizes of other optimizers.
+            warnings.filterwarnings("ignore", "`learning_rate` is", UserWarning)
+            tx = alphaopt_jax.alphaopt(*args, **fixed, **kwargs)
 
         def update(updates, state, params=None, *, value=None, **extra):
             assert (value is not None) == gets_value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 import math
 import os
 import typing
@@ -23,9 +24,9 @@ _KIND = "alphaopt-agent"
 _OTHERWISE = " Use agent=None for a fresh agent that learns while it optimizes."
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Agent:
-    """A trained actor-critic.
+    """A trained actor-critic. Agents of equal parameters and constants are equal.
 
     Attributes:
       params: Parameters of the actor-critic: a nested dict of `float32` arrays.
@@ -37,6 +38,12 @@ class Agent:
 
     Raises:
       ValueError: The parameters or the contract do not fit this version of alphaopt_jax.
+
+    Example:
+      >>> load_agent("base") == load_agent("base")
+      True
+      >>> len({load_agent("base"), load_agent("base")})
+      1
     """
 
     params: Mapping[str, chex.ArrayTree]
@@ -85,6 +92,24 @@ class Agent:
                 f" has {observation.NUM_FEATURES} features. Arrays that differ: {wrong}."
             )
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Agent):
+            return NotImplemented
+        return self is other or self._digest == other._digest
+
+    def __hash__(self) -> int:
+        return hash(self._digest)
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        constants = (
+            self.contract,
+            self.max_log_rate,
+            self.inverse_sqrt_steps,
+            self.update_direction,
+        )
+        return digests.digest((dict(self.params), constants))
+
     @property
     def config(self) -> AgentConfig:
         """The constants of this agent, with the sizes of its networks."""
@@ -117,13 +142,7 @@ def digest(agent: Agent) -> str:
       >>> digest(load_agent("base")) == digest(load_agent("base"))
       True
     """
-    constants = (
-        agent.contract,
-        agent.max_log_rate,
-        agent.inverse_sqrt_steps,
-        agent.update_direction,
-    )
-    return digests.digest((dict(agent.params), constants))
+    return agent._digest
 
 
 def save_agent(path: str | os.PathLike[str], agent: Agent) -> None:

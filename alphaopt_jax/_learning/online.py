@@ -26,6 +26,8 @@ from alphaopt_jax._learning import explorers, ppo, reward
 from alphaopt_jax.config import LearningConfig
 
 _MIN_SCALE = 1e-30  # Of gradients whose sum is to stay finite.
+KEY_IMPL = "threefry2x32"
+"""Implementation of the random keys in the state, whatever the default of the process is."""
 
 
 class LearnerState(NamedTuple):
@@ -111,7 +113,7 @@ def exploration_of(sampling: Sampling, config: LearningConfig) -> Exploration:
 
 
 def init(agent: chex.ArrayTree, exploration: Exploration, key: Key[Array, ""]) -> LearnerState:
-    """Returns the state before the first step. Consumes `key`."""
+    """Returns the state before the first step. Consumes `key`, of the implementation `KEY_IMPL`."""
     config, count = exploration.config, sum(exploration.counts)
     return LearnerState(
         key_data=jax.random.key_data(key),
@@ -186,7 +188,8 @@ def explore(
 ) -> LearnerState:
     """Draws new explorers at the start of a rollout, and their noisy actions at every step."""
     counts, config = exploration.counts, exploration.config
-    key, draw_key, noise_key = jax.random.split(jax.random.wrap_key_data(state.key_data), 3)
+    key = jax.random.wrap_key_data(state.key_data, impl=KEY_IMPL)
+    key, draw_key, noise_key = jax.random.split(key, 3)
     drawn = explorers.draw(draw_key, exploration.sampling.counts, counts)
     positions = jnp.where(step.slot == 0, drawn, state.explorers)
     features = _observations(step.observed, positions, exploration)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import math
 from typing import Any
 
@@ -11,66 +10,91 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from alphaopt_jax._optimizer import complex_numbers
+from alphaopt_jax._optimizer import arguments, complex_numbers, trees
 from alphaopt_jax._optimizer.state import AlphaOptState
 
+_CALL = "call `update(grads, state, params, value=loss)`"
 
-def check(
-    grads: optax.Updates,
+
+def check_call(
+    updates: optax.Updates,
     state: optax.OptState,
     params: optax.Params | None,
-    value: chex.Numeric | None,
-    *,
-    learns: bool,
+    misplaced: tuple[Any, ...],
 ) -> None:
-    """Checks the arguments of `update`, before anything is computed.
+    """Checks that each argument of `update` is in its place.
 
     Args:
-      grads: Gradients, complex leaves split into real ones.
-      state: An `AlphaOptState` for parameters like these.
-      params: Floating-point parameters of the gradients' shapes, likewise split.
-      value: One number, or None.
-      learns: Whether the optimizer's agent learns.
+      updates: The first argument, gradients.
+      state: The second, an `AlphaOptState`.
+      params: The third, parameters.
+      misplaced: Further ones, of which there must be none.
 
     Raises:
-      ValueError: One of them is invalid; the message says which and what to do.
+      ValueError: An argument is missing or in a wrong place; the message says which.
     """
+    if isinstance(updates, AlphaOptState) or isinstance(params, AlphaOptState):
+        raise ValueError(f"The optimizer state is the second argument of `update`: {_CALL}.")
     if params is None:
         raise ValueError(
             "alphaopt needs the current parameters, since its step is relative to their scale:"
-            " call `update(grads, state, params, value=loss)`."
+            f" {_CALL}."
         )
+    if misplaced:
+        raise ValueError(f"The loss is passed to `update` by its name: {_CALL}.")
     if not isinstance(state, AlphaOptState):
         raise ValueError(
             f"alphaopt was given the state of another optimizer, a {type(state).__name__}. Pass"
             " the state that its own `init(params)` returned; one that was saved is to be restored"
             " into such a state as its target."
         )
+    number, shapes = (
+        [getattr(leaf, "shape", ()) for leaf in jax.tree.leaves(tree)] for tree in (params, updates)
+    )
+    if number == [()] and shapes not in ([()], []):
+        raise ValueError(
+            "The third argument of `update` is the parameters, but was one number. The loss is"
+            f" passed by its name: {_CALL}."
+        )
+
+
+def check(
+    grads: optax.Updates,
+    state: AlphaOptState,
+    params: optax.Params,
+    value: Any,
+    *,
+    learns: bool,
+) -> None:
+    """Checks the arguments of `update`, before anything is computed.
+
+    Args:
+      grads: Gradients in the structure of the state, complex leaves split into real ones.
+      state: The state.
+      params: Floating-point parameters of the gradients' shapes, likewise.
+      value: One number, or None.
+      learns: Whether the optimizer's agent learns.
+
+    Raises:
+      ValueError: One of them is invalid; the message says which and what to do.
+    """
     if learns != (state.learner is not None):
         raise ValueError(
             "This optimizer and its state differ in whether the agent learns. Make the state with"
             " the `init` of the same `alphaopt(...)`."
         )
-    found = [jnp.shape(leaf) if hasattr(leaf, "shape") else () for leaf in jax.tree.leaves(value)]
-    if value is not None and (len(found) != 1 or math.prod(found[0]) != 1):
-        raise ValueError(
-            "`value` is the loss, one number, but was given as something with the leaves' shapes"
-            f" {found}. With `has_aux=True` it is the first of the two; average a loss per example."
-        )
-    trees = {
+    _check_value(value)
+    trees_by_name = {
         "gradients": grads,
         "parameters": params,
         "optimizer state": state.gradient_average,
     }
     for name in ("parameters", "gradients"):
-        for path, leaf in jax.tree.leaves_with_path(trees[name]):
-            if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-                raise ValueError(
-                    "alphaopt moves floating-point and complex numbers, but the leaf"
-                    f" {jax.tree_util.keystr(path)} of the {name} is of type {leaf.dtype}. Keep it"
-                    " out of what is differentiated and optimized."
-                )
-    shapes = {name: [jnp.shape(leaf) for leaf in jax.tree.leaves(trees[name])] for name in trees}
+        check_leaves(trees_by_name[name], name)
+    shapes = {
+        name: [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+        for name, tree in trees_by_name.items()
+    }
     for name, found in shapes.items():
         if found != shapes["gradients"]:
             raise ValueError(
@@ -80,36 +104,84 @@ def check(
             )
 
 
+def _check_value(value: Any) -> None:
+    if value is None:
+        return
+    leaves = jax.tree.leaves(value)
+    found = [jnp.shape(leaf) if hasattr(leaf, "shape") else () for leaf in leaves]
+    if len(found) != 1 or math.prod(found[0]) != 1:
+        raise ValueError(
+            "`value` is the loss, one number, but was given as something with the leaves' shapes"
+            f" {found}. With `has_aux=True` it is the first of the two; average a loss per example."
+        )
+    kind = trees.dtype_of(leaves[0])
+    if not kind.startswith(("float", "bfloat", "int", "uint", "bool")):
+        raise ValueError(f"`value` is the loss, one real number, but was given as a {kind}.")
+
+
+def check_leaves(tree: chex.ArrayTree, name: str) -> None:
+    """Checks that all leaves can be moved.
+
+    Args:
+      tree: Gradients or parameters.
+      name: What they are, for the message.
+
+    Raises:
+      ValueError: A leaf is no floating-point or complex number or array.
+    """
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if not trees.is_inexact(leaf):
+            raise ValueError(
+                "alphaopt moves floating-point and complex numbers, but the leaf"
+                f" {jax.tree_util.keystr(path)} of the {name} is of type {trees.dtype_of(leaf)}."
+                " Keep it out of what is differentiated and optimized:"
+                " `eqx.filter(model, eqx.is_inexact_array)` in Equinox,"
+                " `nnx.Optimizer(..., wrt=nnx.Param)` in Flax, `optax.partition` elsewhere."
+            )
+
+
 def decays(
-    weight_decay: chex.Numeric, mask: Any, params: optax.Params
-) -> Sequence[chex.Numeric] | None:
+    weight_decay: chex.Numeric, mask: Any, updates: optax.Updates, params: optax.Params
+) -> chex.ArrayTree | None:
     """Weight decay of every leaf.
 
     Args:
       weight_decay: Its strength, a scalar.
       mask: Which leaves decay, as in `alphaopt`.
+      updates: The gradients. Parameters without one do not decay.
       params: The parameters.
 
     Returns:
-      One scalar for every real leaf (two for a complex one), or None where nothing ever decays.
+      A tree like the parameters of one scalar for every real leaf (two for a complex one), or None
+      where nothing ever decays.
 
     Raises:
       ValueError: The mask does not fit the parameters.
     """
     if isinstance(weight_decay, (int, float)) and weight_decay == 0:
         return None
+    params = trees.restrict(params, updates)
     mask = True if mask is None else mask
-    mask = mask(params) if callable(mask) else mask
+    mask = mask(params) if arguments.is_function(mask) else mask
+    arguments.check_mask(mask)
+    decays_leaf = _broadcast(mask, params)
+
+    def strength(leaf: chex.Array, decay: chex.Numeric) -> chex.ArrayTree:
+        return jax.tree.map(lambda _: decay * weight_decay, complex_numbers.split(leaf))
+
+    return jax.tree.map(strength, params, decays_leaf)
+
+
+def _broadcast(mask: Any, params: optax.Params) -> chex.ArrayTree:
+    """The mask with one entry for each parameter, in their structure."""
+    by_name = trees.by_name(mask, params)
+    if by_name is not None:
+        return by_name
     try:
-        decays_leaf = jax.tree.leaves(jax.tree.broadcast(mask, params))
+        return jax.tree.broadcast(mask, params)
     except ValueError as error:
         raise ValueError(
             "`mask` must be a pytree of booleans like the parameters, or a prefix of it, but has"
             f" the structure {jax.tree.structure(mask)} where the parameters have"
             f" {jax.tree.structure(params)}."
         ) from error
-    strengths = []
-    for leaf, decay in zip(jax.tree.leaves(params), decays_leaf, strict=True):
-        parts = len(jax.tree.leaves(complex_numbers.split(leaf)))
-        strengths.extend([decay * weight_decay] * parts)
-    return strengths

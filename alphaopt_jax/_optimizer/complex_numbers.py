@@ -19,9 +19,10 @@ class ComplexParts(NamedTuple):
 def split(tree: chex.ArrayTree) -> chex.ArrayTree:
     """Replaces complex leaves by `ComplexParts` and Python's numbers by arrays, no other leaf."""
 
-    def split_leaf(leaf: Any) -> chex.Array | ComplexParts:
-        leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
-        if not jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+    def split_leaf(leaf: Any) -> Any:
+        if isinstance(leaf, (int, float, complex)) and not hasattr(leaf, "dtype"):
+            leaf = jnp.asarray(leaf)
+        if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.complexfloating):
             return leaf
         if isinstance(leaf, jax.ShapeDtypeStruct):
             part = jax.ShapeDtypeStruct(leaf.shape, jnp.finfo(leaf.dtype).dtype)

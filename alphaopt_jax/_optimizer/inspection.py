@@ -12,7 +12,7 @@ import optax
 
 from alphaopt_jax._agent import action, agent
 from alphaopt_jax._agent.history import History
-from alphaopt_jax._optimizer import complex_numbers, safeguards
+from alphaopt_jax._optimizer import complex_numbers, safeguards, trees
 from alphaopt_jax._optimizer import state as state_lib
 
 _MIN_FLOAT16 = 6e-8  # The smallest positive number.
@@ -28,6 +28,7 @@ def learning_rates(state: optax.OptState, params: optax.Params) -> optax.Params:
     Returns:
       Positive `float32` rates in a pytree like the parameters. A complex parameter has one rate for
       its real and one for its imaginary part, as a complex number. Zeros before the first step.
+      None in place of what is no floating-point array, such as the functions of a module.
 
     Raises:
       ValueError: The state belongs to other parameters.
@@ -40,15 +41,17 @@ def learning_rates(state: optax.OptState, params: optax.Params) -> optax.Params:
       (2,)
     """
     state = state_lib.find(state)
-    leaves, structure = jax.tree.flatten(complex_numbers.split(params))
-    rates = _rates(state)
-    if len(leaves) != len(rates):
+    params = jax.tree.map(lambda leaf: leaf if trees.is_inexact(leaf) else None, params)
+    params = complex_numbers.split(params)
+    rates, count = _rates(state), trees.count(params)
+    if count != len(rates):
         raise ValueError(
-            f"The state belongs to {len(rates)} arrays, but params has {len(leaves)}. Pass the"
+            f"The state belongs to {len(rates)} arrays, but params has {count}. Pass the"
             " parameters that AlphaOpt optimizes; with optax.partition or optax.masked these are a"
             " part of all parameters."
         )
-    return complex_numbers.merge(jax.tree.unflatten(structure, rates))
+    named = jax.tree.unflatten(jax.tree.structure(state.rate_multipliers), rates)
+    return complex_numbers.merge(trees.arrange(named, params))
 
 
 def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
@@ -94,9 +97,11 @@ def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
 
 def _rates(state: state_lib.AlphaOptState) -> list[chex.Array]:
     """The applied rates of each leaf."""
+    log_rates, bound = (
+        jnp.asarray(each) for each in (state.leaf_log_rates, state.constants.max_log_rate)
+    )
     rates = action.LeafRates(
-        jnp.asarray(state.leaf_rates),
-        action.max_multipliers(jnp.asarray(state.leaf_log_rates), state.constants.max_log_rate),
+        jnp.asarray(state.leaf_rates), action.max_multipliers(log_rates, bound)
     )
     return [
         rates.applied(jnp.asarray(leaf), index)
@@ -131,10 +136,19 @@ def new_episode(state: optax.OptState) -> optax.OptState:
     unchanged.
 
     Args:
-      state: State of `alphaopt`, or of a chain with it.
+      state: State of `alphaopt`, or of a chain with it; also the `opt_state` of an `nnx.Optimizer`,
+        whose arrays are in variables.
 
     Returns:
-      The state for new parameters of the same shapes. Works under `jit`.
+      The state for new parameters of the same shapes, in the containers of `state`. Works under
+      `jit`.
+
+    Example:
+      >>> import jax.numpy as jnp, alphaopt_jax as alphaopt
+      >>> tx, params = alphaopt.alphaopt(), jnp.ones(2)
+      >>> _, state = tx.update(params, tx.init(params), params)
+      >>> int(state.updates_made), int(alphaopt.new_episode(state).updates_made)
+      (1, 0)
     """
     old = state_lib.find(state)
     blank = jax.tree.map(jnp.zeros_like, old)
@@ -155,6 +169,8 @@ def new_episode(state: optax.OptState) -> optax.OptState:
         safeguards=safeguards.init(len(old.leaf_rates)),
         learner=learner,
     )
+    # In the variables of the old state, if its arrays are in such.
+    new = jax.tree.unflatten(jax.tree.structure(old), jax.tree.leaves(new))
     return state_lib.replace(state, new)
 
 

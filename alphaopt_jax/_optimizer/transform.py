@@ -17,7 +17,15 @@ from alphaopt_jax._agent import agent as agent_lib
 from alphaopt_jax._agent import conditional, network, sampling
 from alphaopt_jax._agent.history import History
 from alphaopt_jax._learning import online
-from alphaopt_jax._optimizer import checks, complex_numbers, safeguards, units
+from alphaopt_jax._optimizer import (
+    arguments,
+    checks,
+    complex_numbers,
+    safeguards,
+    seeds,
+    trees,
+    units,
+)
 from alphaopt_jax._optimizer.state import AgentConstants, AlphaOptState
 from alphaopt_jax._optimizer.step import Scaling, StepSpec, step
 from alphaopt_jax.config import AlphaOptConfig, pretrained_config
@@ -28,8 +36,8 @@ def alphaopt(
     *,
     agent: agent_lib.Agent | str | os.PathLike[str] | None = "base",
     learn: bool | None = None,
-    num_steps: int | None = None,
-    weight_decay: float = 0.0,
+    num_steps: chex.Numeric | None = None,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Any | Callable[[optax.Params], Any] | None = None,
     seed: int | chex.PRNGKey = 0,
     config: AlphaOptConfig | None = None,
@@ -42,27 +50,34 @@ def alphaopt(
     from a sample of the parameters.
 
     Args:
-      learning_rate: Multiplies the rates that the agent chooses. The default, 1, needs no tuning.
+      learning_rate: Multiplies the rates that the agent chooses: a number, or a function from the
+        number of updates to one. The default, 1, needs no tuning; a step size of another optimizer
+        does not fit here. A constant far from 1 gives a warning.
       agent: Name of a pretrained agent, path of a saved one, an `Agent`, or None for a fresh one.
       learn: Whether the agent learns while it optimizes. By default a fresh agent does and a given
         one does not.
       num_steps: Planned number of updates, if known. Rates then fall to nearly zero at its end, and
         stay there. Otherwise they fall with the inverse square root of time.
       weight_decay: Strength of decoupled weight decay, multiplied by the agent's rates as by the
-        learning rate in AdamW.
+        learning rate in AdamW: a number, or a function from the number of updates to one.
       mask: Leaves with weight decay: a pytree of booleans like the parameters (or a prefix of it),
         or a function from parameters to one. All by default.
-      seed: Seed or key of a fresh agent and of the exploration.
+      seed: Seed of a fresh agent and of the exploration: a whole number, or a key of any
+        implementation.
       config: Constants for research; by default `AlphaOptConfig()` for a fresh agent and
         `config.pretrained_config()` for a given one.
 
     Returns:
-      An optax transformation. Its `update` needs `params`, and takes the loss as `value`. Without
+      An optax transformation. Its `update` needs `params`, and takes the loss as `value`.
+      Parameters are read where there is a gradient, so a whole module may be passed. Without
       `value` the agent observes no loss, and still learns from gradients unless the reward is
       `"shared"`. A step whose loss or gradients are not finite changes nothing and is counted.
 
     Raises:
       ValueError: An argument is invalid; the message says which, why, and what to do.
+
+    Warns:
+      UserWarning: A constant `learning_rate` is below 0.2 or above 5.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, alphaopt_jax as alphaopt
@@ -80,20 +95,27 @@ def alphaopt(
       >>> bool(loss(params) < 1e-2)
       True
     """
+    spec = _spec(agent, learn, num_steps, seed, config)
+    arguments.check_learning_rate(learning_rate, spec.step.config)
+    arguments.check_weight_decay(weight_decay)
+    arguments.check_mask(mask)
 
-    def scaling(state: AlphaOptState, params: optax.Params) -> Scaling:
-        rate = learning_rate(state.updates_made) if callable(learning_rate) else learning_rate
-        rate = jnp.asarray(rate)
-        return Scaling(jnp.abs(rate), -jnp.sign(rate), checks.decays(weight_decay, mask, params))
+    def scaling(given: _Trees) -> Scaling:
+        rate = jnp.asarray(_now(learning_rate, given.state))
+        strength = _now(weight_decay, given.state)
+        decays = checks.decays(strength, mask, given.updates, given.params)
+        if decays is not None:  # In the order of the state's leaves.
+            decays = jax.tree.leaves(trees.arrange(decays, given.state.gradient_average))
+        return Scaling(jnp.abs(rate), -jnp.sign(rate), decays)
 
-    return _transformation(_spec(agent, learn, num_steps, seed, config), scaling)
+    return _transformation(spec, scaling)
 
 
 def scale_by_alphaopt(
     *,
     agent: agent_lib.Agent | str | os.PathLike[str] | None = "base",
     learn: bool | None = None,
-    num_steps: int | None = None,
+    num_steps: chex.Numeric | None = None,
     seed: int | chex.PRNGKey = 0,
     config: AlphaOptConfig | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -115,7 +137,7 @@ def scale_by_alphaopt(
     """
     spec = _spec(agent, learn, num_steps, seed, config)
     one = jnp.ones(())
-    return _transformation(spec, lambda state, params: Scaling(one, one, None))
+    return _transformation(spec, lambda given: Scaling(one, one, None))
 
 
 class _OptimizerSpec(NamedTuple):
@@ -124,18 +146,32 @@ class _OptimizerSpec(NamedTuple):
     Attributes:
       agent: The given agent, or None.
       learns: Whether it learns.
-      seed: As in `alphaopt`.
+      seed: As `seeds.resolve` returns it.
       step: The constants of every step.
     """
 
     agent: agent_lib.Agent | None
     learns: bool
-    seed: int | chex.PRNGKey
+    seed: int | chex.Array
     step: StepSpec
 
 
+class _Trees(NamedTuple):
+    """The trees that a user passes to `update`.
+
+    Attributes:
+      updates: Gradients.
+      state: The state.
+      params: Parameters; those without a gradient are not read.
+    """
+
+    updates: optax.Updates
+    state: AlphaOptState
+    params: optax.Params
+
+
 def _transformation(
-    spec: _OptimizerSpec, scaling: Callable[[AlphaOptState, optax.Params], Scaling]
+    spec: _OptimizerSpec, scaling: Callable[[_Trees], Scaling]
 ) -> optax.GradientTransformationExtraArgs:
     """The optax interface of `_init` and `step.step`."""
     # Jitted for calls of `update` outside of `jit`.
@@ -145,24 +181,31 @@ def _transformation(
         updates: optax.Updates,
         state: optax.OptState,
         params: optax.Params | None = None,
-        *,
+        *misplaced: Any,
         value: chex.Numeric | None = None,
         **unused: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         del unused
-        grads, real_params = complex_numbers.split(updates), complex_numbers.split(params)
+        checks.check_call(updates, state, params, misplaced)
+        split, real_params = complex_numbers.split(updates), complex_numbers.split(params)
+        # Every gradient is of a parameter that the state knows; not every parameter has a gradient.
+        grads = trees.rearrange(split, state.gradient_average)
+        if trees.is_like(grads, state.gradient_average):
+            real_params = trees.arrange(real_params, state.gradient_average)
         checks.check(grads, state, real_params, value, learns=spec.learns)
-        steps, state = jitted_step(grads, state, real_params, value, scaling(state, params))
-        return complex_numbers.merge(steps), state
+        scaled = scaling(_Trees(updates, state, params))
+        steps, state = jitted_step(grads, state, real_params, value, scaled)
+        return complex_numbers.merge(trees.rearrange(steps, split)), state
 
     return optax.GradientTransformationExtraArgs(functools.partial(_init, spec), update)
 
 
 def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
     config = spec.step.config
+    checks.check_leaves(params, "parameters")
     params = complex_numbers.split(params)
     leaves = jax.tree.leaves(params)
-    agent_key, learner_key = jax.random.split(_as_key(spec.seed))
+    agent_key, learner_key = jax.random.split(seeds.as_key(spec.seed))
     if spec.agent is None:
         agent = network.init_params(agent_key, network.make_network(config.agent))
     else:  # Copied, so that donating the state cannot delete the caller's agent.
@@ -198,29 +241,23 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
 def _spec(
     agent: agent_lib.Agent | str | os.PathLike[str] | None,
     learn: bool | None,
-    num_steps: int | None,
+    num_steps: chex.Numeric | None,
     seed: int | chex.PRNGKey,
     config: AlphaOptConfig | None,
 ) -> _OptimizerSpec:
-    if isinstance(agent, (str, os.PathLike)):
-        agent = agent_lib.load_agent(agent)
-    if agent is not None and not isinstance(agent, agent_lib.Agent):
-        raise ValueError(
-            "`agent` must be an Agent, the name or path of one, or None for a fresh one; got a"
-            f" {type(agent).__name__}."
-        )
-    if isinstance(num_steps, int) and num_steps < 1:
-        raise ValueError(f"`num_steps` is the planned number of updates, at least 1: {num_steps}.")
+    arguments.check_config(config)
+    given = arguments.resolve_agent(agent)
     if config is None:
-        config = AlphaOptConfig() if agent is None else pretrained_config()
-    if agent is not None:
-        config = dataclasses.replace(config, agent=agent.config)
-    learns = (agent is None) if learn is None else bool(learn)
-    return _OptimizerSpec(agent, learns, seed, StepSpec(num_steps, config))
+        config = AlphaOptConfig() if given is None else pretrained_config()
+    if given is not None:
+        config = dataclasses.replace(config, agent=given.config)
+    return _OptimizerSpec(
+        agent=given,
+        learns=arguments.resolve_learn(learn, default=given is None),
+        seed=seeds.resolve(seed),
+        step=StepSpec(arguments.resolve_num_steps(num_steps), config),
+    )
 
 
-def _as_key(seed: chex.Numeric | chex.PRNGKey) -> chex.PRNGKey:
-    seed = jnp.asarray(seed)
-    if jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
-        return seed
-    return jax.random.wrap_key_data(seed) if seed.ndim else jax.random.key(seed.astype(jnp.int32))
+def _now(value: optax.ScalarOrSchedule, state: AlphaOptState) -> chex.Numeric:
+    return value(state.updates_made) if callable(value) else value

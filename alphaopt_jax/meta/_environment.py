@@ -25,6 +25,7 @@ from alphaopt_jax._agent.network import LeafDecision, Policy
 from alphaopt_jax._agent.observation import Observation
 from alphaopt_jax._agent.schedule import Clock
 from alphaopt_jax._learning import explorers, reward
+from alphaopt_jax._learning.online import KEY_IMPL
 from alphaopt_jax.meta._episode import EnvState, Interval, LossAndGrads, Model, Noise, Outcome
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family, Task
@@ -162,7 +163,7 @@ def _step(
 ) -> tuple[EnvState, Outcome]:
     """One step of the task; adds its rewards to the interval's outcome."""
     task, config = setting.task, setting.config
-    key, batch_key = jax.random.split(jax.random.wrap_key_data(state.key_data))
+    key, batch_key = jax.random.split(jax.random.wrap_key_data(state.key_data, impl=KEY_IMPL))
     observed, clock = _observe(setting, state)
     acted = _act(setting, observed, state, index)
     change = _change(setting, observed, acted, clock)
@@ -295,7 +296,7 @@ def _reward_interval(
     setting: _Setting, before: EnvState, now: EnvState, outcome: Outcome
 ) -> tuple[EnvState, Outcome]:
     """Rewards the interval as a whole, by one evaluation at its end."""
-    key = jax.random.wrap_key_data(now.key_data)
+    key = jax.random.wrap_key_data(now.key_data, impl=KEY_IMPL)
     rewarded = _rewarded(setting.task, now.params, now.measured, key)
     change = now.params - before.params
     leaf_rewards, explorer_rewards = _rewards(setting, before, rewarded, change)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alphaopt_jax._agent.network import Policy
+from alphaopt_jax._learning.online import KEY_IMPL
 from alphaopt_jax.meta import _devices as devices
 from alphaopt_jax.meta import _environment as environment
 from alphaopt_jax.meta.config import MetaConfig
@@ -83,7 +84,7 @@ class Validation:
           config: Constants of meta-training.
           seed: Seed of the tasks, which are the same at every call.
         """
-        sample_key, run_key = jax.random.split(jax.random.key(seed))
+        sample_key, run_key = jax.random.split(jax.random.key(seed, impl=KEY_IMPL))
         self._sample_keys = jax.random.split(sample_key, num_tasks)
         self._run_keys = jax.random.split(run_key, num_tasks)
         self._families = dict(families)

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alphaopt_jax._agent import agent as agent_lib
+from alphaopt_jax._learning.online import KEY_IMPL
 from alphaopt_jax._storage import run_folder
 from alphaopt_jax.meta import _devices as devices
 from alphaopt_jax.meta import _reporting as reporting
@@ -196,7 +197,7 @@ class _Run:
     def train(self, seed: int) -> RunState:
         """Runs all rounds that are not yet done, and returns the last state."""
         schedule, store = self.schedule, self.store
-        begin_key, rounds_key = jax.random.split(jax.random.key(seed))
+        begin_key, rounds_key = jax.random.split(jax.random.key(seed, impl=KEY_IMPL))
         state = store.resume(lambda: self.rounds.begin(begin_key), lambda state: int(state.round))
         ended = time.monotonic()
         with reporting.Reporter(

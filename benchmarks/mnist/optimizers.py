@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import warnings
 
 import chex
 import optax
@@ -62,7 +63,11 @@ def from_scratch(*, learning_rate: float = 1.0, learn: bool = True) -> Optimizer
 
     def optimizer_fn(seed: int, num_steps: int) -> optax.GradientTransformation:
         del num_steps  # An agent that learns from scratch has no schedule to follow.
-        return alphaopt.alphaopt(learning_rate, agent=None, learn=learn, seed=seed, config=config)
+        with warnings.catch_warnings():  # Rates far too small and far too large are meant.
+            warnings.filterwarnings("ignore", "`learning_rate` is", UserWarning)
+            return alphaopt.alphaopt(
+                learning_rate, agent=None, learn=learn, seed=seed, config=config
+            )
 
     name = "AlphaOpt, from scratch"
     if not learn:

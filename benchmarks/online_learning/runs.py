@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import warnings
 
 import numpy as np
+import optax
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax import evaluation
@@ -27,9 +29,15 @@ def train(case: Case, learn: bool, seeds: Sequence[int]) -> np.ndarray:
       `float[H, S]`, bounded log losses after each of `HORIZONS`, by seed.
     """
     fixed_start = case.group == "landscapes"
+
+    def optimizer_fn(seed: int) -> optax.GradientTransformation:
+        with warnings.catch_warnings():  # Rates far too small are meant.
+            warnings.filterwarnings("ignore", "`learning_rate` is", UserWarning)
+            return alphaopt.alphaopt(case.learning_rate, learn=learn, seed=seed)
+
     outcome = evaluation.train_rates(
         case.task,
-        lambda seed: alphaopt.alphaopt(case.learning_rate, learn=learn, seed=seed),
+        optimizer_fn,
         tuple(seeds) if fixed_start else (0,),
         HORIZONS[-1],
         (0,) if fixed_start else seeds,

@@ -10,7 +10,11 @@ import sys
 import alphaopt_constants
 import alphaopt_reference
 import alphaopt_results
+import jax
+import optax
 import pytest
+
+import alphaopt_jax
 
 _DOCS = Path(__file__).parents[2] / "docs"
 _PAGES = sorted(
@@ -60,6 +64,37 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(path, tmp_path, monkeypatch)
             "\n", 0, block.start(1)
         )  # Tracebacks show line numbers of the page.
         exec(compile(padding + block[1], path, "exec"), names)
+
+
+def _inline_calls():
+    """Calls of `alphaopt` within sentences, without those that leave arguments open."""
+    pages = "".join(path.read_text() for path in [_DOCS.parent / "README.md", *_PAGES])
+    calls = set(re.findall(r"`(?:alphaopt\.)?(alphaopt\([^`]*\))`", _BLOCK.sub("", pages)))
+    _, _, variants = (_DOCS / "how-to" / "choose-a-mode.md").read_text().partition("## Variants")
+    calls |= {f"alphaopt({given})" for given in re.findall(r"^- `([^`]+)`", variants, re.MULTILINE)}
+    return sorted(call for call in calls if "..." not in call)
+
+
+def test_calls_within_sentences_are_found():
+    assert {"alphaopt()", "alphaopt(1e-3)", "alphaopt(learning_rate=0.5)"} <= set(_inline_calls())
+
+
+@pytest.mark.parametrize("call", _inline_calls())
+@pytest.mark.filterwarnings("ignore:`learning_rate` is:UserWarning")
+def test_calls_within_sentences_work(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = re.search(r'agent="([^"]+)"', call)
+    if file:
+        Path(file[1]).parent.mkdir(parents=True, exist_ok=True)
+        alphaopt_jax.save_agent(file[1], alphaopt_jax.load_agent("base"))
+
+    tx = eval(call, {"optax": optax, **vars(alphaopt_jax)})
+
+    params = {"w": jax.numpy.ones((3, 2))}
+    updates, state = jax.eval_shape(lambda: tx.update(params, tx.init(params), params, value=1.0))
+    assert updates["w"].shape == (3, 2)
+    learns = "learn=True" in call or ("agent=None" in call and "learn=False" not in call)
+    assert (state.learner is not None) == learns
 
 
 @functools.cache

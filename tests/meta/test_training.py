@@ -52,6 +52,11 @@ def uninterrupted():
     return _train()
 
 
+def test_the_default_implementation_of_keys_changes_nothing(uninterrupted):
+    with jax.default_prng_impl("rbg"):
+        _assert_same(_train().agent, uninterrupted.agent)
+
+
 def test_the_result_has_the_history_and_the_best_agent(uninterrupted):
     history = uninterrupted.history
     assert [entry["round"] for entry in history] == [0, 4, 8, 12]

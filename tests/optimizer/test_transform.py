@@ -81,7 +81,8 @@ def test_rates_of_a_fresh_agent_are_relative_to_the_scale_of_the_leaf():
 @pytest.mark.parametrize("too_large", [10.0, 1e6])
 def test_rates_much_too_large_are_bounded(too_large):
     params = jnp.array([3.0, -4.0])
-    tx = alphaopt(too_large, learn=False)
+    with pytest.warns(UserWarning, match=r"values above 1\.67 have the effect of 1\.67"):
+        tx = alphaopt(too_large, learn=False)
 
     updates, _ = tx.update(jnp.ones(2), tx.init(params), params)
 
