@@ -153,7 +153,7 @@ def test_metrics_are_finite_scalars_of_the_last_step():
     metrics = jax.jit(alphaopt_jax.metrics)(state)
 
     assert set(metrics) == {
-        "mean_learning_rate", "mean_log_rate", "updates_made", "updates_skipped", "backoff",
+        "mean_learning_rate", "mean_log_rate", "updates_made", "updates_skipped", "skipped_in_a_row", "backoff",
         "reward", "policy_loss", "value_loss", "rounds",
     }  # fmt: skip
     assert all(leaf.shape == () and np.isfinite(leaf) for leaf in metrics.values())
