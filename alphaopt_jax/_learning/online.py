@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float16, Int, Int32, Key, UInt32
 import numpy as np
 import optax
 
-from alphaopt_jax._agent import action, conditional, observation, sampling
+from alphaopt_jax._agent import action, conditional, network, observation, sampling
 from alphaopt_jax._agent.leaves import leaf_of
 from alphaopt_jax._agent.network import Policy
 from alphaopt_jax._agent.observation import Observation
@@ -35,7 +34,7 @@ class LearnerState(NamedTuple):
 
     Attributes:
       key_data: `uint32[2]`, the random key.
-      prior: Parameters of the initial policy, or None without a KL penalty.
+      prior: Parameters of the initial policy as arrays, or None without a KL penalty.
       agent_optimizer: State of the agent's optimizer.
       explorers: `int32[M]`, indices of the explorers among the sampled parameters of their leaves.
       explorer_multipliers: `float16[M]`, their rate multipliers.
@@ -50,7 +49,7 @@ class LearnerState(NamedTuple):
     """
 
     key_data: UInt32[Array, "2"]
-    prior: chex.ArrayTree | None
+    prior: ppo.Arrays | None
     agent_optimizer: optax.OptState
     explorers: Int32[Array, " explorers"]
     explorer_multipliers: Float16[Array, " explorers"]
@@ -94,7 +93,7 @@ class Step(NamedTuple):
       rates: The leaves' learning rates.
       directions: The vectors that rates multiply, for all sampled parameters, `float32[L, P]`. An
         ascent direction; the sign of the step is that of a descent further down the chain.
-      gradient_scales: Factors that are contained in each leaf's gradients, `float32[L]`.
+      inverse_units: Factors that are contained in each leaf's gradients, `float32[L]`.
     """
 
     slot: Int[Array, ""]
@@ -103,7 +102,7 @@ class Step(NamedTuple):
     leaf_log_rates: Float[Array, " leaves"]
     rates: action.LeafRates
     directions: Float[Array, "leaves samples"]
-    gradient_scales: Float[Array, " leaves"]
+    inverse_units: Float[Array, " leaves"]
 
 
 def exploration_of(sampling: Sampling, config: LearningConfig) -> Exploration:
@@ -112,7 +111,7 @@ def exploration_of(sampling: Sampling, config: LearningConfig) -> Exploration:
     return Exploration(sampling, counts, config)
 
 
-def init(agent: chex.ArrayTree, exploration: Exploration, key: Key[Array, ""]) -> LearnerState:
+def init(agent: ppo.Arrays, exploration: Exploration, key: Key[Array, ""]) -> LearnerState:
     """Returns the state before the first step. Consumes `key`, of the implementation `KEY_IMPL`."""
     config, count = exploration.config, sum(exploration.counts)
     return LearnerState(
@@ -135,7 +134,7 @@ def init(agent: chex.ArrayTree, exploration: Exploration, key: Key[Array, ""]) -
 
 def learn(
     state: LearnerState, policy: Policy, step: Step, exploration: Exploration
-) -> tuple[chex.ArrayTree, LearnerState]:
+) -> tuple[ppo.Arrays, LearnerState]:
     """Rewards the last step, explores in this one, and trains the agent if the rollout is full.
 
     Args:
@@ -145,7 +144,7 @@ def learn(
       exploration: The constants.
 
     Returns:
-      The agent's parameters and the learner.
+      The agent's parameters as arrays, and the learner.
     """
     state = reward_explorers(state, step, exploration)
     state = explore(state, policy, step, exploration)
@@ -164,7 +163,7 @@ def reward_explorers(state: LearnerState, step: Step, exploration: Exploration) 
         config.previous_gradient_weight,
     )
     represented = (sizes / np.maximum(counts, 1))[exploration.leaf_of].astype(np.float32)
-    scales = jnp.maximum(step.gradient_scales[exploration.leaf_of], _MIN_SCALE)
+    scales = jnp.maximum(step.inverse_units[exploration.leaf_of], _MIN_SCALE)
     total = jnp.sum(parts / scales * represented)
     team = min(config.team_weight / max(sum(exploration.sampling.sizes), 1), 1.0)
     parts = (1.0 - team) * parts + team * total * scales
@@ -220,20 +219,20 @@ def record_steps(state: LearnerState, step: Step, exploration: Exploration) -> L
 
 def maybe_update(
     state: LearnerState, policy: Policy, slot: Int[Array, ""], exploration: Exploration
-) -> tuple[chex.ArrayTree, LearnerState]:
+) -> tuple[ppo.Arrays, LearnerState]:
     """Trains the agent at the last step of a rollout; changes nothing at the other steps."""
     config = exploration.config
 
-    def update() -> tuple[chex.ArrayTree, LearnerState]:
-        params, optimizer, losses = ppo.learn(
+    def update() -> tuple[ppo.Arrays, LearnerState]:
+        arrays, optimizer, losses = ppo.learn(
             policy, state.prior, state.agent_optimizer, state.rollout, exploration.counts, config
         )
-        return params, state._replace(
+        return arrays, state._replace(
             agent_optimizer=optimizer, losses=losses, rounds=state.rounds + 1
         )
 
     due = slot == config.rollout_length - 1
-    return conditional.cond(due, update, lambda: (policy.params, state))
+    return conditional.cond(due, update, lambda: (network.flatten(policy.params), state))
 
 
 def write_multipliers(

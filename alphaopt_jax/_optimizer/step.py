@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from alphaopt_jax._agent import action, conditional, observation, sampling, statistics
+from alphaopt_jax._agent import action, conditional, network, observation, sampling, statistics
 from alphaopt_jax._agent.action import Action, LeafRates
 from alphaopt_jax._agent.network import LeafDecision, Policy
 from alphaopt_jax._agent.observation import Observation
@@ -90,7 +90,7 @@ class _Coefficients(NamedTuple):
       second_weight: Weight of the squared gradients in them.
       corrections: Bias corrections of both moments.
       gradient_factors: Factor of each leaf's gradients, one scalar for each, of the type of
-        `AlphaOptState.gradient_scales`.
+        `AlphaOptState.inverse_units`.
       unit_changes: Factor of each leaf's first moments, one `float32[]` for each, where the units
         of gradients may change; else None.
     """
@@ -163,7 +163,7 @@ def step(
     arguments = (grads, jax.tree.leaves(params), loss, finite, scaling, state)
     arguments = conditional.varying_like(arguments, arguments)
     grads, leaves, loss, finite, scaling, state = arguments
-    sizes = units.measure(grads, state.gradient_scales, state.updates_made, state.skipped_in_a_row)
+    sizes = units.measure(grads, state.inverse_units, state.updates_made, state.skipped_in_a_row)
     inputs = _Inputs(grads, leaves, loss, finite, sizes, scaling)
     plan = jax.lax.cond(
         _all_finite(inputs),
@@ -197,10 +197,10 @@ def _plan_step(
     multiplier = jnp.asarray(inputs.scaling.multiplier).astype(jnp.float32)
     number = state.updates_made.astype(jnp.float32) + 1.0
     clock = Clock(number, spec.num_steps, config.agent.inverse_sqrt_steps)
-    policy = Policy(state.agent, config.agent)
+    policy = Policy(network.unflatten(state.agent), config.agent)
 
     # Observe.
-    change = units.change(inputs.sizes, state.gradient_scales, state.safeguards.mean_square_grads)
+    change = units.change(inputs.sizes, state.inverse_units, state.safeguards.mean_square_grads)
     state = _in_new_units(state, change, sampled, config)
     gradient_factors, guarded = safeguards.bound_gradients(
         state.safeguards, change.mean_squares, number, config
@@ -245,7 +245,7 @@ def _plan_step(
             leaf_log_rates=decided.log_rates,
             rates=rates,
             directions=_sampled_directions(observed, change.scales, config),
-            gradient_scales=change.scales.astype(jnp.float32),
+            inverse_units=change.scales.astype(jnp.float32),
         )
         exploration = online.exploration_of(sampled, config.learning)
         agent, learner = online.learn(learner, policy, record, exploration)
@@ -266,7 +266,7 @@ def _plan_step(
             leaf_rates=rates.rates,
             leaf_log_rates=decided.log_rates,
             sampled_moments=jnp.stack([coordinates.first_moment, coordinates.second_moment]),
-            gradient_scales=change.scales,
+            inverse_units=change.scales,
             history=history._replace(leaves=history.leaves.add_log_rates(decided.log_rates)),
             safeguards=guarded,
             learner=learner,
@@ -281,7 +281,7 @@ def _skip_step(
     zero, one = jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)
     none = jnp.zeros((len(sampled.shapes),), jnp.float32)
     hidden = jnp.zeros((*none.shape, spec.config.agent.actor_hidden), jnp.float32)
-    changes = (one,) * len(sampled.shapes) if units.may_change(state.gradient_scales) else None
+    changes = (one,) * len(sampled.shapes) if units.may_change(state.inverse_units) else None
     return _StepPlan(
         coefficients=_Coefficients(
             finite=jnp.asarray(False),
@@ -291,7 +291,7 @@ def _skip_step(
             second_decay=one,
             second_weight=zero,
             corrections=BiasCorrections(zero, one),
-            gradient_factors=(one.astype(state.gradient_scales.dtype),) * len(sampled.shapes),
+            gradient_factors=(one.astype(state.inverse_units.dtype),) * len(sampled.shapes),
             unit_changes=changes,
         ),
         numbers=_numbers(sampled),
@@ -395,13 +395,13 @@ def _multipliers(
 ) -> list[chex.Array]:
     """The rate multipliers of all parameters, refreshed or held, with those of the explorers."""
     held = jax.tree.leaves(state.rate_multipliers)
-    policy = Policy(state.agent, config.agent)
+    policy = Policy(network.unflatten(state.agent), config.agent)
     leaf_inputs = LeafInputs(
         plan.numbers,
         plan.statistics,
         plan.action,
         plan.coefficients.corrections,
-        plan.state.gradient_scales,
+        plan.state.inverse_units,
     )
     multipliers = conditional.cond(
         plan.coefficients.refreshes,
@@ -420,7 +420,7 @@ def _apply(
     """The update of one leaf, in the gradient's type."""
     number, coefficients = plan.numbers[index], plan.coefficients
     if config.agent.update_direction == "gradient":
-        scale = plan.state.gradient_scales[number].astype(jnp.float32)
+        scale = plan.state.inverse_units[number].astype(jnp.float32)
         direction = units.rescaled(leaf.grad, coefficients.gradient_factors[index]) / scale
         direction = jnp.where(coefficients.finite, direction, 0.0)
     else:

@@ -193,6 +193,7 @@ def _transformation(
         if trees.is_like(grads, state.gradient_average):
             real_params = trees.arrange(real_params, state.gradient_average)
         checks.check(grads, state, real_params, value, learns=spec.learns)
+        checks.warn_of_skips(state, wait=False)
         scaled = scaling(_Trees(updates, state, params))
         steps, state = jitted_step(grads, state, real_params, value, scaled)
         return complex_numbers.merge(trees.rearrange(steps, split)), state
@@ -210,6 +211,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
         agent = network.init_params(agent_key, network.make_network(config.agent))
     else:  # Copied, so that donating the state cannot delete the caller's agent.
         agent = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), spec.agent.params)
+    arrays = network.flatten(agent)
     dtype = jnp.dtype(config.moment_dtype)
     sampled = sampling.of_shapes([leaf.shape for leaf in leaves])
     exploration = online.exploration_of(sampled, config.learning)
@@ -218,14 +220,14 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
         updates_made=jnp.zeros((), jnp.int32),
         updates_skipped=jnp.zeros((), jnp.int32),
         skipped_in_a_row=jnp.zeros((), jnp.int32),
-        agent=agent,
+        agent=arrays,
         gradient_average=optax.tree.zeros_like(params, dtype=dtype),
         squared_gradient_average=optax.tree.zeros_like(params, dtype=dtype),
         rate_multipliers=optax.tree.zeros_like(params, dtype=jnp.float16),
         leaf_rates=none,
         leaf_log_rates=jnp.zeros_like(none),
         sampled_moments=jnp.zeros((2, *sampled.positions.shape), jnp.float32),
-        gradient_scales=units.init(leaves),
+        inverse_units=units.init(leaves),
         constants=AgentConstants(
             jnp.asarray(config.agent.max_log_rate, jnp.float32),
             jnp.asarray(config.agent.inverse_sqrt_steps, jnp.float32),
@@ -233,7 +235,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
         ),
         history=History.empty(len(leaves)),
         safeguards=safeguards.init(len(leaves)),
-        learner=online.init(agent, exploration, learner_key) if spec.learns else None,
+        learner=online.init(arrays, exploration, learner_key) if spec.learns else None,
     )
     return conditional.varying_like(state, params)
 
