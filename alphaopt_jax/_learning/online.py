@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float16, Int, Int32, Key, UInt32
+from jaxtyping import Array, Bool, Float, Float16, Int, Int32, Key, UInt32
 import numpy as np
 import optax
 
@@ -105,6 +105,18 @@ class Step(NamedTuple):
     inverse_units: Float[Array, " leaves"]
 
 
+class When(NamedTuple):
+    """The position of a step in the rollout.
+
+    Attributes:
+      slot: Its number in the rollout, `int32[]`.
+      counts: Whether the step is made; a skipped one adds nothing, `bool[]`.
+    """
+
+    slot: Int[Array, ""]
+    counts: Bool[Array, ""]
+
+
 def exploration_of(sampling: Sampling, config: LearningConfig) -> Exploration:
     """Allocates the explorers of a model."""
     counts = explorers.allocate(sampling.sizes, sampling.counts, config.num_explorers)
@@ -132,28 +144,89 @@ def init(agent: ppo.Arrays, exploration: Exploration, key: Key[Array, ""]) -> Le
     )
 
 
-def learn(
+class Experience(NamedTuple):
+    """What a step adds to the rollout of M explorers.
+
+    Attributes:
+      observations: `float32[M, NUM_FEATURES]`.
+      actions: `float32[M]`, the log rates, noise included.
+      means: `float32[M]`, the log rates without noise.
+      rewards: `float32[M]`, for the actions of the step before.
+    """
+
+    observations: Float[Array, "explorers features"]
+    actions: Float[Array, " explorers"]
+    means: Float[Array, " explorers"]
+    rewards: Float[Array, " explorers"]
+
+
+def act(
     state: LearnerState, policy: Policy, step: Step, exploration: Exploration
-) -> tuple[ppo.Arrays, LearnerState]:
-    """Rewards the last step, explores in this one, and trains the agent if the rollout is full.
+) -> tuple[LearnerState, Experience]:
+    """Rewards the last step and explores in this one.
 
     Args:
-      state: The learner.
+      state: The learner; its rollout is neither read nor written.
       policy: The agent.
       step: The step.
       exploration: The constants.
 
     Returns:
+      The learner, and what `learn` is to add to the rollout.
+    """
+    state, rewards = reward_explorers(state, step, exploration)
+    state, experience = explore(state, policy, step, exploration)
+    return record_steps(state, step, exploration), experience._replace(rewards=rewards)
+
+
+def no_experience(exploration: Exploration) -> Experience:
+    """The experience of a step that is skipped."""
+    none = jnp.zeros((sum(exploration.counts),), jnp.float32)
+    observations = jnp.zeros((*none.shape, observation.NUM_FEATURES), jnp.float32)
+    return Experience(observations, none, none, none)
+
+
+def learn(
+    state: LearnerState,
+    policy: Policy,
+    experience: Experience,
+    when: When,
+    exploration: Exploration,
+) -> tuple[ppo.Arrays, LearnerState]:
+    """Adds a step to the rollout, and trains the agent if the rollout is full.
+
+    Args:
+      state: The learner.
+      policy: The agent.
+      experience: The step's.
+      when: The position of the step.
+      exploration: The constants.
+
+    Returns:
       The agent's parameters as arrays, and the learner.
     """
-    state = reward_explorers(state, step, exploration)
-    state = explore(state, policy, step, exploration)
-    state = record_steps(state, step, exploration)
-    return maybe_update(state, policy, step.slot, exploration)
+    state = state._replace(rollout=_add(state.rollout, experience, when))
+    return maybe_update(state, policy, when, exploration)
 
 
-def reward_explorers(state: LearnerState, step: Step, exploration: Exploration) -> LearnerState:
-    """Records the explorers' rewards for the previous step."""
+def _add(rollout: ppo.Rollout, experience: Experience, when: When) -> ppo.Rollout:
+    def put(rows: Array, row: Array, slot: Array) -> Array:
+        # A row is chosen, not the whole array: under `jax.vmap` that would copy it at every step.
+        return rows.at[slot].set(jnp.where(when.counts, row, rows[slot]))
+
+    return ppo.Rollout(
+        observations=put(rollout.observations, experience.observations, when.slot),
+        actions=put(rollout.actions, experience.actions, when.slot),
+        means=put(rollout.means, experience.means, when.slot),
+        # At slot 0 this writes into the rollout's last row, which is never read.
+        rewards=put(rollout.rewards, experience.rewards, when.slot - 1),
+    )
+
+
+def reward_explorers(
+    state: LearnerState, step: Step, exploration: Exploration
+) -> tuple[LearnerState, Float[Array, " explorers"]]:
+    """The explorers' rewards for the previous step, `float32[M]`."""
     counts, config = exploration.counts, exploration.config
     sizes = np.array(exploration.sampling.sizes)
     parts = reward.divided(
@@ -172,19 +245,17 @@ def reward_explorers(state: LearnerState, step: Step, exploration: Exploration) 
         if step.loss is not None:
             total = state.loss_given * reward.shared(state.loss, step.loss)
         parts = jnp.broadcast_to(total, parts.shape)
-    # At slot 0 this writes into the rollout's last row, which is never read.
-    rewards = state.rollout.rewards.at[step.slot - 1].set(parts)
-    return state._replace(
-        rollout=state.rollout._replace(rewards=rewards),
+    state = state._replace(
         reward=total,
         loss=jnp.zeros((), jnp.float32) if step.loss is None else step.loss,
         loss_given=jnp.full((), step.loss is not None, jnp.float32),
     )
+    return state, parts
 
 
 def explore(
     state: LearnerState, policy: Policy, step: Step, exploration: Exploration
-) -> LearnerState:
+) -> tuple[LearnerState, Experience]:
     """Draws new explorers at the start of a rollout, and their noisy actions at every step."""
     counts, config = exploration.counts, exploration.config
     key = jax.random.wrap_key_data(state.key_data, impl=KEY_IMPL)
@@ -195,19 +266,14 @@ def explore(
     mean, _ = policy.network.apply({"params": policy.params}, features)
     deviation = jnp.where(step.slot == config.rollout_length - 1, 0.0, config.action_std)
     actions = mean + deviation * jax.random.normal(noise_key, mean.shape, jnp.float32)
-    rollout = state.rollout._replace(
-        observations=state.rollout.observations.at[step.slot].set(features),
-        actions=state.rollout.actions.at[step.slot].set(actions),
-        means=state.rollout.means.at[step.slot].set(mean),
-    )
     leaf_log_rates = step.leaf_log_rates[exploration.leaf_of]
-    return state._replace(
+    state = state._replace(
         key_data=jax.random.key_data(key),
         explorers=positions,
         explorer_multipliers=action.rate_multipliers(actions, leaf_log_rates),
-        rollout=rollout,
         explorer_gradients=explorers.take(step.observed.coordinates.grad, positions, counts),
     )
+    return state, Experience(features, actions, mean, jnp.zeros_like(mean))
 
 
 def record_steps(state: LearnerState, step: Step, exploration: Exploration) -> LearnerState:
@@ -218,7 +284,7 @@ def record_steps(state: LearnerState, step: Step, exploration: Exploration) -> L
 
 
 def maybe_update(
-    state: LearnerState, policy: Policy, slot: Int[Array, ""], exploration: Exploration
+    state: LearnerState, policy: Policy, when: When, exploration: Exploration
 ) -> tuple[ppo.Arrays, LearnerState]:
     """Trains the agent at the last step of a rollout; changes nothing at the other steps."""
     config = exploration.config
@@ -231,7 +297,7 @@ def maybe_update(
             agent_optimizer=optimizer, losses=losses, rounds=state.rounds + 1
         )
 
-    due = slot == config.rollout_length - 1
+    due = when.counts & (when.slot == config.rollout_length - 1)
     return conditional.cond(due, update, lambda: (network.flatten(policy.params), state))
 
 

@@ -118,7 +118,8 @@ class _StepPlan(NamedTuple):
       decays: Weight decay of each leaf, `float32[L]`, or None.
       action: The leaves' action.
       statistics: Each `float32[L]`.
-      state: The new state, without the trees shaped like the parameters.
+      experience: What the step adds to the rollout of a learning agent, else None.
+      state: The new state, without the trees shaped like the parameters, and without a rollout.
     """
 
     coefficients: _Coefficients
@@ -128,6 +129,7 @@ class _StepPlan(NamedTuple):
     decays: chex.Array | None
     action: Action
     statistics: LeafStatistics
+    experience: online.Experience | None
     state: AlphaOptState
 
 
@@ -170,6 +172,7 @@ def step(
         lambda: conditional.varying_like(_plan_step(spec, sampled, inputs, state), inputs),
         lambda: conditional.varying_like(_skip_step(spec, sampled, inputs, state), inputs),
     )
+    plan = plan._replace(state=_learn(plan, sampled, state, config))
 
     leaves = _accumulate(plan.coefficients, inputs, state)
     multipliers = _multipliers(plan, leaves, sampled, state, config)
@@ -235,8 +238,8 @@ def _plan_step(
         action.max_multipliers(decided.log_rates, config.agent.max_log_rate),
     )
 
-    # Learn.
-    learner, agent = state.learner, state.agent
+    # Explore; `_learn` does the rest.
+    learner, experience = state.learner, None
     if learner is not None and any(sampled.counts):
         record = online.Step(
             slot=state.updates_made % config.learning.rollout_length,
@@ -248,7 +251,7 @@ def _plan_step(
             inverse_units=change.scales.astype(jnp.float32),
         )
         exploration = online.exploration_of(sampled, config.learning)
-        agent, learner = online.learn(learner, policy, record, exploration)
+        learner, experience = online.act(learner, policy, record, exploration)
 
     history = observed.history
     return _StepPlan(
@@ -259,19 +262,37 @@ def _plan_step(
         decays=_stack(inputs.scaling.decays),
         action=decided,
         statistics=observed.statistics,
+        experience=experience,
         state=_without_trees(state)._replace(
             updates_made=_next(state.updates_made, config),
             skipped_in_a_row=jnp.zeros_like(state.skipped_in_a_row),
-            agent=agent,
             leaf_rates=rates.rates,
             leaf_log_rates=decided.log_rates,
             sampled_moments=jnp.stack([coordinates.first_moment, coordinates.second_moment]),
             inverse_units=change.scales,
             history=history._replace(leaves=history.leaves.add_log_rates(decided.log_rates)),
             safeguards=guarded,
-            learner=learner,
+            learner=_without_rollout(learner),
         ),
     )
+
+
+def _learn(
+    plan: _StepPlan, sampled: Sampling, state: AlphaOptState, config: AlphaOptConfig
+) -> AlphaOptState:
+    """The new state of the plan, with the agent and the rollout after the step."""
+    learner = plan.state.learner
+    if learner is None or state.learner is None:
+        return plan.state
+    learner = learner._replace(rollout=state.learner.rollout)
+    if plan.experience is None:
+        return plan.state._replace(learner=learner)
+    policy = Policy(network.unflatten(state.agent), config.agent)
+    slot = state.updates_made % config.learning.rollout_length
+    when = online.When(slot, plan.coefficients.finite)
+    exploration = online.exploration_of(sampled, config.learning)
+    agent, learner = online.learn(learner, policy, plan.experience, when, exploration)
+    return plan.state._replace(agent=agent, learner=learner)
 
 
 def _skip_step(
@@ -281,6 +302,10 @@ def _skip_step(
     zero, one = jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)
     none = jnp.zeros((len(sampled.shapes),), jnp.float32)
     hidden = jnp.zeros((*none.shape, spec.config.agent.actor_hidden), jnp.float32)
+    experience = None
+    if state.learner is not None and any(sampled.counts):
+        exploration = online.exploration_of(sampled, spec.config.learning)
+        experience = online.no_experience(exploration)
     changes = (one,) * len(sampled.shapes) if units.may_change(state.inverse_units) else None
     return _StepPlan(
         coefficients=_Coefficients(
@@ -300,6 +325,7 @@ def _skip_step(
         decays=_stack(inputs.scaling.decays),
         action=Action(none, LeafDecision(hidden, none)),
         statistics=LeafStatistics(*(none for _ in LeafStatistics._fields)),
+        experience=experience,
         state=_without_trees(state)._replace(
             updates_skipped=optax.safe_increment(state.updates_skipped),
             skipped_in_a_row=optax.safe_increment(state.skipped_in_a_row),
@@ -455,8 +481,18 @@ def _next(updates_made: chex.Array, config: AlphaOptConfig) -> chex.Array:
 
 
 def _without_trees(state: AlphaOptState) -> AlphaOptState:
-    """The state without the trees shaped like the parameters."""
-    return state._replace(gradient_average=(), squared_gradient_average=(), rate_multipliers=())
+    """The state without the trees shaped like the parameters, and without a rollout."""
+    return state._replace(
+        gradient_average=(),
+        squared_gradient_average=(),
+        rate_multipliers=(),
+        learner=_without_rollout(state.learner),
+    )
+
+
+def _without_rollout(learner: online.LearnerState | None) -> online.LearnerState | None:
+    """The learner without its large arrays, which no conditional should copy."""
+    return None if learner is None else learner._replace(rollout=())
 
 
 def _all_finite(inputs: _Inputs) -> chex.Array:
