@@ -32,6 +32,7 @@ def alphaopt(
     weight_decay: float = 0.0,
     mask: Any | Callable[[optax.Params], Any] | None = None,
     seed: int | chex.PRNGKey = 0,
+    backoff: bool = True,
     config: AlphaOptConfig | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer that is a reinforcement-learning agent.
@@ -53,6 +54,8 @@ def alphaopt(
       mask: Leaves with weight decay: a pytree of booleans like the parameters (or a prefix of it),
         or a function from parameters to one. All by default.
       seed: Seed or key of a fresh agent and of the exploration.
+      backoff: Whether all rates are lowered for some tens of steps when the loss rises far above
+        its recent best. False for a loss that rises for good reasons; the agent still observes it.
       config: Constants for research; by default `AlphaOptConfig()` for a fresh agent and
         `config.pretrained_config()` for a given one.
 
@@ -86,7 +89,8 @@ def alphaopt(
         rate = jnp.asarray(rate)
         return Scaling(jnp.abs(rate), -jnp.sign(rate), checks.decays(weight_decay, mask, params))
 
-    return _transformation(_spec(agent, learn, num_steps, seed, config), scaling)
+    spec = _spec(agent, learn, num_steps, seed, config)
+    return _transformation(spec._replace(step=spec.step._replace(backoff=backoff)), scaling)
 
 
 def scale_by_alphaopt(
@@ -95,6 +99,7 @@ def scale_by_alphaopt(
     learn: bool | None = None,
     num_steps: int | None = None,
     seed: int | chex.PRNGKey = 0,
+    backoff: bool = True,
     config: AlphaOptConfig | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """`alphaopt` without the sign, the multiplier and the weight decay, to build chains from.
@@ -104,6 +109,7 @@ def scale_by_alphaopt(
       learn: As in `alphaopt`.
       num_steps: As in `alphaopt`.
       seed: As in `alphaopt`.
+      backoff: As in `alphaopt`.
       config: As in `alphaopt`.
 
     Returns:
@@ -114,6 +120,7 @@ def scale_by_alphaopt(
       >>> tx = optax.chain(alphaopt.scale_by_alphaopt(), optax.scale(-1.0))
     """
     spec = _spec(agent, learn, num_steps, seed, config)
+    spec = spec._replace(step=spec.step._replace(backoff=backoff))
     one = jnp.ones(())
     return _transformation(spec, lambda state, params: Scaling(one, one, None))
 
