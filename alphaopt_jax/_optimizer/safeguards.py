@@ -47,16 +47,18 @@ _TIGHTEN, _RELAX, _RELEASE = 1.5, 1.5, 2.0
 """Factors per step of a backoff that tightens (the loss rises), relaxes (it falls) or lets go."""
 _FAR = 4.0
 """Excess of the rise over its bound from which the backoff acts at once."""
-_MIN_BACKOFF = 1e-3
-"""Lowest backoff: steps are negligible, and rates are back within ten steps."""
+_MIN_BACKOFF = 1e-4
+"""Lowest backoff: steps are negligible, and rates are back within 15 steps."""
 _STRONG = 0.01
 """Backoff at which a loss that still rises does not rise because of the rates."""
 _PATIENCE = 20.0
 """Braked steps without success before the backoff lets go."""
 _IMPATIENCE = 0.02
-"""Rate per step at which a longer patience returns to the usual one while nothing is wrong."""
+"""Rate per step at which patience returns to the usual one while the loss is below its first."""
 _APPRECIABLE = 0.25
 """A change of the loss that counts, as a share of its height above the lowest one."""
+_WEAK_EVIDENCE = 0.2
+"""Count of a braked step with a loss that rises before the backoff is strong."""
 _FEW_BRAKED = 5.0
 """Braked steps whose average is the level that later ones are compared with."""
 _MAX_LOSS = 1e18
@@ -77,8 +79,8 @@ class SafeguardState(NamedTuple):
       backoff: Factor of all rates at the last step, at most 1.
       level: Average of about 10 losses, without those before the loss became too high.
       first_level: The same over the first few steps that count in `braked`.
-      braked: Number of braked steps that show the effect of lower rates, since the loss last came
-        down.
+      braked: Number of braked steps since the loss last came down, by how much they show of the
+        effect of lower rates.
       patience: Largest such number before the backoff lets go.
       exceeded: 1 for each leaf whose last gradient was above its bound, else 0, `float32[leaves]`.
       mean_square_grads: Average of each leaf's mean square gradient, `float32[leaves]`, with the
@@ -158,11 +160,12 @@ def watch_loss(
         noise=jnp.where(too_high & noisy, state.noise, noise),
         losses=losses,
     )
+    falls = now < first - _NEGLIGIBLE_RISE * jnp.abs(first)
     usual = watched._replace(
         backoff=jnp.minimum(_RELEASE * state.backoff, 1.0),
         level=now,
         braked=jnp.zeros_like(state.braked),
-        patience=state.patience + _IMPATIENCE * (_PATIENCE - state.patience),
+        patience=state.patience + jnp.where(falls, _IMPATIENCE, 0.0) * (_PATIENCE - state.patience),
     )
     braked = _brake(watched, loss, now, room)
     return jax.tree.map(lambda high, low: jnp.where(too_high, high, low), braked, usual)
@@ -182,24 +185,33 @@ def _brake(
     Returns:
       The state with the backoff for this step.
     """
+    noisy = state.noise > 0
+    deviation = jnp.where(noisy, jnp.sqrt(jnp.where(noisy, state.noise, 1.0)), 0.0)
     # `now` approaches a new level for tens of steps, so it cannot tell a loss that still rises.
     falls = loss < state.level
     rise = now - state.lowest_loss
     target = jnp.maximum(jnp.square(room / jnp.maximum(rise, room)), _MIN_BACKOFF)
     gently = jnp.maximum(target, state.backoff / _TIGHTEN)
     tightened = jnp.where(rise > _FAR * room, jnp.minimum(target, state.backoff), gently)
+    # A loss that goes on rising at moderate rates: only very low ones show whose fault it is.
+    probes = (state.braked > _FEW_BRAKED) & (tightened > _STRONG) & (loss > state.level)
+    tightened = jnp.where(probes, jnp.minimum(tightened, state.backoff / _TIGHTEN), tightened)
     backoff = jnp.where(falls, jnp.minimum(_RELAX * state.backoff, 1.0), tightened)
 
-    # While the loss rises and the backoff is not yet strong, lower rates show no effect.
-    shows = (loss <= state.level) | (backoff <= _STRONG)
-    braked = state.braked + jnp.where(shows, 1.0, 0.0)
+    # While the loss rises and the backoff is not yet strong, a step shows little.
+    is_strong = backoff <= _STRONG
+    begins = is_strong & (state.backoff > _STRONG) & (probes | (state.braked < _FEW_BRAKED))
+    state = state._replace(braked=jnp.where(begins, 0.0, state.braked))
+    shows = (loss <= state.level) | is_strong
+    braked = state.braked + jnp.where(shows, 1.0, _WEAK_EVIDENCE)
     weight = jnp.where(state.braked > 0, jnp.maximum(0.1, 1.0 / (state.braked + 1.0)), 1.0)
     level = state.level + weight * (loss - state.level)
     first = jnp.where(state.braked < _FEW_BRAKED, level, state.first_level)
-    change = _APPRECIABLE * (first - state.lowest_loss)
-    falling = level < first - change
-    # Steps this small cannot have raised the loss.
-    harmless = (level > first + change) & (braked > _PATIENCE)
+    height = first - state.lowest_loss
+    falling = level < first - _APPRECIABLE * height
+    # Steps this small cannot raise the loss as fast as this.
+    rising = level > first + _NEGLIGIBLE_RISE * height + deviation
+    harmless = rising & is_strong & (braked > _PATIENCE) & (braked <= 2.0 * _PATIENCE)
     lets_go = (braked > state.patience) & ~falling | harmless
 
     usual = jnp.maximum(level, now)
@@ -212,9 +224,9 @@ def _brake(
         decrease=jnp.where(
             harmless, usual - state.lowest_loss, jnp.where(fruitless, 0.0, state.decrease)
         ),
-        # The noise at this level is learned anew, as in the first steps of a training.
+        # The noise at this level is learned anew.
         noise=jnp.where(lets_go, 0.0, state.noise),
-        losses=jnp.where(lets_go, 1.0, state.losses),
+        losses=jnp.where(lets_go, _FEW_BRAKED, state.losses),
         backoff=jnp.where(lets_go, jnp.minimum(_RELEASE * state.backoff, 1.0), backoff),
         level=level,
         first_level=first,

@@ -111,7 +111,7 @@ def _init_mlp(key: chex.PRNGKey, inputs: int, outputs: int) -> Params:
     return {
         "first": jax.random.normal(first, (inputs, _HIDDEN)) / np.sqrt(inputs),
         "first_bias": jnp.zeros(_HIDDEN),
-        "second": jax.random.normal(second, (_HIDDEN, outputs)) / np.sqrt(_HIDDEN),
+        "second": jax.random.normal(second, (_HIDDEN, outputs)) / 6.0,
     }
 
 
@@ -199,7 +199,7 @@ GAMES = {
 
 
 class Outcome(NamedTuple):
-    """Outcomes of one game with each of several seeds; means over the last fifth of the steps.
+    """Outcomes of one game with each of several seeds; medians over the last fifth of the steps.
 
     Attributes:
       errors: The generator's error, `[seeds]`.
@@ -222,12 +222,13 @@ def play(name: str, contender: Contender, seeds: Sequence[int], steps: int = STE
       steps: Steps of each player.
 
     Returns:
-      The outcomes, averaged over steps because games circle around their solution.
+      The outcomes, medians over many steps because games circle around their solution.
     """
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
     errors, offsets, braked = jax.device_get(_play(name, contender, keys, steps))
     last = slice(-max(steps // 5, 1), None)
-    return Outcome(errors[:, last].mean(1), offsets[:, last].mean(1), braked.mean(1))
+    errors, offsets = (np.median(each[:, last], axis=1) for each in (errors, offsets))
+    return Outcome(errors, offsets, braked.mean(axis=1))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 3))

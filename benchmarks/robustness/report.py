@@ -124,8 +124,8 @@ over seeds. "Steps skipped" is the count in AlphaOpt's `metrics(state)`.
 ## Games
 
 A generator and a discriminator take {games.STEPS} steps each, with one optimizer for both. Errors
-are means over the last fifth of the steps and over seeds: the root mean square distance of the
-generated points from the ring, and the Wasserstein-2 distance of the normal distributions. A
+are medians over the last fifth of the steps, then means over seeds: the root mean square distance
+of generated points from the ring, and the Wasserstein-2 distance of normal distributions. A
 generator that covers only a part of the real points has a mean that is offset from theirs. Adam's
 first decay is 0.5.
 
