@@ -38,10 +38,12 @@ class StepSpec(NamedTuple):
     Attributes:
       num_steps: As in `transform.alphaopt`.
       config: All constants, with those of the agent in use.
+      backoff: Whether a loss that rises lowers all rates.
     """
 
     num_steps: chex.Numeric | None
     config: AlphaOptConfig
+    backoff: bool = True
 
 
 class Scaling(NamedTuple):
@@ -212,6 +214,7 @@ def _plan_step(
     history = state.history
     if inputs.loss is not None:
         history = history._replace(loss=history.loss.append(inputs.loss))
+    if inputs.loss is not None and spec.backoff:
         guarded = safeguards.watch_loss(
             guarded, inputs.loss, state.history.loss.fast, history.loss.fast
         )

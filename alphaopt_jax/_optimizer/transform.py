@@ -40,6 +40,7 @@ def alphaopt(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Any | Callable[[optax.Params], Any] | None = None,
     seed: int | chex.PRNGKey = 0,
+    backoff: bool = True,
     config: AlphaOptConfig | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer that is a reinforcement-learning agent.
@@ -64,6 +65,8 @@ def alphaopt(
         or a function from parameters to one. All by default.
       seed: Seed of a fresh agent and of the exploration: a whole number, or a key of any
         implementation.
+      backoff: Whether all rates are lowered for some tens of steps when the loss rises far above
+        its recent best. False for a loss that rises for good reasons; the agent still observes it.
       config: Constants for research; by default `AlphaOptConfig()` for a fresh agent and
         `config.pretrained_config()` for a given one.
 
@@ -108,7 +111,7 @@ def alphaopt(
             decays = jax.tree.leaves(trees.arrange(decays, given.state.gradient_average))
         return Scaling(jnp.abs(rate), -jnp.sign(rate), decays)
 
-    return _transformation(spec, scaling)
+    return _transformation(spec._replace(step=spec.step._replace(backoff=backoff)), scaling)
 
 
 def scale_by_alphaopt(
@@ -117,6 +120,7 @@ def scale_by_alphaopt(
     learn: bool | None = None,
     num_steps: chex.Numeric | None = None,
     seed: int | chex.PRNGKey = 0,
+    backoff: bool = True,
     config: AlphaOptConfig | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """`alphaopt` without the sign, the multiplier and the weight decay, to build chains from.
@@ -126,6 +130,7 @@ def scale_by_alphaopt(
       learn: As in `alphaopt`.
       num_steps: As in `alphaopt`.
       seed: As in `alphaopt`.
+      backoff: As in `alphaopt`.
       config: As in `alphaopt`.
 
     Returns:
@@ -136,6 +141,7 @@ def scale_by_alphaopt(
       >>> tx = optax.chain(alphaopt.scale_by_alphaopt(), optax.scale(-1.0))
     """
     spec = _spec(agent, learn, num_steps, seed, config)
+    spec = spec._replace(step=spec.step._replace(backoff=backoff))
     one = jnp.ones(())
     return _transformation(spec, lambda given: Scaling(one, one, None))
 

@@ -1,8 +1,8 @@
-"""Faults during training: `python -m benchmarks.robustness`, two minutes.
+"""Faults and games: `python -m benchmarks.robustness`, five minutes.
 
 Each optimizer trains a small classifier, without a fault and with each of `faults.FAULTS`.
 AlphaOpt's parameters must stay finite, every step that cannot be made must be skipped and counted,
-and training must continue after the fault.
+and training must continue after the fault. `games` has trainings whose loss rises for good reasons.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tyro
 
 from alphaopt_jax import plotting
 from benchmarks.common import results
-from benchmarks.robustness import optimizers, plots, report
+from benchmarks.robustness import games, optimizers, plots, report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +40,25 @@ def main(arguments: Arguments) -> int:
     rows: list[dict[str, Any]] = []
     for name, tx in rich_progress.track(found.items(), "faults"):
         rows += report.optimizer_rows(name, tx, seeds)
+    played: list[dict[str, Any]] = []
+    for name, contender in rich_progress.track(games.contenders().items(), "games"):
+        if not (arguments.quick and name == games.LEARNING):
+            played += games.game_rows(name, contender, range(1 if arguments.quick else games.SEEDS))
     folder = results.RESULTS / ("quick" if arguments.quick else "")
-    claims = report.make_claims(rows)
+    claims = report.make_claims(rows) + games.make_claims(played)
     command = shlex.join(["python", "-m", "benchmarks.robustness", *sys.argv[1:]])
     results.write(
-        "robustness", rows=rows, claims=claims, seeds=seeds, command=command, folder=folder
+        "robustness",
+        rows=rows + played,
+        claims=claims,
+        seeds=seeds,
+        command=command,
+        folder=folder,
     )
-    (folder / "robustness.md").write_text(report.page(rows, command))
+    (folder / "robustness.md").write_text(report.page(rows, played, command))
     plotting.save_png(plots.kept_figure(rows), folder / "robustness.png")
     print(report.table(rows))
+    print(games.table(played))
     return 0 if all(claim.holds for claim in claims) else 1
 
 
