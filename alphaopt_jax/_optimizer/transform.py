@@ -26,8 +26,9 @@ from alphaopt_jax._optimizer import (
     trees,
     units,
 )
+from alphaopt_jax._optimizer.plan import Scaling, StepSpec
 from alphaopt_jax._optimizer.state import AgentConstants, AlphaOptState
-from alphaopt_jax._optimizer.step import Scaling, StepSpec, step
+from alphaopt_jax._optimizer.step import step
 from alphaopt_jax.config import AlphaOptConfig, pretrained_config
 
 

@@ -124,9 +124,8 @@ over seeds. "Steps skipped" is the count in AlphaOpt's `metrics(state)`.
 ## Games
 
 A generator and a discriminator take {games.STEPS} steps each, with one optimizer for both. Errors
-are medians over the last fifth of the steps, then means over seeds: the root mean square distance
-of generated points from the ring, and the Wasserstein-2 distance of normal distributions. A
-generator that covers only a part of the real points has a mean that is offset from theirs. Adam's
-first decay is 0.5.
+are means over the last fifth of the steps and over seeds: the sliced Wasserstein-2 distance of
+generated points from the ring, and the Wasserstein-2 distance of normal distributions. Adam's first
+decay is 0.5. A game is chaotic: seeds differ by more than a factor of two.
 
 {games.table(played)}"""
