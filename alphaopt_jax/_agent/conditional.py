@@ -41,7 +41,10 @@ def cond(predicate: Bool[Array, ""], true_fun: Callable[[], _T], false_fun: Call
             lambda true, false: jnp.where(predicate, true, false), true_fun(), false_fun()
         )
 
-    return jax.lax.cond(_any_member(predicate), due, false_fun)
+    def not_due() -> _T:
+        return varying_like(false_fun(), predicate)  # As the result of `due`.
+
+    return jax.lax.cond(_any_member(predicate), due, not_due)
 
 
 @custom_batching.custom_vmap

@@ -1,0 +1,1 @@
+"""Situations that users of other optimizers reported, with others of the same kind."""

@@ -1,0 +1,240 @@
+"""All situations: what users reported, and others of the same kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.robustness.situations import checks, gradients, mapped, ranges, trainings, usage
+from benchmarks.robustness.situations.trainings import Figure
+
+
+class Situation(NamedTuple):
+    """A situation and its criterion.
+
+    Attributes:
+      name: Unique description.
+      source: Repositories and threads where users met it; empty for one of the same kind.
+      bar: What the figure must meet, as in `results.Claim`.
+      before: What happened before the fault was mended.
+      run: Returns the figure, within seconds.
+    """
+
+    name: str
+    source: str
+    bar: str
+    before: str
+    run: Callable[[], Figure]
+
+
+def _close(of_mode: Callable[[str], float], text: str) -> Callable[[], Figure]:
+    return functools.partial(trainings.worst, of_mode, text)
+
+
+def _members(members: tuple[int, ...], *, faulty: bool = False) -> Callable[[], Figure]:
+    return _close(
+        functools.partial(mapped.members_equal_single_trainings, members=members, faulty=faulty),
+        "single trainings' parameters within {}",
+    )
+
+
+def _fit(loss: float) -> Callable[[], Figure]:
+    return lambda: ranges.as_figure(ranges.line_fit(loss))
+
+
+_JAX_9092 = "jax 9092"
+_FINITE_DIFFERENCES = "within {} of finite differences"
+_SINGLE = "single trainings' parameters within {}"
+
+SITUATIONS = (
+    # `shard_map`.
+    Situation(
+        "`shard_map`: a model on each device",
+        "jax 40823, jax PR 27903",
+        "<= 0.001",
+        "raises: types of branches differ",
+        _close(mapped.of_each_device, _SINGLE),
+    ),
+    Situation(
+        "`shard_map` over two axes of a mesh",
+        "",
+        "<= 0.001",
+        "raises TypeError",
+        _close(functools.partial(mapped.of_each_device, axes=2), _SINGLE),
+    ),
+    Situation(
+        "`shard_map`: one model, averaged gradients",
+        "",
+        "<= 0.001",
+        "",
+        _close(mapped.of_all_devices, "one training's parameters within {}"),
+    ),
+    # Gradients through the update.
+    Situation(
+        "gradients through an update",
+        "optax 882",
+        "<= 0.05",
+        "NaN",
+        _close(functools.partial(gradients.error, steps=1), _FINITE_DIFFERENCES),
+    ),
+    Situation(
+        "gradients through three updates, without `value`",
+        "",
+        "<= 0.05",
+        "NaN",
+        _close(functools.partial(gradients.error, passes=False), _FINITE_DIFFERENCES),
+    ),
+    Situation(
+        "gradient of a schedule's learning rate",
+        "",
+        "<= 0.05",
+        "NaN",
+        _close(gradients.error_of_the_schedule, _FINITE_DIFFERENCES),
+    ),
+    Situation(
+        "forward-mode derivatives of three updates",
+        "",
+        "<= 0.001",
+        "NaN",
+        _close(gradients.error_of_forward_mode, "within {} of those in reverse mode"),
+    ),
+    # `vmap`.
+    Situation(
+        "seeds of a learner under `vmap`",
+        "PyAutoFit 1397, torchopt 17, jax 8409",
+        "== 1",
+        "learning is computed at every step",
+        mapped.seeds_under_vmap,
+    ),
+    Situation("members of `vmap` equal single trainings", "", "<= 0.001", "", _members((3,))),
+    Situation(
+        "members of a nested `vmap` skip steps of their own",
+        "",
+        "<= 0.001",
+        "",
+        _members((2, 2), faulty=True),
+    ),
+    # Ranges of numbers.
+    Situation(
+        "double precision, a loss of 1e24", _JAX_9092 + ", Flux.jl 821", "<= 1e-6", "", _fit(1e24)
+    ),
+    Situation("double precision, a loss of 1e200", "", "<= 1e-6", "", _fit(1e200)),
+    Situation("double precision, a loss of 1e-60", "", "<= 1e-6", "", _fit(1e-60)),
+    Situation(
+        "single precision, a loss of 1e20",
+        "",
+        "<= 1e-6",
+        "",
+        lambda: ranges.as_figure(ranges.large_float32()),
+    ),
+    Situation(
+        "double precision, a spike of 1e30 in one step",
+        "",
+        "<= 1e-6",
+        "",
+        lambda: ranges.as_figure(ranges.spike(), skipped=1),
+    ),
+    Situation(
+        "minus infinity where something is forbidden",
+        "dynamax 290",
+        "<= 0.001",
+        "no step moves the leaf, none counts as skipped",
+        lambda: ranges.kept(-np.inf),
+    ),
+    Situation(
+        "NaN where there is no gradient", "", "<= 0.001", "", lambda: ranges.kept(np.nan)
+    ),
+    Situation(
+        "minus infinity with weight decay",
+        "",
+        "<= 0.01",
+        "",
+        lambda: ranges.kept(-np.inf, weight_decay=0.1),
+    ),
+    Situation(
+        "minus infinity in `float16`",
+        "",
+        "<= 0.001",
+        "",
+        lambda: ranges.kept(-np.inf, dtype="float16"),
+    ),
+    Situation(
+        "slope and offset of different scales, in two leaves as the documentation advises",
+        _JAX_9092,
+        "<= 1e-6",
+        "",
+        lambda: ranges.as_figure((ranges.slope_and_offset(apart=True), 0)),
+    ),
+    Situation(
+        "slope and offset of different scales, in one vector",
+        "",
+        "<= 0.01",
+        "",
+        lambda: ranges.as_figure((ranges.slope_and_offset(apart=False), 0)),
+    ),
+    # JAX's own checks.
+    *(
+        Situation(
+            f"`{flag}`",
+            {
+                "jax_debug_nans": "jax 475, jax 22291",
+                "jax_numpy_rank_promotion": "flax 1534",
+            }.get(flag, ""),
+            "== 0",
+            "",
+            functools.partial(checks.under, flag),
+        )
+        for flag in checks.FLAGS
+    ),
+    # Calls.
+    Situation(
+        "a step size carried over from Adam",
+        "prodigy 27, dadaptation 29",
+        "== 1",
+        "a thousand times too slow, without a word",
+        usage.carried_over_rate,
+    ),
+    Situation("multipliers near 1, and schedules", "", "== 0", "", usage.usual_rates),
+    Situation(
+        "Optimistix's solver with the shipped agent",
+        "equinox 1089, optax 353",
+        "<= 0.03",
+        "raises: unhashable type",
+        usage.optimistix_solver,
+    ),
+    Situation("hashes and comparisons of agents", "", "== 1", "", usage.agents_compare),
+    Situation(
+        "an Equinox module passed whole",
+        "equinox 590, equinox 458",
+        "== 0",
+        "raises: custom_jvp object",
+        usage.whole_module,
+    ),
+    Situation("numbers and names among the parameters", "", "== 0", "", usage.other_leaves),
+    Situation(
+        "a new episode of an `nnx.Optimizer`",
+        "found here",
+        "== 1",
+        "raises: immutable node",
+        usage.nnx_episode,
+    ),
+    Situation(
+        "a new episode of a chain in an `nnx.Optimizer`",
+        "",
+        "== 1",
+        "",
+        functools.partial(usage.nnx_episode, chained=True),
+    ),
+    Situation(
+        "a seed of another kind of keys",
+        "jax 17743",
+        "== 0",
+        "raises: invalid PRNG key data",
+        usage.other_keys,
+    ),
+    Situation("another default kind of keys", "", "== 0", "", usage.other_default_keys),
+)
+"""All situations; those without a source are of the same kind as the one before them."""
