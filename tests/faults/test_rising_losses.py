@@ -164,7 +164,7 @@ def test_hostile_agents_are_caught_again_over_two_thousand_steps():
             updates, state = tx.update(grads, state, params, value=value)
             return (optax.apply_updates(params, updates), state), value
 
-        begun = tx.init(hostile._PARAMS)._replace(agent=agent)
+        begun = tx.init(hostile._PARAMS)._replace(agent=tuple(jax.tree.leaves(agent)))
         return jax.lax.scan(step, (hostile._PARAMS, begun), None, length=2000)[1]
 
     losses = np.asarray(train(jax.tree.map(lambda *leaves: np.stack(leaves), *agents)))
