@@ -39,6 +39,8 @@ MODULES = tuple(
         "_agent.sampling",
         "_optimizer.state",
         "_optimizer.plan",
+        "_optimizer.units",
+        "_agent.differentiable",
         "_optimizer.step",
         "tasks.landscapes",
         "tasks.networks",
