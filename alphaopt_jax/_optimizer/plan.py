@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import chex
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 import numpy as np
 import optax
 
@@ -304,7 +305,7 @@ def _numbers(sampled: Sampling) -> tuple[chex.Array, ...]:
     return tuple(jnp.asarray(number, jnp.int32) for number in range(len(sampled.shapes)))
 
 
-def next_number(updates_made: chex.Array, config: AlphaOptConfig) -> chex.Array:
+def next_number(updates_made: Int[Array, ""], config: AlphaOptConfig) -> Int[Array, ""]:
     """Counts a step. At the end of `int32` the last numbers repeat, so that intervals go on."""
     period = config.refresh_interval * config.learning.rollout_length
     last = np.iinfo(np.int32).max

@@ -269,6 +269,6 @@ def bound_gradients(
         usual > 0, jnp.minimum(mean_square_grads, _MAX_COUNTED * few * usual), mean_square_grads
     )
     return factors, state._replace(
-        exceeded=jnp.where(too_large, 1.0, 0.0),
+        exceeded=too_large.astype(jnp.float32),
         mean_square_grads=decay * state.mean_square_grads + (1.0 - decay) * counted,
     )

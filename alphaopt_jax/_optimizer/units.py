@@ -46,7 +46,7 @@ class Sizes(NamedTuple):
     mean_squares: Float[Array, " leaves"]
 
 
-def init(leaves: Sequence[chex.Array]) -> Float[Array, " leaves"]:
+def init(leaves: Sequence[Float[Array, "..."]]) -> Float[Array, " leaves"]:
     """The scales before the first step, all 1."""
     return jnp.ones((len(leaves),), _type_of_scales(leaves))
 
@@ -160,7 +160,9 @@ def compressed_loss(value: chex.Numeric) -> tuple[Float[Array, ""], Bool[Array, 
     return loss.astype(jnp.float32), jnp.isfinite(size)
 
 
-def rescaled(grad: Float[Array, "*shape"], factor: Float[Array, ""]) -> Float[Array, "*shape"]:
+def rescaled(
+    grad: Float[Array, "*shape"], factor: Float[Array, "*#shape"]
+) -> Float[Array, "*shape"]:
     """Gradients times a factor, computed in their own type if it is wider, as `float32`."""
     wide = jnp.promote_types(grad.dtype, jnp.float32)
     return (factor.astype(wide) * grad.astype(wide)).astype(jnp.float32)
