@@ -245,7 +245,7 @@ def _plan_step(
             leaf_log_rates=decided.log_rates,
             rates=rates,
             directions=_sampled_directions(observed, change.scales, config),
-            gradient_scales=change.scales.astype(jnp.float32),
+            gradient_scales=change.scales,
         )
         exploration = online.exploration_of(sampled, config.learning)
         agent, learner = online.learn(learner, policy, record, exploration)
@@ -373,8 +373,9 @@ def _accumulate(
         if coefficients.unit_changes is not None:
             change = coefficients.unit_changes[index]
             first_decay, second_decay = first_decay * change, second_decay * jnp.square(change)
-        first = first_decay * averages[index] + coefficients.first_weight * scaled
-        second = second_decay * squares[index] + coefficients.second_weight * jnp.square(scaled)
+        average, square = (each[index].astype(jnp.float32) for each in (averages, squares))
+        first = first_decay * average + coefficients.first_weight * scaled
+        second = second_decay * square + coefficients.second_weight * jnp.square(scaled)
         leaves.append(
             Coordinates(
                 param,
