@@ -1,8 +1,9 @@
-"""Faults during training: `python -m benchmarks.robustness`, two minutes.
+"""Faults and reported situations: `python -m benchmarks.robustness`, ten minutes.
 
 Each optimizer trains a small classifier, without a fault and with each of `faults.FAULTS`.
 AlphaOpt's parameters must stay finite, every step that cannot be made must be skipped and counted,
-and training must continue after the fault.
+and training must continue after the fault. Situations that users of other optimizers reported, and
+others of the same kind, must have their right outcome; `--only situations` runs only these.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from typing import Any
+from typing import Literal
 
 from rich import progress as rich_progress
 import tyro
@@ -18,6 +19,7 @@ import tyro
 from alphaopt_jax import plotting
 from benchmarks.common import results
 from benchmarks.robustness import optimizers, plots, report
+from benchmarks.robustness.situations import report as situations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,27 +28,43 @@ class Arguments:
 
     Attributes:
       seeds: Runs of each optimizer with each fault.
-      quick: One run of each, without the agents that learn.
+      quick: One run of each, without the agents that learn and without the situations.
+      only: Run only this part, and keep the other results.
     """
 
     seeds: int = 5
     quick: bool = False
+    only: Literal["situations"] | None = None
 
 
 def main(arguments: Arguments) -> int:
     """Runs and reports; returns 0 if the claims hold."""
+    if arguments.only == "situations":
+        rows = situations.replace(results.RESULTS)
+        print(situations.table(rows))
+        return 0 if all(row["holds"] for row in rows) else 1
     seeds = range(1 if arguments.quick else arguments.seeds)
     found = optimizers.optimizers(seeds, quick=arguments.quick)
-    rows: list[dict[str, Any]] = []
+    rows = []
     for name, tx in rich_progress.track(found.items(), "faults"):
         rows += report.optimizer_rows(name, tx, seeds)
     folder = results.RESULTS / ("quick" if arguments.quick else "")
     claims = report.make_claims(rows)
+    reported = [] if arguments.quick else situations.rows()
+    claims += situations.make_claims(reported) if reported else []
     command = shlex.join(["python", "-m", "benchmarks.robustness", *sys.argv[1:]])
     results.write(
-        "robustness", rows=rows, claims=claims, seeds=seeds, command=command, folder=folder
+        "robustness",
+        rows=[*rows, *reported],
+        claims=claims,
+        seeds=seeds,
+        command=command,
+        folder=folder,
     )
-    (folder / "robustness.md").write_text(report.page(rows, command))
+    page = report.page(rows, command)
+    if reported:
+        page = situations.with_section(page, situations.section(reported))
+    (folder / "robustness.md").write_text(page)
     plotting.save_png(plots.kept_figure(rows), folder / "robustness.png")
     print(report.table(rows))
     return 0 if all(claim.holds for claim in claims) else 1
