@@ -164,7 +164,7 @@ if results is None:
     print("Not in a checkout. See benchmarks/results/rl_vs_rnn.md in the repository.")
 else:
     rows = [row for row in json.loads(results.read_text())["rows"] if row["section"] == "loss"]
-    tests = "what it was trained on", "unseen tasks", "ten times the steps"
+    tests = "training tasks", "unseen tasks", "ten times the steps"
     print("mean log of final over initial loss: lower is better\n")
     print(f"{'':32}" + "".join(f"{test:>24}" for test in tests))
     for row in rows:

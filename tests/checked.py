@@ -38,6 +38,7 @@ MODULES = tuple(
         "_optimizer.stochastic_rounding",
         "_agent.sampling",
         "_optimizer.state",
+        "_optimizer.plan",
         "_optimizer.step",
         "tasks.landscapes",
         "tasks.networks",

@@ -22,7 +22,7 @@ class LeafHistory(NamedTuple):
       momentum_energy: Average over about 20 steps.
       log_rate: Average of the leaf's log rate over about 10 steps.
       first_second_moment: Average of the second moment over the first 10 steps.
-      first_scale: Scale of the leaf at the first step.
+      first_size: Scale of the leaf at the first step.
     """
 
     gradient_autocorrelation: Float[Array, " leaves"]
@@ -30,7 +30,7 @@ class LeafHistory(NamedTuple):
     momentum_energy: Float[Array, " leaves"]
     log_rate: Float[Array, " leaves"]
     first_second_moment: Float[Array, " leaves"]
-    first_scale: Float[Array, " leaves"]
+    first_size: Float[Array, " leaves"]
 
     @classmethod
     def empty(cls, num_leaves: int) -> LeafHistory:
@@ -56,7 +56,7 @@ class LeafHistory(NamedTuple):
             momentum_energy=_towards(self.momentum_energy, statistics.momentum_energy, fast),
             log_rate=self.log_rate,
             first_second_moment=_towards(self.first_second_moment, statistics.second_moment, first),
-            first_scale=jnp.where(step <= 1.0, statistics.scale, self.first_scale),
+            first_size=jnp.where(step <= 1.0, statistics.scale, self.first_size),
         )
 
     def add_log_rates(self, log_rates: Float[Array, " leaves"]) -> LeafHistory:

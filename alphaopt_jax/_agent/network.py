@@ -10,6 +10,7 @@ sharding.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import functools
 from typing import NamedTuple
 
 import chex
@@ -115,6 +116,35 @@ def init_params(key: Key[Array, ""], network: ActorCritic) -> chex.ArrayTree:
     """Returns fresh network parameters, a nested dict of float32 arrays. Consumes `key`."""
     features = jnp.zeros((1, observation.NUM_FEATURES), jnp.float32)
     return network.init(key, features)["params"]
+
+
+def flatten(params: chex.ArrayTree) -> tuple[Float[Array, "..."], ...]:
+    """The arrays of network parameters without their names, as the optimizer's state holds them.
+
+    Rules that shard a model by the names of its arrays, such as `kernel`, must not find the agent.
+    """
+    return tuple(jax.tree.leaves(params))
+
+
+def unflatten(arrays: Sequence[Float[Array, "..."]]) -> chex.ArrayTree:
+    """Undoes `flatten`.
+
+    Example:
+      >>> params = init_params(jax.random.key(0), make_network(AgentConfig(leaf_hidden=4)))
+      >>> sorted(unflatten(flatten(params)))
+      ['actor', 'critic']
+    """
+    for leaf_hidden in (0, 1):  # Actors without and with a leaf trunk differ in structure.
+        structure = _structure(AgentConfig(leaf_hidden=leaf_hidden))
+        if structure.num_leaves == len(arrays):
+            return structure.unflatten(arrays)
+    raise ValueError(f"No agent has {len(arrays)} arrays of parameters.")
+
+
+@functools.cache
+def _structure(config: AgentConfig) -> jax.tree_util.PyTreeDef:
+    network = make_network(config)
+    return jax.tree.structure(jax.eval_shape(lambda: init_params(jax.random.key(0), network)))
 
 
 class Policy(NamedTuple):

@@ -205,7 +205,7 @@ def history_features(
         jnp.log((past.momentum_energy + 1e-3) / noise),
         past.log_rate,
         0.15 * growth,
-        jnp.log(statistics.scale / past.first_scale),
+        jnp.log(statistics.scale / past.first_size),
         trend,
         excess,
         0.5 * jnp.log(leaves.fan_in / 16.0),

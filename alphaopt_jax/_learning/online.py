@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float16, Int, Int32, Key, UInt32
+from jaxtyping import Array, Bool, Float, Float16, Int, Int32, Key, UInt32
 import numpy as np
 import optax
 
-from alphaopt_jax._agent import action, conditional, observation, sampling
+from alphaopt_jax._agent import action, conditional, network, observation, sampling
 from alphaopt_jax._agent.leaves import leaf_of
 from alphaopt_jax._agent.network import Policy
 from alphaopt_jax._agent.observation import Observation
@@ -36,7 +35,7 @@ class LearnerState(NamedTuple):
 
     Attributes:
       key_data: `uint32[2]`, the random key.
-      prior: Parameters of the initial policy, or None without a KL penalty.
+      prior: Parameters of the initial policy as arrays, or None without a KL penalty.
       agent_optimizer: State of the agent's optimizer.
       explorers: `int32[M]`, indices of the explorers among the sampled parameters of their leaves.
       explorer_multipliers: `float16[M]`, their rate multipliers.
@@ -51,7 +50,7 @@ class LearnerState(NamedTuple):
     """
 
     key_data: UInt32[Array, "2"]
-    prior: chex.ArrayTree | None
+    prior: ppo.Arrays | None
     agent_optimizer: optax.OptState
     explorers: Int32[Array, " explorers"]
     explorer_multipliers: Float16[Array, " explorers"]
@@ -95,7 +94,7 @@ class Step(NamedTuple):
       rates: The leaves' learning rates.
       directions: The vectors that rates multiply, for all sampled parameters, `float32[L, P]`. An
         ascent direction; the sign of the step is that of a descent further down the chain.
-      gradient_scales: Factors that are contained in each leaf's gradients, `[L]`, `float32` or
+      inverse_units: Factors that are contained in each leaf's gradients, `[L]`, `float32` or
         `float64`.
     """
 
@@ -105,7 +104,19 @@ class Step(NamedTuple):
     leaf_log_rates: Float[Array, " leaves"]
     rates: action.LeafRates
     directions: Float[Array, "leaves samples"]
-    gradient_scales: Float[Array, " leaves"]
+    inverse_units: Float[Array, " leaves"]
+
+
+class When(NamedTuple):
+    """The position of a step in the rollout.
+
+    Attributes:
+      slot: Its number in the rollout, `int32[]`.
+      counts: Whether the step is made; a skipped one adds nothing, `bool[]`.
+    """
+
+    slot: Int[Array, ""]
+    counts: Bool[Array, ""]
 
 
 def exploration_of(sampling: Sampling, config: LearningConfig) -> Exploration:
@@ -114,7 +125,7 @@ def exploration_of(sampling: Sampling, config: LearningConfig) -> Exploration:
     return Exploration(sampling, counts, config)
 
 
-def init(agent: chex.ArrayTree, exploration: Exploration, key: Key[Array, ""]) -> LearnerState:
+def init(agent: ppo.Arrays, exploration: Exploration, key: Key[Array, ""]) -> LearnerState:
     """Returns the state before the first step. Consumes `key`, of the implementation `KEY_IMPL`."""
     config, count = exploration.config, sum(exploration.counts)
     return LearnerState(
@@ -135,28 +146,89 @@ def init(agent: chex.ArrayTree, exploration: Exploration, key: Key[Array, ""]) -
     )
 
 
-def learn(
+class Experience(NamedTuple):
+    """What a step adds to the rollout of M explorers.
+
+    Attributes:
+      observations: `float32[M, NUM_FEATURES]`.
+      actions: `float32[M]`, the log rates, noise included.
+      means: `float32[M]`, the log rates without noise.
+      rewards: `float32[M]`, for the actions of the step before.
+    """
+
+    observations: Float[Array, "explorers features"]
+    actions: Float[Array, " explorers"]
+    means: Float[Array, " explorers"]
+    rewards: Float[Array, " explorers"]
+
+
+def act(
     state: LearnerState, policy: Policy, step: Step, exploration: Exploration
-) -> tuple[chex.ArrayTree, LearnerState]:
-    """Rewards the last step, explores in this one, and trains the agent if the rollout is full.
+) -> tuple[LearnerState, Experience]:
+    """Rewards the last step and explores in this one.
 
     Args:
-      state: The learner.
+      state: The learner; its rollout is neither read nor written.
       policy: The agent.
       step: The step.
       exploration: The constants.
 
     Returns:
-      The agent's parameters and the learner.
+      The learner, and what `learn` is to add to the rollout.
     """
-    state = reward_explorers(state, step, exploration)
-    state = explore(state, policy, step, exploration)
-    state = record_steps(state, step, exploration)
-    return maybe_update(state, policy, step.slot, exploration)
+    state, rewards = reward_explorers(state, step, exploration)
+    state, experience = explore(state, policy, step, exploration)
+    return record_steps(state, step, exploration), experience._replace(rewards=rewards)
 
 
-def reward_explorers(state: LearnerState, step: Step, exploration: Exploration) -> LearnerState:
-    """Records the explorers' rewards for the previous step."""
+def no_experience(exploration: Exploration) -> Experience:
+    """The experience of a step that is skipped."""
+    none = jnp.zeros((sum(exploration.counts),), jnp.float32)
+    observations = jnp.zeros((*none.shape, observation.NUM_FEATURES), jnp.float32)
+    return Experience(observations, none, none, none)
+
+
+def learn(
+    state: LearnerState,
+    policy: Policy,
+    experience: Experience,
+    when: When,
+    exploration: Exploration,
+) -> tuple[ppo.Arrays, LearnerState]:
+    """Adds a step to the rollout, and trains the agent if the rollout is full.
+
+    Args:
+      state: The learner.
+      policy: The agent.
+      experience: The step's.
+      when: The position of the step.
+      exploration: The constants.
+
+    Returns:
+      The agent's parameters as arrays, and the learner.
+    """
+    state = state._replace(rollout=_add(state.rollout, experience, when))
+    return maybe_update(state, policy, when, exploration)
+
+
+def _add(rollout: ppo.Rollout, experience: Experience, when: When) -> ppo.Rollout:
+    def put(rows: Array, row: Array, slot: Array) -> Array:
+        # A row is chosen, not the whole array: under `jax.vmap` that would copy it at every step.
+        return rows.at[slot].set(jnp.where(when.counts, row, rows[slot]))
+
+    return ppo.Rollout(
+        observations=put(rollout.observations, experience.observations, when.slot),
+        actions=put(rollout.actions, experience.actions, when.slot),
+        means=put(rollout.means, experience.means, when.slot),
+        # At slot 0 this writes into the rollout's last row, which is never read.
+        rewards=put(rollout.rewards, experience.rewards, when.slot - 1),
+    )
+
+
+def reward_explorers(
+    state: LearnerState, step: Step, exploration: Exploration
+) -> tuple[LearnerState, Float[Array, " explorers"]]:
+    """The explorers' rewards for the previous step, `float32[M]`."""
     counts, config = exploration.counts, exploration.config
     sizes = np.array(exploration.sampling.sizes)
     parts = reward.divided(
@@ -167,8 +239,8 @@ def reward_explorers(state: LearnerState, step: Step, exploration: Exploration) 
     )
     represented = (sizes / np.maximum(counts, 1))[exploration.leaf_of].astype(np.float32)
     # Relative to one of them: in double precision they are beyond the range of float32.
-    unit = jnp.max(step.gradient_scales)
-    scales = (step.gradient_scales / unit).astype(jnp.float32)[exploration.leaf_of]
+    unit = jnp.max(step.inverse_units)
+    scales = (step.inverse_units / unit).astype(jnp.float32)[exploration.leaf_of]
     scales = jnp.maximum(scales, _MIN_SCALE)
     total = jnp.sum(parts / scales * represented)
     team = min(config.team_weight / max(sum(exploration.sampling.sizes), 1), 1.0)
@@ -179,19 +251,17 @@ def reward_explorers(state: LearnerState, step: Step, exploration: Exploration) 
         if step.loss is not None:
             total = state.loss_given * reward.shared(state.loss, step.loss)
         parts = jnp.broadcast_to(total, parts.shape)
-    # At slot 0 this writes into the rollout's last row, which is never read.
-    rewards = state.rollout.rewards.at[step.slot - 1].set(parts)
-    return state._replace(
-        rollout=state.rollout._replace(rewards=rewards),
+    state = state._replace(
         reward=total,
         loss=jnp.zeros((), jnp.float32) if step.loss is None else step.loss,
         loss_given=jnp.full((), step.loss is not None, jnp.float32),
     )
+    return state, parts
 
 
 def explore(
     state: LearnerState, policy: Policy, step: Step, exploration: Exploration
-) -> LearnerState:
+) -> tuple[LearnerState, Experience]:
     """Draws new explorers at the start of a rollout, and their noisy actions at every step."""
     counts, config = exploration.counts, exploration.config
     key = jax.random.wrap_key_data(state.key_data, impl=KEY_IMPL)
@@ -202,19 +272,14 @@ def explore(
     mean, _ = policy.network.apply({"params": policy.params}, features)
     deviation = jnp.where(step.slot == config.rollout_length - 1, 0.0, config.action_std)
     actions = mean + deviation * jax.random.normal(noise_key, mean.shape, jnp.float32)
-    rollout = state.rollout._replace(
-        observations=state.rollout.observations.at[step.slot].set(features),
-        actions=state.rollout.actions.at[step.slot].set(actions),
-        means=state.rollout.means.at[step.slot].set(mean),
-    )
     leaf_log_rates = step.leaf_log_rates[exploration.leaf_of]
-    return state._replace(
+    state = state._replace(
         key_data=jax.random.key_data(key),
         explorers=positions,
         explorer_multipliers=action.rate_multipliers(actions, leaf_log_rates),
-        rollout=rollout,
         explorer_gradients=explorers.take(step.observed.coordinates.grad, positions, counts),
     )
+    return state, Experience(features, actions, mean, jnp.zeros_like(mean))
 
 
 def record_steps(state: LearnerState, step: Step, exploration: Exploration) -> LearnerState:
@@ -225,21 +290,21 @@ def record_steps(state: LearnerState, step: Step, exploration: Exploration) -> L
 
 
 def maybe_update(
-    state: LearnerState, policy: Policy, slot: Int[Array, ""], exploration: Exploration
-) -> tuple[chex.ArrayTree, LearnerState]:
+    state: LearnerState, policy: Policy, when: When, exploration: Exploration
+) -> tuple[ppo.Arrays, LearnerState]:
     """Trains the agent at the last step of a rollout; changes nothing at the other steps."""
     config = exploration.config
 
-    def update() -> tuple[chex.ArrayTree, LearnerState]:
-        params, optimizer, losses = ppo.learn(
+    def update() -> tuple[ppo.Arrays, LearnerState]:
+        arrays, optimizer, losses = ppo.learn(
             policy, state.prior, state.agent_optimizer, state.rollout, exploration.counts, config
         )
-        return params, state._replace(
+        return arrays, state._replace(
             agent_optimizer=optimizer, losses=losses, rounds=state.rounds + 1
         )
 
-    due = slot == config.rollout_length - 1
-    return conditional.cond(due, update, lambda: (policy.params, state))
+    due = when.counts & (when.slot == config.rollout_length - 1)
+    return conditional.cond(due, update, lambda: (network.flatten(policy.params), state))
 
 
 def write_multipliers(

@@ -23,6 +23,9 @@ with warnings.catch_warnings():  # The imports of rlax warn about deprecations.
     warnings.simplefilter("ignore")
     import rlax
 
+Arrays = tuple[Float[Array, "..."], ...]
+"""Parameters of the agent, from `network.flatten`."""
+
 _MAX_ADVANTAGE = 4.0
 _MAX_REWARD = 5.0
 _MAX_LOG_RATIO = 10.0
@@ -50,8 +53,8 @@ class Rollout(NamedTuple):
 class Losses(NamedTuple):
     """Losses of one round of learning; both `float32[]`."""
 
-    policy: Float[Array, ""]
-    value: Float[Array, ""]
+    policy_loss: Float[Array, ""]
+    value_loss: Float[Array, ""]
 
 
 def empty_rollout(length: int, num_explorers: int, num_features: int) -> Rollout:
@@ -176,33 +179,35 @@ def divergence(
 
 def learn(
     policy: Policy,
-    prior: chex.ArrayTree | None,
+    prior: Arrays | None,
     optimizer_state: optax.OptState,
     rollout: Rollout,
     counts: Sequence[int],
     config: LearningConfig,
-) -> tuple[chex.ArrayTree, optax.OptState, Losses]:
+) -> tuple[Arrays, optax.OptState, Losses]:
     """Trains the agent on one rollout.
 
     Args:
       policy: The agent.
-      prior: Parameters of the reference policy of the KL penalty, or None.
-      optimizer_state: State of `agent_optimizer(config.ppo)`.
+      prior: Parameters of the reference policy of the KL penalty, as arrays, or None.
+      optimizer_state: State of `agent_optimizer(config.ppo)` for the agent's arrays.
       rollout: T steps of M explorers; the last step serves only as the bootstrap.
       counts: Number of explorers of each leaf, summing to M.
       config: The constants.
 
     Returns:
-      New parameters, new optimizer state, and the losses of the last epoch.
+      New parameters as arrays, new optimizer state, and the losses of the last epoch.
     """
     network, ppo = policy.network, config.ppo
 
-    def apply(params: chex.ArrayTree, observations: chex.Array) -> Any:
-        return network.apply({"params": params}, observations)
+    arrays = network_lib.flatten(policy.params)
 
-    def loss(params: chex.ArrayTree, part: Any) -> tuple[chex.Array, Losses]:
+    def apply(arrays: Arrays, observations: chex.Array) -> Any:
+        return network.apply({"params": network_lib.unflatten(arrays)}, observations)
+
+    def loss(arrays: Arrays, part: Any) -> tuple[chex.Array, Losses]:
         observations, samples, returns = part
-        mean, value = apply(params, observations)
+        mean, value = apply(arrays, observations)
         actor_loss = policy_loss(mean, samples, config.action_std, ppo.clip_epsilon)
         value_loss = optax.losses.huber_loss(value, returns).mean()
         total = actor_loss + ppo.value_loss_weight * value_loss
@@ -211,24 +216,24 @@ def learn(
             total += config.kl_weight * divergence(mean, prior_mean, config.action_std).mean()
         return total, Losses(actor_loss, value_loss)
 
-    _, values = apply(policy.params, rollout.observations)
+    _, values = apply(arrays, rollout.observations)
     advantage, returns = _advantages_and_returns(rollout, values, counts, ppo)
     samples = ActionSamples(rollout.actions[:-1], rollout.means[:-1], advantage)
     parts = _parts((rollout.observations[:-1], samples, returns), ppo.epochs)
     optimizer = agent_optimizer(ppo)
 
     def epoch(carry: Any, number: chex.Array) -> tuple[Any, Losses]:
-        params, state = carry
+        arrays, state = carry
         part = jax.tree.map(lambda each: each[number % each.shape[0]], parts)
-        grads, losses = jax.grad(loss, has_aux=True)(params, part)
+        grads, losses = jax.grad(loss, has_aux=True)(arrays, part)
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power.
-            updates, state = optimizer.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), losses
+            updates, state = optimizer.update(grads, state, arrays)
+        return (optax.apply_updates(arrays, updates), state), losses
 
-    (params, optimizer_state), losses = jax.lax.scan(
-        epoch, (policy.params, optimizer_state), jnp.arange(ppo.epochs)
+    (arrays, optimizer_state), losses = jax.lax.scan(
+        epoch, (arrays, optimizer_state), jnp.arange(ppo.epochs)
     )
-    return params, optimizer_state, jax.tree.map(lambda values: values[-1], losses)
+    return arrays, optimizer_state, jax.tree.map(lambda values: values[-1], losses)
 
 
 def _advantages_and_returns(

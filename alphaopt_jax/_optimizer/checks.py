@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from typing import Any
+import warnings
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from alphaopt_jax._optimizer import arguments, complex_numbers, trees
 from alphaopt_jax._optimizer.state import AlphaOptState
 
+_MANY_SKIPS = 100
 _CALL = "call `update(grads, state, params, value=loss)`"
 
 
@@ -185,3 +188,24 @@ def _broadcast(mask: Any, params: optax.Params) -> chex.ArrayTree:
             f" the structure {jax.tree.structure(mask)} where the parameters have"
             f" {jax.tree.structure(params)}."
         ) from error
+
+
+def warn_of_skips(state: AlphaOptState, *, wait: bool) -> None:
+    """Warns if a training skips step after step; cannot tell while it is traced.
+
+    Args:
+      state: The state.
+      wait: Whether to wait for a state that is still being computed.
+    """
+    (skipped,) = jax.tree.leaves(state.skipped_in_a_row)  # nnx.Optimizer wraps arrays.
+    is_traced = isinstance(skipped, jax.core.Tracer)
+    if is_traced or not (wait or getattr(skipped, "is_ready", lambda: True)()):
+        return
+    if np.any(np.asarray(skipped) >= _MANY_SKIPS):
+        warnings.warn(  # One text, so that Python shows it once.
+            f"AlphaOpt has skipped the last {_MANY_SKIPS} steps or more, since the loss or a"
+            " gradient was not finite, or a gradient's square was not in float32: the parameters"
+            " do not change. Look for NaN or infinity in the loss (jax_debug_nans finds it), or"
+            " divide the loss by a constant.",
+            stacklevel=3,
+        )

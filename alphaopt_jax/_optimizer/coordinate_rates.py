@@ -37,14 +37,14 @@ class LeafInputs(NamedTuple):
       statistics: Each `float32[L]`.
       action: The leaves' action.
       corrections: Bias corrections of both moments.
-      gradient_scales: As in `AlphaOptState`.
+      inverse_units: As in `AlphaOptState`.
     """
 
     numbers: tuple[Int[Array, ""], ...]
     statistics: LeafStatistics
     action: Action
     corrections: BiasCorrections
-    gradient_scales: Float[Array, " leaves"]
+    inverse_units: Float[Array, " leaves"]
 
 
 class _Group(NamedTuple):
@@ -81,7 +81,7 @@ def refresh(
     is_wide = np.array([leaf.grad.dtype == jnp.float64 for leaf in leaves])
     leaves = [
         # Before it is stored as float32.
-        leaf._replace(grad=units.rescaled(leaf.grad, inputs.gradient_scales[index]))
+        leaf._replace(grad=units.rescaled(leaf.grad, inputs.inverse_units[index]))
         if is_wide[index]
         else leaf
         for index, leaf in enumerate(leaves)
@@ -93,7 +93,7 @@ def refresh(
     decision = inputs.action.decision
     activation, log_rates = decision.activation.T[:, order], decision.log_rate[order]
     leaf_log_rates = inputs.action.log_rates[order]
-    scales = jnp.where(is_wide, 1.0, inputs.gradient_scales.astype(jnp.float32))[order]
+    scales = jnp.where(is_wide, 1.0, inputs.inverse_units.astype(jnp.float32))[order]
     multipliers: dict[int, chex.Array] = {}
     start = 0
     for group in groups:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 import optax
 
-from alphaopt_jax._agent import action, agent
+from alphaopt_jax._agent import action, agent, network
 from alphaopt_jax._agent.history import History
-from alphaopt_jax._optimizer import complex_numbers, safeguards, trees
+from alphaopt_jax._optimizer import checks, complex_numbers, safeguards, trees
 from alphaopt_jax._optimizer import state as state_lib
 
 _MIN_FLOAT16 = 6e-8  # The smallest positive number.
@@ -62,12 +60,16 @@ def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
 
     Returns:
       A flat dict of `float32[]`: `mean_learning_rate` over all parameters, `mean_log_rate` (mean
-      action), `updates_made`, `updates_skipped`, `backoff` (the safeguards' factor of all rates: 1
-      unless the loss has risen far above its recent best). A learning agent adds `reward`
-      (estimated decrease of the loss by the last step), `policy_loss`, `value_loss` and `rounds` of
-      learning.
+      action), `updates_made`, `updates_skipped`, `skipped_in_a_row` (those since the last update),
+      `backoff` (the safeguards' factor of all rates: 1 unless the loss has risen far above its
+      recent best). A learning agent adds `reward` (estimated decrease of the loss by the last
+      step), `policy_loss`, `value_loss` and `rounds` of learning.
+
+    Warns:
+      UserWarning: The last 100 steps or more were skipped.
     """
     state = state_lib.find(state)
+    checks.warn_of_skips(state, wait=True)
     rates = _rates(state)
     count = max(sum(rate.size for rate in rates), 1)
     log_rates = [
@@ -88,8 +90,8 @@ def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
     if learner is not None:
         figures |= {
             "reward": learner.reward,
-            "policy_loss": learner.losses.policy,
-            "value_loss": learner.losses.value,
+            "policy_loss": learner.losses.policy_loss,
+            "value_loss": learner.losses.value_loss,
             "rounds": learner.rounds,
         }
     return {name: jnp.asarray(figure, jnp.float32) for name, figure in figures.items()}
@@ -121,7 +123,8 @@ def agent_from_state(state: optax.OptState) -> agent.Agent:
     found = state_lib.find(state)
     max_log_rate, inverse_sqrt_steps, along_gradient = jax.tree.leaves(found.constants)
     return agent.Agent(
-        _plain(found.agent),
+        # nnx.Optimizer wraps each array in a variable.
+        network.unflatten([jnp.array(leaf) for leaf in jax.tree.leaves(found.agent)]),
         max_log_rate=float(max_log_rate),
         inverse_sqrt_steps=float(inverse_sqrt_steps),
         update_direction="gradient" if along_gradient else "adam",
@@ -164,7 +167,7 @@ def new_episode(state: optax.OptState) -> optax.OptState:
     new = blank._replace(
         agent=old.agent,
         constants=old.constants,
-        gradient_scales=jnp.ones_like(old.gradient_scales),
+        inverse_units=jnp.ones_like(old.inverse_units),
         history=History.empty(len(old.leaf_rates)),
         safeguards=safeguards.init(len(old.leaf_rates)),
         learner=learner,
@@ -172,11 +175,3 @@ def new_episode(state: optax.OptState) -> optax.OptState:
     # In the variables of the old state, if its arrays are in such.
     new = jax.tree.unflatten(jax.tree.structure(old), jax.tree.leaves(new))
     return state_lib.replace(state, new)
-
-
-def _plain(tree: chex.ArrayTree) -> chex.ArrayTree:
-    """Copies nested dicts of arrays; nnx.Optimizer wraps each array in a variable."""
-    if isinstance(tree, Mapping):
-        return {name: _plain(node) for name, node in tree.items()}
-    (array,) = jax.tree.leaves(tree)
-    return jnp.array(array)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import chex
 import jax
 from jaxtyping import Array, Float, Int32
 import optax
@@ -36,7 +35,7 @@ class AlphaOptState(NamedTuple):
       updates_made: `int32[]`, steps that changed the parameters.
       updates_skipped: `int32[]`, steps skipped for a gradient or loss that was not finite.
       skipped_in_a_row: `int32[]`, those since the last update.
-      agent: Parameters of the actor-critic, a nested dict of `float32` arrays.
+      agent: Parameters of the actor-critic, `float32` arrays without names.
       gradient_average: First moments; a tree like the parameters, of `StepConfig.moment_dtype`.
       squared_gradient_average: Second moments; likewise.
       rate_multipliers: Each parameter's rate, relative to its leaf's; a tree like the parameters,
@@ -44,8 +43,8 @@ class AlphaOptState(NamedTuple):
       leaf_rates: `float32[leaves]`, positive learning rates of the leaves at the last step.
       leaf_log_rates: `float32[leaves]`, the actions behind them.
       sampled_moments: Both moments of the sampled parameters, `float32[2, leaves, P]`.
-      gradient_scales: Power of two that each leaf's gradients are multiplied by, here and in both
-        moments, `float32[leaves]` or `float64`; 1 unless they are too large for float32.
+      inverse_units: Power of two that each leaf's gradients are multiplied by, here and in both
+        moments, `float32[leaves]` or `float64`; 1 unless float32 cannot hold their squares.
       constants: Constants of the agent.
       history: Moving averages of the leaves' statistics and of the loss.
       safeguards: State of the safeguards.
@@ -55,14 +54,14 @@ class AlphaOptState(NamedTuple):
     updates_made: Int32[Array, ""]
     updates_skipped: Int32[Array, ""]
     skipped_in_a_row: Int32[Array, ""]
-    agent: chex.ArrayTree
+    agent: tuple[Float[Array, "..."], ...]
     gradient_average: optax.Updates
     squared_gradient_average: optax.Updates
     rate_multipliers: optax.Updates
     leaf_rates: Float[Array, " leaves"]
     leaf_log_rates: Float[Array, " leaves"]
     sampled_moments: Float[Array, "2 leaves samples"]
-    gradient_scales: Float[Array, " leaves"]
+    inverse_units: Float[Array, " leaves"]
     constants: AgentConstants
     history: History
     safeguards: SafeguardState

@@ -26,8 +26,9 @@ from alphaopt_jax._optimizer import (
     trees,
     units,
 )
+from alphaopt_jax._optimizer.plan import Scaling, StepSpec
 from alphaopt_jax._optimizer.state import AgentConstants, AlphaOptState
-from alphaopt_jax._optimizer.step import Scaling, StepSpec, step
+from alphaopt_jax._optimizer.step import step
 from alphaopt_jax.config import AlphaOptConfig, pretrained_config
 
 
@@ -40,6 +41,7 @@ def alphaopt(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Any | Callable[[optax.Params], Any] | None = None,
     seed: int | chex.PRNGKey = 0,
+    backoff: bool = True,
     config: AlphaOptConfig | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer that is a reinforcement-learning agent.
@@ -64,6 +66,8 @@ def alphaopt(
         or a function from parameters to one. All by default.
       seed: Seed of a fresh agent and of the exploration: a whole number, or a key of any
         implementation.
+      backoff: Whether all rates are lowered for some tens of steps when the loss rises far above
+        its recent best. False for a loss that rises for good reasons; the agent still observes it.
       config: Constants for research; by default `AlphaOptConfig()` for a fresh agent and
         `config.pretrained_config()` for a given one.
 
@@ -108,7 +112,7 @@ def alphaopt(
             decays = jax.tree.leaves(trees.arrange(decays, given.state.gradient_average))
         return Scaling(jnp.abs(rate), -jnp.sign(rate), decays)
 
-    return _transformation(spec, scaling)
+    return _transformation(spec._replace(step=spec.step._replace(backoff=backoff)), scaling)
 
 
 def scale_by_alphaopt(
@@ -117,6 +121,7 @@ def scale_by_alphaopt(
     learn: bool | None = None,
     num_steps: chex.Numeric | None = None,
     seed: int | chex.PRNGKey = 0,
+    backoff: bool = True,
     config: AlphaOptConfig | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """`alphaopt` without the sign, the multiplier and the weight decay, to build chains from.
@@ -126,6 +131,7 @@ def scale_by_alphaopt(
       learn: As in `alphaopt`.
       num_steps: As in `alphaopt`.
       seed: As in `alphaopt`.
+      backoff: As in `alphaopt`.
       config: As in `alphaopt`.
 
     Returns:
@@ -136,6 +142,7 @@ def scale_by_alphaopt(
       >>> tx = optax.chain(alphaopt.scale_by_alphaopt(), optax.scale(-1.0))
     """
     spec = _spec(agent, learn, num_steps, seed, config)
+    spec = spec._replace(step=spec.step._replace(backoff=backoff))
     one = jnp.ones(())
     return _transformation(spec, lambda given: Scaling(one, one, None))
 
@@ -193,6 +200,7 @@ def _transformation(
         if trees.is_like(grads, state.gradient_average):
             real_params = trees.arrange(real_params, state.gradient_average)
         checks.check(grads, state, real_params, value, learns=spec.learns)
+        checks.warn_of_skips(state, wait=False)
         scaled = scaling(_Trees(updates, state, params))
         steps, state = jitted_step(grads, state, real_params, value, scaled)
         return complex_numbers.merge(trees.rearrange(steps, split)), state
@@ -210,6 +218,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
         agent = network.init_params(agent_key, network.make_network(config.agent))
     else:  # Copied, so that donating the state cannot delete the caller's agent.
         agent = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), spec.agent.params)
+    arrays = network.flatten(agent)
     dtype = jnp.dtype(config.moment_dtype)
     sampled = sampling.of_shapes([leaf.shape for leaf in leaves])
     exploration = online.exploration_of(sampled, config.learning)
@@ -218,14 +227,14 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
         updates_made=jnp.zeros((), jnp.int32),
         updates_skipped=jnp.zeros((), jnp.int32),
         skipped_in_a_row=jnp.zeros((), jnp.int32),
-        agent=agent,
+        agent=arrays,
         gradient_average=optax.tree.zeros_like(params, dtype=dtype),
         squared_gradient_average=optax.tree.zeros_like(params, dtype=dtype),
         rate_multipliers=optax.tree.zeros_like(params, dtype=jnp.float16),
         leaf_rates=none,
         leaf_log_rates=jnp.zeros_like(none),
         sampled_moments=jnp.zeros((2, *sampled.positions.shape), jnp.float32),
-        gradient_scales=units.init(leaves),
+        inverse_units=units.init(leaves),
         constants=AgentConstants(
             jnp.asarray(config.agent.max_log_rate, jnp.float32),
             jnp.asarray(config.agent.inverse_sqrt_steps, jnp.float32),
@@ -233,7 +242,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
         ),
         history=History.empty(len(leaves)),
         safeguards=safeguards.init(len(leaves)),
-        learner=online.init(agent, exploration, learner_key) if spec.learns else None,
+        learner=online.init(arrays, exploration, learner_key) if spec.learns else None,
     )
     return conditional.varying_like(state, params)
 

@@ -1,1 +1,1 @@
-"""Faults during a training, and what is left of its progress."""
+"""Faults during a training and what is left of its progress; games whose losses rise."""

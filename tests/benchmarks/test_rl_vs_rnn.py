@@ -66,9 +66,8 @@ def test_the_feedforward_network_is_the_agents_own_policy():
     params["output"] = jax.tree.map(jnp.zeros_like, params["output"])
     task = distribution.training_families()["digits_tanh"].draw(jax.random.key(3))
     state = alphaopt_jax.alphaopt(agent="base").init(jnp.zeros(3))
-    agent = dataclasses.replace(
-        alphaopt_jax.agent_from_state(state), params={**state.agent, "actor": params}
-    )
+    agent = alphaopt_jax.agent_from_state(state)
+    agent = dataclasses.replace(agent, params={**agent.params, "actor": params})
     # A refresh in every step, with all parameters sampled.
     tx = alphaopt_jax.alphaopt(
         agent=agent,

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks.robustness import faults, optimizers, plots, report
+from benchmarks.robustness import faults, games, optimizers, plots, report
 
 
 def _row(optimizer, fault, **more):
@@ -61,7 +61,48 @@ def test_table_and_picture():
     table = report.table(rows)
 
     assert "| one | 1 | 0.95 | **lost** |" in table
-    assert table in report.page(rows, "python -m benchmarks.robustness")
+    assert table in report.page(rows, [], "python -m benchmarks.robustness")
     (panel,) = plots.kept_figure(rows).axes
     points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in panel.lines[:4]]
     assert points == [(0.95, 0), (pytest.approx(-0.1), 1), (pytest.approx(-0.1), 0), (0.95, 1)]
+
+
+def _played(optimizer, error):
+    row = {"game": "ring", "optimizer": optimizer, "error": error, "errors": [error]}
+    return row | {"offset": 0.0, "braked": 0.25}
+
+
+def test_claims_of_games_compare_the_errors_with_the_loss_to_every_rival():
+    errors = {games.WITH: 1.0, games.WITHOUT: 2.0, games.USUAL[0]: 1.0, games.USUAL[1]: 0.5}
+    rows = [_played(name, error) for name, error in errors.items()]
+
+    claims = games.make_claims(rows)
+
+    assert [claim.value for claim in claims] == [0.5, 1.0, 2.0]
+    assert [claim.holds for claim in claims] == [True, True, False]
+    assert f"| ring | {games.WITH} | 1 | 1.00 | 0 | 25.0 % |" in games.table(rows)
+    assert f"| ring | {games.USUAL[0]} | 1 | 1.00 | 0 | – |" in games.table(rows)
+
+
+@pytest.mark.parametrize("game", games.GAMES)
+def test_players_that_do_not_move_keep_the_error_of_their_start(game):
+    still = games.Contender(optax.set_to_zero(), passes_value=False)
+
+    outcome = games.play(game, still, (0, 1), steps=10)
+
+    assert outcome.errors.shape == (2,)
+    assert (outcome.errors > 0.5).all()
+    np.testing.assert_array_equal(outcome.braked, 0.0)
+
+
+def test_the_distance_of_normal_distributions_is_that_of_the_closed_form():
+    generator = np.random.default_rng(0)
+    points = generator.normal(size=(400_000, 2)).astype(np.float32) * np.array(
+        [1.0, 3.0], np.float32
+    )
+    covariance, target = np.diag([1.0, 9.0]), games.ROOT.astype(np.float64) @ games.ROOT.T
+    root = np.diag([1.0, 3.0])
+    values = np.linalg.eigvalsh(root @ target @ root)
+    squared = np.sum(games.MEAN**2) + np.trace(covariance + target) - 2.0 * np.sum(np.sqrt(values))
+
+    np.testing.assert_allclose(games.gaussian_error(points), np.sqrt(squared), rtol=1e-2)

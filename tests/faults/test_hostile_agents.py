@@ -38,7 +38,7 @@ def _training(learn):
             finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in params.values()]))
             return (params, state), (value, finite)
 
-        begun = tx.init(_PARAMS)._replace(agent=agent)
+        begun = tx.init(_PARAMS)._replace(agent=tuple(jax.tree.leaves(agent)))
         (params, state), (losses, finite) = jax.lax.scan(
             step, (_PARAMS, begun), None, length=_STEPS
         )

@@ -15,7 +15,7 @@ from alphaopt_jax.config import AgentConfig, AlphaOptConfig, LearningConfig
 def test_the_recorded_step_of_an_explorer_has_the_bound_of_the_applied_rate():
     sampled = sampling.of_shapes([(3,)])
     exploration = online.exploration_of(sampled, LearningConfig(num_explorers=3))
-    state = online.init({"w": jnp.zeros(1)}, exploration, jax.random.key(0))
+    state = online.init((jnp.zeros(1),), exploration, jax.random.key(0))
     state = state._replace(
         explorers=jnp.arange(3), explorer_multipliers=jnp.array([0.5, 2.0, 8.0], jnp.float16)
     )
@@ -26,6 +26,7 @@ def test_the_recorded_step_of_an_explorer_has_the_bound_of_the_applied_rate():
         leaf_log_rates=jnp.zeros(1),
         rates=LeafRates(jnp.array([0.1]), jnp.array([4.0])),
         directions=jnp.array([[1.0, -1.0, 1.0]]),
+        inverse_units=jnp.ones(1),
     )
 
     recorded = online.record_steps(state, step, exploration).explorer_steps

@@ -82,28 +82,32 @@ def _two_armed_rollout(sign: float, key: jax.Array) -> tuple[ppo.Rollout, networ
 
 
 def _learn(params, prior, state, rollout, config):
-    return ppo.learn(Policy(params, _AGENT), prior, state, rollout, (64,), config)
+    """From and to parameters by name."""
+    policy = Policy(params, _AGENT)
+    held_to = None if prior is None else network_lib.flatten(prior)
+    arrays, state, losses = ppo.learn(policy, held_to, state, rollout, (64,), config)
+    return network_lib.unflatten(arrays), state, losses
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_the_policy_moves_towards_the_arm_that_pays(sign):
     rollout, network = _two_armed_rollout(sign, jax.random.key(1))
     params = network_lib.init_params(jax.random.key(2), network)
-    state = ppo.agent_optimizer(_CONFIG.ppo).init(params)
+    state = ppo.agent_optimizer(_CONFIG.ppo).init(network_lib.flatten(params))
 
     for _ in range(5):
         params, state, losses = _learn(params, None, state, rollout, _CONFIG)
 
     mean, _ = network.apply({"params": params}, rollout.observations[0])
     assert (sign * mean > 0.01).all()
-    assert np.isfinite(losses.policy)
-    assert np.isfinite(losses.value)
+    assert np.isfinite(losses.policy_loss)
+    assert np.isfinite(losses.value_loss)
 
 
 def test_nothing_to_learn_from_changes_the_policy_little():
     rollout, network = _two_armed_rollout(0.0, jax.random.key(1))
     params = network_lib.init_params(jax.random.key(2), network)
-    state = ppo.agent_optimizer(_CONFIG.ppo).init(params)
+    state = ppo.agent_optimizer(_CONFIG.ppo).init(network_lib.flatten(params))
 
     new_params, _, _ = _learn(params, None, state, rollout, _CONFIG)
 
@@ -125,7 +129,7 @@ def test_a_policy_that_is_held_to_another_moves_less_from_it_and_comes_back():
     config = dataclasses.replace(_CONFIG, kl_weight=100.0)
 
     def moved(held_to, config, rollout):
-        params, state = prior, ppo.agent_optimizer(config.ppo).init(prior)
+        params, state = prior, ppo.agent_optimizer(config.ppo).init(network_lib.flatten(prior))
         for _ in range(20):
             params, state, _ = _learn(params, held_to, state, rollout, config)
         return network.apply({"params": params}, rollout.observations[0])[0].mean()
@@ -139,7 +143,7 @@ def test_a_policy_that_is_held_to_another_moves_less_from_it_and_comes_back():
 def test_the_last_reward_is_never_read():
     rollout, network = _two_armed_rollout(1.0, jax.random.key(1))
     params = network_lib.init_params(jax.random.key(2), network)
-    state = ppo.agent_optimizer(_CONFIG.ppo).init(params)
+    state = ppo.agent_optimizer(_CONFIG.ppo).init(network_lib.flatten(params))
     poisoned = rollout._replace(rewards=rollout.rewards.at[-1].set(jnp.nan))
 
     learned = _learn(params, None, state, rollout, _CONFIG)

@@ -68,11 +68,66 @@ def test_the_backoff_relaxes_while_the_loss_falls():
     assert backoffs[-1] == 1.0
 
 
-def test_a_loss_that_stays_high_becomes_the_usual_one():
-    backoffs, _ = _backoffs(np.concatenate([np.linspace(2.0, 1.0, 100), np.full(5000, 30.0)]))
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("noise", [0.0, 3.0])
+def test_a_loss_that_stays_high_becomes_the_usual_one_within_sixty_steps(scale, noise):
+    high = 30.0 + noise * _noise(2000)
+    losses = scale * np.concatenate([np.linspace(2.0, 1.0, 100), high])
+    backoffs, state = _backoffs(losses)
 
-    assert backoffs[150] < 0.01
-    assert backoffs[-1] == 1.0
+    assert backoffs[105] < 0.05
+    np.testing.assert_array_equal(backoffs[160:], 1.0)
+    assert state.lowest_loss > 10.0 * scale
+
+
+def test_a_loss_rescaled_for_ever_is_braked_for_tens_of_steps():
+    losses = np.exp(-np.linspace(0.0, 3.0, 1000)) * (1.0 + 0.1 * _noise(1000))
+    backoffs, _ = _backoffs(np.where(np.arange(1000) < 300, 1.0, 1e15) * losses)
+
+    np.testing.assert_array_equal(backoffs[:300], 1.0)
+    assert backoffs[305] < 0.01
+    np.testing.assert_array_equal(backoffs[360:], 1.0)
+
+
+def test_a_loss_that_rises_whatever_the_rates_leaves_most_steps_unbraked():
+    rising = np.exp(np.linspace(0.0, 20.0, 1000))
+    backoffs, _ = _backoffs(np.concatenate([np.linspace(2.0, 1.0, 100), rising]))
+
+    assert np.min(backoffs[:300]) < 0.01
+    assert np.mean(backoffs < 0.1) < 0.4
+    assert np.max(backoffs[-200:]) == 1.0
+
+
+def test_a_loss_that_rises_whenever_rates_are_back_is_braked_ever_longer():
+    def add(carry, _):
+        state, fast, loss = carry
+        now = jnp.where(state.losses == 0, loss, 0.9 * fast + 0.1 * loss)
+        state = safeguards.watch_loss(state, loss, fast, now)
+        return (state, now, loss * (1.0 + 0.2 * state.backoff)), (loss, state.backoff)
+
+    begun = (safeguards.init(1), jnp.zeros(()), jnp.ones(()))
+    _, (losses, backoffs) = jax.lax.scan(add, begun, None, length=2000)
+
+    # Without a backoff the loss would exceed 1e150.
+    assert losses[-1] < 1e5
+    assert losses[-1] < 100.0 * losses[999]
+    assert np.mean(np.asarray(backoffs)[1000:] < 0.05) > 0.9
+
+
+def test_the_backoff_has_finite_derivatives():
+    def last(scale):
+        constant = scale * jnp.concatenate([jnp.ones(30), jnp.full(100, 50.0)])
+
+        def add(carry, loss):
+            state, fast = carry
+            now = jnp.where(state.losses == 0, loss, 0.9 * fast + 0.1 * loss)
+            state = safeguards.watch_loss(state, loss, fast, now)
+            return (state, now), state.backoff
+
+        return jnp.sum(jax.lax.scan(add, (safeguards.init(1), jnp.zeros(())), constant)[1])
+
+    assert np.isfinite(jax.grad(last)(1.0))
+    assert np.isfinite(jax.jvp(last, (1.0,), (1.0,))[1])
 
 
 def _factors(mean_squares):
@@ -96,14 +151,22 @@ def test_ordinary_gradients_are_not_bounded():
         np.testing.assert_array_equal(_factors(mean_squares), 1.0)
 
 
-def test_a_spike_is_cut_to_about_thirty_times_the_usual_size():
+@pytest.mark.parametrize(("size", "left"), [(50.0, 30.0), (300.0, 10.0), (1e3, 3.0), (1e6, 3.0)])
+def test_a_spike_is_cut_the_more_the_less_steps_can_have_caused_it(size, left):
     mean_squares = np.ones(300)
-    mean_squares[200] = 1e12
+    mean_squares[200] = size**2
 
     factors = _factors(mean_squares)
 
     np.testing.assert_array_equal(np.delete(factors, 200), 1.0)
-    assert factors[200] * 1e6 == pytest.approx(30.0, rel=0.15)
+    assert factors[200] * size == pytest.approx(left, rel=0.25)
+
+
+def test_a_growth_that_lasts_is_cut_to_thirty_times_the_usual_size_from_its_second_step():
+    factors = _factors(np.concatenate([np.ones(200), np.full(5, 1e12)]))
+
+    assert factors[200] * 1e6 == pytest.approx(3.0, rel=0.15)
+    np.testing.assert_allclose(factors[201:] * 1e6, 30.0, rtol=0.25)
 
 
 def test_a_persistent_increase_of_the_gradients_is_absorbed():

@@ -153,8 +153,8 @@ def test_metrics_are_finite_scalars_of_the_last_step():
     metrics = jax.jit(alphaopt_jax.metrics)(state)
 
     assert set(metrics) == {
-        "mean_learning_rate", "mean_log_rate", "updates_made", "updates_skipped", "skipped_in_a_row", "backoff",
-        "reward", "policy_loss", "value_loss", "rounds",
+        "mean_learning_rate", "mean_log_rate", "updates_made", "updates_skipped",
+        "skipped_in_a_row", "backoff", "reward", "policy_loss", "value_loss", "rounds",
     }  # fmt: skip
     assert all(leaf.shape == () and np.isfinite(leaf) for leaf in metrics.values())
     assert (metrics["updates_made"], metrics["updates_skipped"], metrics["rounds"]) == (4, 0, 2)
@@ -314,9 +314,12 @@ def test_a_step_without_a_loss_learns_too_and_the_loss_is_only_observed():
         params = optax.apply_updates(params, updates)
 
     assert state.learner.rounds == 2
-    assert np.isnan(state.learner.loss)
+    assert state.learner.loss_given == 0
     assert state.history.loss.observed == 0
-    assert any(np.any(leaf) for leaf in jax.tree.leaves(state.agent["actor"]["output"]))
+    assert any(
+        np.any(leaf)
+        for leaf in jax.tree.leaves(alphaopt_jax.agent_from_state(state).params["actor"]["output"])
+    )
     assert quadratic.loss(params) < quadratic.loss(quadratic.init_params())
 
 
@@ -348,13 +351,32 @@ def test_a_step_that_is_not_finite_changes_nothing(spoiled, value, steps_before)
     updates, after = update(bad, state, params, value=jnp.float32(value))
 
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates))
-    assert after.updates_skipped == 1
-    _assert_equal(after._replace(updates_skipped=state.updates_skipped), state)
+    assert (after.updates_skipped, after.skipped_in_a_row) == (1, 1)
+    counts = {"updates_skipped": 0, "skipped_in_a_row": 0}
+    _assert_equal(after._replace(**counts), state._replace(**counts))
     # Training goes on as if nothing had been.
     updates, state = update(good, state, params, value=loss)
     updates_after, after = update(good, after, params, value=loss)
     _assert_equal(updates_after, updates)
     _assert_equal(after._replace(updates_skipped=state.updates_skipped), state)
+
+
+def test_a_training_that_skips_step_after_step_says_so(frozen):
+    params = quadratic.init_params()
+    bad = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
+
+    def step(state, _):
+        return frozen.update(bad, state, params)[1], None
+
+    state = jax.lax.scan(step, frozen.init(params), None, length=99)[0]
+    assert alphaopt_jax.metrics(state)["skipped_in_a_row"] == 99
+    _, state = frozen.update(bad, state, params)
+
+    with pytest.warns(UserWarning, match="skipped the last 100 steps.*jax_debug_nans"):
+        assert alphaopt_jax.metrics(state)["skipped_in_a_row"] == 100
+    with pytest.warns(UserWarning, match="skipped the last 100 steps"):
+        frozen.update(bad, jax.block_until_ready(state), params)
+    jax.jit(alphaopt_jax.metrics)(state)  # Nothing can be said while it is traced.
 
 
 # What is refused.
