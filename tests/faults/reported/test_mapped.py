@@ -31,14 +31,20 @@ def test_learning_and_refreshes_stay_in_conditionals_under_vmap(mode):
     assert mapped.products_of_a_step(mode, (2, 3)) == alone
 
 
-def test_products_within_conditionals_are_counted_by_depth():
-    def program(x):
-        inner = lambda: jax.lax.cond(x[0, 0] > 1.0, lambda: x @ x @ x, lambda: x)  # noqa: E731
-        return x @ jax.lax.cond(x[0, 0] > 0.0, lambda: x @ inner(), lambda: x)
+def test_products_of_conditional_training_loops_are_not_counted():
+    def loop(x):
+        return jax.lax.scan(lambda carry, _: (carry @ x, None), x, length=3)[0]
 
-    jaxpr = jax.make_jaxpr(jax.jit(program))(jnp.ones((2, 2))).jaxpr
+    def step(due, x):
+        x = jax.lax.cond(x[0, 0] > 0.0, lambda: x @ x, lambda: x)
+        return x @ jax.lax.cond(due, lambda: loop(x @ x), lambda: x)
 
-    assert [mapped.products_outside(jaxpr, depth) for depth in range(3)] == [1, 2, 4]
+    due, x = jnp.ones(2, bool), jnp.ones((2, 2))
+    single = jax.make_jaxpr(jax.jit(step))(due[0], x)
+    selected = jax.make_jaxpr(jax.vmap(step, (0, None)))(due, x)
+
+    assert mapped.products_of_each_call(single.jaxpr) == 2
+    assert mapped.products_of_each_call(selected.jaxpr) == 4
 
 
 @pytest.mark.parametrize("faulty", [False, True], ids=["alike", "skipping steps of their own"])
