@@ -27,6 +27,7 @@ from benchmarks.omniglot import report as omniglot_report
 from benchmarks.online_learning import report as online_learning
 from benchmarks.rl_vs_rnn import answer as rl_vs_rnn_answer
 from benchmarks.robustness import games
+from benchmarks.robustness.situations import report as situations
 from benchmarks.zero_tuning import comparison, optimizers, statistics
 from benchmarks.zero_tuning import report as zero_tuning_report
 
@@ -292,6 +293,10 @@ def _omniglot(folder: Path) -> str:
     )
 
 
+def _situations(folder: Path) -> str:
+    return situations.table(_rows(folder, "robustness"))
+
+
 def _games(folder: Path) -> str:
     return games.table([row for row in _rows(folder, "robustness") if "game" in row])
 
@@ -322,6 +327,7 @@ _SECTIONS: dict[str, Callable[[Path], str]] = {
     "rl_vs_rnn": _rl_vs_rnn,
     "omniglot": _omniglot,
     "games": _games,
+    "situations": _situations,
     "claims": _claims,
 }
 

@@ -67,11 +67,6 @@ NUM_COORDINATE_FEATURES = len(COORDINATE_FEATURES)
 NUM_DIRECT_FEATURES = NUM_COORDINATE_FEATURES + len(CONTEXT_FEATURES)
 NUM_FEATURES = NUM_DIRECT_FEATURES + len(HISTORY_FEATURES)
 
-_TINY = 1e-30  # Below the square of any gradient that float32 distinguishes from zero.
-_MIN_DIVIDED = (
-    1e-18  # The derivative of a quotient divides by the square, which must not underflow.
-)
-
 
 class Observation(NamedTuple):
     """The observation of a model of L leaves at one step.
@@ -141,7 +136,7 @@ def coordinate_features(
         gradient,
         momentum,
         gradient * momentum,
-        _squash(0.15 * _log_ratio(normalized.second_moment, leaf.second_moment)),
+        _squash(0.15 * differentiable.log_ratio(normalized.second_moment, leaf.second_moment)),
         _squash(param / leaf.scale),
     )
 
@@ -161,7 +156,7 @@ def context_features(
       `float32[leaves, len(CONTEXT_FEATURES)]`.
     """
     loss = history.loss
-    trend = _in_deviations(loss.fast - loss.slow, loss.spread)
+    trend = differentiable.in_deviations(loss.fast - loss.slow, loss.spread)
     known, horizon = clock.horizon()
     progress = jnp.minimum(clock.step / horizon, 1.0)
     to_go, end = known * (2.0 * progress - 1.0), known * jnp.exp(-8.0 * (1.0 - progress))
@@ -196,7 +191,7 @@ def history_features(
       `float32[leaves, len(HISTORY_FEATURES)]`.
     """
     past = history.leaves
-    growth = _log_ratio(statistics.second_moment, past.first_second_moment)
+    growth = differentiable.log_ratio(statistics.second_moment, past.first_second_moment)
     noise = (1.0 - config.gradient_decay) / (1.0 + config.gradient_decay)
     shared = _shared_history_features(history, len(leaves.fan_in), clock)
     model, slow_model, trend, excess, depth, known, duration = (
@@ -230,29 +225,12 @@ def _shared_history_features(
     return (
         _magnify(jnp.mean(past.gradient_autocorrelation)),
         _magnify(jnp.mean(past.slow_gradient_autocorrelation)),
-        _in_deviations(loss.fast - loss.medium, loss.noise),
-        _in_deviations(loss.fast - loss.lowest, loss.noise),
+        differentiable.in_deviations(loss.fast - loss.medium, loss.noise),
+        differentiable.in_deviations(loss.fast - loss.lowest, loss.noise),
         0.5 * np.log(num_leaves / 6.0),
         known,
         known * (0.5 * jnp.log(horizon) - 3.0),
     )
-
-
-def _log_ratio(
-    size: Float[Array, "*shape"], usual: Float[Array, "*#shape"]
-) -> Float[Array, "*shape"]:
-    """Logarithm of a quotient of mean squares, 0 where both are zero."""
-    size = differentiable.where(size > _MIN_DIVIDED, size)
-    usual = differentiable.where(usual > _MIN_DIVIDED, usual)
-    return jnp.log((size + _TINY) / (usual + _TINY))
-
-
-def _in_deviations(distance: Float[Array, ""], variance: Float[Array, ""]) -> Float[Array, ""]:
-    """A distance between losses in standard deviations."""
-    known = variance > _MIN_DIVIDED**2
-    distance = differentiable.where(known, distance)
-    variance = differentiable.where(known, variance)
-    return distance / (jnp.sqrt(variance) + _TINY)
 
 
 def _squash(feature: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -122,12 +122,18 @@ def read(
     Returns:
       `[L, P]`, `float32` or the widest type of a leaf, if that is wider.
     """
-    dtype = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))
+    dtype = widest_type(leaves)
     rows = [
         _read(leaf, positions, count, dtype)
         for leaf, positions, count in zip(leaves, sampling.positions, sampling.counts, strict=True)
     ]
     return jnp.stack(rows) if rows else jnp.zeros((0, 0), dtype)
+
+
+def widest_type(leaves: Sequence[chex.Array]) -> jnp.dtype:
+    """`float64` if a leaf is of that type, else `float32`; no implicit promotion."""
+    is_double = any(leaf.dtype == jnp.float64 for leaf in leaves)
+    return jnp.dtype(jnp.float64 if is_double else jnp.float32)
 
 
 def finite(

@@ -25,6 +25,7 @@ from alphaopt_jax._learning import explorers, ppo, reward
 from alphaopt_jax.config import LearningConfig
 
 _MIN_SCALE = 1e-30  # Of gradients whose sum is to stay finite.
+_LARGEST = float(np.finfo(np.float32).max)
 KEY_IMPL = "threefry2x32"
 """Implementation of the random keys in the state, whatever the default of the process is."""
 
@@ -93,7 +94,8 @@ class Step(NamedTuple):
       rates: The leaves' learning rates.
       directions: The vectors that rates multiply, for all sampled parameters, `float32[L, P]`. An
         ascent direction; the sign of the step is that of a descent further down the chain.
-      inverse_units: Factors that are contained in each leaf's gradients, `float32[L]`.
+      inverse_units: Factors that are contained in each leaf's gradients, `[L]`, `float32` or
+        `float64`.
     """
 
     slot: Int[Array, ""]
@@ -236,10 +238,14 @@ def reward_explorers(
         config.previous_gradient_weight,
     )
     represented = (sizes / np.maximum(counts, 1))[exploration.leaf_of].astype(np.float32)
-    scales = jnp.maximum(step.inverse_units[exploration.leaf_of], _MIN_SCALE)
+    # Relative to one of them: in double precision they are beyond the range of float32.
+    unit = jnp.max(step.inverse_units)
+    scales = (step.inverse_units / unit).astype(jnp.float32)[exploration.leaf_of]
+    scales = jnp.maximum(scales, _MIN_SCALE)
     total = jnp.sum(parts / scales * represented)
     team = min(config.team_weight / max(sum(exploration.sampling.sizes), 1), 1.0)
     parts = (1.0 - team) * parts + team * total * scales
+    total = jnp.clip(total.astype(unit.dtype) / unit, -_LARGEST, _LARGEST).astype(jnp.float32)
     if config.reward == "shared":
         total = jnp.zeros((), jnp.float32)
         if step.loss is not None:

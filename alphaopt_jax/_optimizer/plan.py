@@ -185,7 +185,7 @@ def plan_step(spec: StepSpec, sampled: Sampling, inputs: Inputs, state: AlphaOpt
             leaf_log_rates=decided.log_rates,
             rates=rates,
             directions=_sampled_directions(observed, change.scales, config),
-            inverse_units=change.scales.astype(jnp.float32),
+            inverse_units=change.scales,
         )
         exploration = online.exploration_of(sampled, config.learning)
         learner, experience = online.act(learner, policy, record, exploration)

@@ -129,8 +129,9 @@ def _accumulate(
         if coefficients.unit_changes is not None:
             change = coefficients.unit_changes[index]
             first_decay, second_decay = first_decay * change, second_decay * jnp.square(change)
-        first = first_decay * averages[index] + coefficients.first_weight * scaled
-        second = second_decay * squares[index] + coefficients.second_weight * jnp.square(scaled)
+        average, square = (each[index].astype(jnp.float32) for each in (averages, squares))
+        first = first_decay * average + coefficients.first_weight * scaled
+        second = second_decay * square + coefficients.second_weight * jnp.square(scaled)
         leaves.append(
             Coordinates(
                 param,

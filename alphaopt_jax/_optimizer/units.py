@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
-from alphaopt_jax._agent import differentiable
+from alphaopt_jax._agent import differentiable, sampling
 
 _PATIENCE = 100
 """Steps in a row with gradients too large for their unit, after which it is changed."""
@@ -48,7 +48,7 @@ class Sizes(NamedTuple):
 
 def init(leaves: Sequence[Float[Array, "..."]]) -> Float[Array, " leaves"]:
     """The scales before the first step, all 1."""
-    return jnp.ones((len(leaves),), _type_of_scales(leaves))
+    return jnp.ones((len(leaves),), sampling.widest_type(leaves))
 
 
 def may_change(scales: Float[Array, " leaves"]) -> bool:
@@ -130,7 +130,7 @@ def _grown(
     scales: Float[Array, " leaves"], usual_mean_squares: Float[Array, " leaves"]
 ) -> Float[Array, " leaves"]:
     """Scales for gradients that have become small in large units; the others are unchanged."""
-    size = jnp.sqrt(differentiable.where(usual_mean_squares > 0, usual_mean_squares))
+    size = differentiable.sqrt(usual_mean_squares)
     is_small = (scales < 1.0) & (size > 0) & (size < _SMALL)
     growth = jnp.exp2(-jnp.floor(jnp.log2(jnp.where(is_small, size, 1.0))))
     grown = jnp.minimum(scales * growth.astype(scales.dtype), 1.0)
@@ -152,7 +152,7 @@ def compressed_loss(value: chex.Numeric) -> tuple[Float[Array, ""], Bool[Array, 
       (2.5, True)
     """
     loss = jnp.asarray(value).reshape(())
-    loss = loss.astype(jnp.promote_types(loss.dtype, jnp.float32))
+    loss = loss.astype(sampling.widest_type([loss]))
     size = jnp.abs(loss)
     beyond = size > _MAX_LOSS
     logarithm = jnp.log(jnp.where(beyond, size / _MAX_LOSS, 1.0))
@@ -164,7 +164,7 @@ def rescaled(
     grad: Float[Array, "*shape"], factor: Float[Array, "*#shape"]
 ) -> Float[Array, "*shape"]:
     """Gradients times a factor, computed in their own type if it is wider, as `float32`."""
-    wide = jnp.promote_types(grad.dtype, jnp.float32)
+    wide = sampling.widest_type([grad])
     return (factor.astype(wide) * grad.astype(wide)).astype(jnp.float32)
 
 
@@ -182,7 +182,3 @@ def _mean_squares(
 
 def _largest(leaf: chex.Array, dtype: jnp.dtype) -> chex.Array:
     return jnp.max(jnp.abs(leaf), initial=0.0).astype(dtype)
-
-
-def _type_of_scales(leaves: Sequence[chex.Array]) -> jnp.dtype:
-    return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))

@@ -144,9 +144,7 @@ SITUATIONS = (
         "no step moves the leaf, none counts as skipped",
         lambda: ranges.kept(-np.inf),
     ),
-    Situation(
-        "NaN where there is no gradient", "", "<= 0.001", "", lambda: ranges.kept(np.nan)
-    ),
+    Situation("NaN where there is no gradient", "", "<= 0.001", "", lambda: ranges.kept(np.nan)),
     Situation(
         "minus infinity with weight decay",
         "",

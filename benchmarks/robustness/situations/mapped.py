@@ -86,31 +86,58 @@ def of_all_devices(mode: str) -> float:
     return trainings.distance(found, trainings.train(tx, _cost(data), _START, _STEPS).params)
 
 
-def products_outside(jaxpr: Any, depth: int) -> int:
-    """Number of matrix products in a program that at most `depth` conditionals enclose."""
+def products_of_each_call(jaxpr: Any) -> int:
+    """Number of matrix products in a program outside of conditional training loops.
+
+    Args:
+      jaxpr: The program.
+
+    Returns:
+      The number, without those in conditionals one branch of which has a loop with matrix products.
+    """
     count = 0
     for equation in jaxpr.eqns:
-        count += equation.primitive.name == "dot_general"
-        inside = depth - (equation.primitive.name == "cond")
-        if inside >= 0:
-            for inner in jax.tree.leaves(
-                list(equation.params.values()), is_leaf=lambda node: hasattr(node, "eqns")
-            ):
-                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                    count += products_outside(getattr(inner, "jaxpr", inner), inside)
+        parts = _parts(equation)
+        if _name(equation) == "cond" and any(_trains(part) for part in parts):
+            continue
+        count += _name(equation) == "dot_general"
+        count += sum(products_of_each_call(part) for part in parts)
     return count
 
 
+def _trains(jaxpr: Any) -> bool:
+    """Whether a program has a loop with matrix products, not within another conditional."""
+    for equation in jaxpr.eqns:
+        parts = _parts(equation)
+        if _name(equation) in ("scan", "while") and any(map(products_of_each_call, parts)):
+            return True
+        if _name(equation) != "cond" and any(map(_trains, parts)):
+            return True
+    return False
+
+
+def _name(equation: Any) -> str:
+    return equation.primitive.name
+
+
+def _parts(equation: Any) -> list[Any]:
+    """The programs within an equation."""
+    found = jax.tree.leaves(
+        list(equation.params.values()), is_leaf=lambda node: hasattr(node, "eqns")
+    )
+    found = [getattr(node, "jaxpr", node) for node in found]
+    return [node for node in found if hasattr(node, "eqns")]
+
+
 def products_of_a_step(mode: str, members: Sequence[int]) -> int:
-    """Matrix products of every step: those of learning and of a refresh are not among them.
+    """Matrix products of every step: those of a round of learning are not among them.
 
     Args:
       mode: The mode.
       members: Lengths of the axes that `jax.vmap` adds; none for a single training.
 
     Returns:
-      Number of matrix products that no conditional on the step encloses. In a single training one
-      conditional, on the gradients being finite, encloses all.
+      Number of matrix products; more, if rounds of learning are not conditional.
     """
     tx = trainings.make(mode)
     update = lambda grads, state, params: tx.update(grads, state, params, value=jnp.sum(grads))  # noqa: E731
@@ -119,7 +146,7 @@ def products_of_a_step(mode: str, members: Sequence[int]) -> int:
         update, init = jax.vmap(update), jax.vmap(init)
     params = jnp.ones((*members, 3))
     program = jax.make_jaxpr(update)(params, init(params), params)
-    return products_outside(program.jaxpr, depth=0 if members else 1)
+    return products_of_each_call(program.jaxpr)
 
 
 def members_equal_single_trainings(

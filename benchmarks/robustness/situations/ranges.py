@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+import alphaopt_jax as alphaopt
 from benchmarks.robustness.situations import trainings
 from benchmarks.robustness.situations.trainings import Figure
 
@@ -97,23 +98,18 @@ _FORBIDDEN = np.eye(4, k=2) > 0
 
 
 def forbidden_transitions(
-    entry: float = -np.inf,
-    dtype: str = "float32",
-    *,
-    mode: str = "no horizon",
-    **arguments: Any,
+    tx: optax.GradientTransformation, entry: float = -np.inf, dtype: str = "float32"
 ) -> tuple[float, int, chex.Array]:
     """Logits of transitions are trained, some of which are forbidden.
 
     Args:
+      tx: The optimizer.
       entry: Entry of the forbidden ones, whose gradient is zero.
       dtype: Type of the logits.
-      mode: The mode.
-      **arguments: Further ones of `alphaopt`.
 
     Returns:
       The last excess of the loss over its minimum, relative to the first; the number of skipped
-      steps; and the logits.
+      steps, 0 for other optimizers than AlphaOpt; and the logits.
     """
     aim = jax.nn.softmax(jnp.where(_FORBIDDEN, -jnp.inf, jnp.arange(4.0)))
 
@@ -123,10 +119,11 @@ def forbidden_transitions(
         return -jnp.mean(jnp.sum(aim * logs, -1))
 
     start = jnp.where(_FORBIDDEN, jnp.asarray(entry, dtype), jnp.zeros((), dtype))
-    run = trainings.train(trainings.make(mode, **arguments), cost, start, 100)
+    run = trainings.train(tx, cost, start, 100)
     least = float(cost(jnp.log(jnp.where(_FORBIDDEN, 1.0, aim)).astype(dtype)))
     excess = (float(cost(run.params)) - least) / (float(run.losses[0]) - least)
-    return excess, trainings.skipped(run), run.params
+    counted = isinstance(run.state, alphaopt.AlphaOptState)
+    return excess, trainings.skipped(run) if counted else 0, run.params
 
 
 def slope_and_offset(*, apart: bool, steps: int = 2000) -> float:
@@ -157,9 +154,15 @@ def as_figure(found: tuple[Any, ...], skipped: int = 0) -> Figure:
     return Figure(ratio if count == skipped and np.isfinite(ratio) else np.inf, text)
 
 
-def kept(entry: float, **arguments: Any) -> Figure:
-    """`forbidden_transitions`, with infinity if a forbidden entry was changed."""
-    found = forbidden_transitions(entry, **arguments)
+def kept(entry: float, dtype: str = "float32", **arguments: Any) -> Figure:
+    """`forbidden_transitions`, with infinity if a forbidden entry was changed.
+
+    Args:
+      entry: As in `forbidden_transitions`.
+      dtype: Likewise.
+      **arguments: Of `alphaopt`.
+    """
+    found = forbidden_transitions(alphaopt.alphaopt(**arguments), entry, dtype)
     same = np.array_equal(
         np.asarray(found[2], np.float32)[_FORBIDDEN],
         np.full(_FORBIDDEN.sum(), entry, np.float32),

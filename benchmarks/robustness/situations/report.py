@@ -78,8 +78,7 @@ def of_situations(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line per situation: the outcome before the fault was mended, and now."""
     lines = [
-        dict(row)
-        | {"source": row["source"] or _KIN, "holds": "yes" if row["holds"] else "**no**"}
+        dict(row) | {"source": row["source"] or _KIN, "holds": "yes" if row["holds"] else "**no**"}
         for row in of_situations(rows)
     ]
     return results.markdown_table(lines, _COLUMNS)

@@ -89,7 +89,8 @@ def distance(found: Any, expected: Any) -> float:
 
     def of_leaf(found: chex.Array, expected: chex.Array) -> float:
         found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-        apart = np.max(np.abs(found - expected)) / max(np.max(np.abs(expected)), 1e-12)
+        largest = max(np.max(np.abs(expected), initial=0.0), 1e-12)
+        apart = np.max(np.abs(found - expected), initial=0.0) / largest
         return float(apart) if np.isfinite(apart) else np.inf
 
     return max(jax.tree.leaves(jax.tree.map(of_leaf, found, expected)))

@@ -101,9 +101,7 @@ def _after_a_rollout(seed: int | jax.Array) -> jax.Array:
 def other_keys() -> Figure:
     """Seeds of other kinds of keys: distance from the training with the same bits."""
     key = jax.random.key(5, impl="rbg")
-    apart = trainings.distance(
-        _after_a_rollout(key), _after_a_rollout(jax.random.key_data(key))
-    )
+    apart = trainings.distance(_after_a_rollout(key), _after_a_rollout(jax.random.key_data(key)))
     return Figure(apart, "trains as with the key's bits")
 
 
