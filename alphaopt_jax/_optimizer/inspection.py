@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -126,7 +128,7 @@ def agent_from_state(state: optax.OptState) -> agent.Agent:
         # nnx.Optimizer wraps each array in a variable.
         network.unflatten([jnp.array(leaf) for leaf in jax.tree.leaves(found.agent)]),
         max_log_rate=float(max_log_rate),
-        inverse_sqrt_steps=float(inverse_sqrt_steps),
+        inverse_sqrt_steps=float(inverse_sqrt_steps) or math.inf,
         update_direction="gradient" if along_gradient else "adam",
     )
 

@@ -18,7 +18,7 @@ class AgentConstants(NamedTuple):
 
     Attributes:
       max_log_rate: `float32[]`.
-      inverse_sqrt_steps: `float32[]`.
+      inverse_sqrt_steps: `float32[]`, 0 for infinity.
       along_gradient: `float32[]`, 1 for the update direction `"gradient"`, else 0. It is no boolean
         because optax's lookahead and SAM mix states by arithmetic.
     """

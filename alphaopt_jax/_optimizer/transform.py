@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import functools
+import math
 import os
 from typing import Any, NamedTuple
 
@@ -237,7 +238,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
         inverse_units=units.init(leaves),
         constants=AgentConstants(
             jnp.asarray(config.agent.max_log_rate, jnp.float32),
-            jnp.asarray(config.agent.inverse_sqrt_steps, jnp.float32),
+            jnp.asarray(_finite_or_zero(config.agent.inverse_sqrt_steps), jnp.float32),
             jnp.asarray(config.agent.update_direction == "gradient", jnp.float32),
         ),
         history=History.empty(len(leaves)),
@@ -270,3 +271,8 @@ def _spec(
 
 def _now(value: optax.ScalarOrSchedule, state: AlphaOptState) -> chex.Numeric:
     return value(state.updates_made) if callable(value) else value
+
+
+def _finite_or_zero(steps: float) -> float:
+    """The number, or 0 for infinity, which `jax_debug_infs` allows in no array."""
+    return steps if math.isfinite(steps) else 0.0

@@ -1,17 +1,19 @@
 """Everything that users call works under JAX's own checks, in and out of `jit`."""
 
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import alphaopt_jax as alphaopt
-from alphaopt_jax.config import AlphaOptConfig, pretrained_config
+from alphaopt_jax.config import AlphaOptConfig, LearningConfig, pretrained_config
 from benchmarks.robustness.situations import checks, trainings
 
 _STEPS = 18  # Two episodes, each with a round of learning.
 _EAGER_STEPS = 4
-# JAX's other checks are of the program as it is traced, and need no further steps.
 _SLOW = pytest.mark.slow
 
 
@@ -50,10 +52,6 @@ def test_calls_outside_of_jit_run_under_the_check(mode, flag):
     assert not np.array_equal(found["matrix"], checks.params()["matrix"])
 
 
-def _bfloat16_moments(config):
-    return config._replace(moment_dtype="bfloat16") if hasattr(config, "_replace") else config
-
-
 _VARIANTS = {
     "num_steps": {"num_steps": _STEPS},
     "masked weight decay": {
@@ -61,9 +59,20 @@ _VARIANTS = {
         "mask": lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
     },
     "schedules": {"learning_rate": lambda count: 1.0, "weight_decay": lambda count: 0.1},
-    "key": {"seed": jax.random.key(3), "agent": None},
+    "key": {"agent": None},
     "a fresh agent that does not learn": {"agent": None, "learn": False},
 }
+
+
+def test_no_array_of_a_state_is_infinite_and_the_agent_is_read_back(decided_agent):
+    assert decided_agent.inverse_sqrt_steps == math.inf
+    tx = alphaopt.alphaopt(agent=decided_agent, learn=True)
+
+    with jax.debug_infs(True):
+        params, state, _ = checks.train(tx, checks.params(), checks.cost, jit=True, steps=4)
+
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((params, state)))
+    assert alphaopt.agent_from_state(state).inverse_sqrt_steps == math.inf
 
 
 @pytest.mark.parametrize("flag", checks.FLAGS)
@@ -98,8 +107,6 @@ def test_complex_leaves_run_under_the_check(flag):
 @pytest.mark.parametrize("flag", checks.FLAGS)
 @pytest.mark.parametrize("learn", [False, pytest.param(True, marks=_SLOW)])
 def test_narrow_types_run_under_the_check(flag, learn):
-    import dataclasses
-
     config = dataclasses.replace(pretrained_config(), moment_dtype="bfloat16")
     params = {"w": jnp.ones((4, 3), jnp.bfloat16), "b": jnp.zeros((3,), jnp.float16)}
 
@@ -121,13 +128,7 @@ def test_narrow_types_run_under_the_check(flag, learn):
 @pytest.mark.parametrize("reward", ["shared", "divided"])
 @_SLOW
 def test_rewards_run_under_the_check(flag, reward):
-    config = AlphaOptConfig()
-    import dataclasses
-
-    if reward == "shared":
-        config = dataclasses.replace(
-            config, learning=dataclasses.replace(config.learning, reward="shared")
-        )
+    config = AlphaOptConfig(learning=LearningConfig(reward=reward))
     with checks.FLAGS[flag]():
         tx = alphaopt.alphaopt(agent=None, config=config)
         _, state, _ = checks.train(tx, checks.params(), checks.cost, jit=True, steps=_STEPS)

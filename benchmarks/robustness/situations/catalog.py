@@ -8,7 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.robustness.situations import checks, gradients, mapped, ranges, trainings, usage
+from benchmarks.robustness.situations import (
+    checks,
+    gradients,
+    mapped,
+    ranges,
+    rising,
+    trainings,
+    usage,
+)
 from benchmarks.robustness.situations.trainings import Figure
 
 
@@ -234,5 +242,35 @@ SITUATIONS = (
         usage.other_keys,
     ),
     Situation("another default kind of keys", "", "== 0", "", usage.other_default_keys),
+    Situation(
+        "rules by name that place a model's arrays",
+        "transformers PR 12590, EasyDeL 114",
+        "== 0",
+        "raises: a rule hits the agent's own `kernel`",
+        rising.rules_by_name,
+    ),
+    Situation("names of models in a learner's state", "", "== 0", "", rising.strict_rules),
+    # Losses that rise.
+    Situation(
+        "a generator, whose loss should rise",
+        "soumith/ganhacks 2, flax 359, keras 18914",
+        "<= 0.2",
+        "a backoff in 85 to 92 % of the steps",
+        rising.ring,
+    ),
+    Situation(
+        "a switch to targets 30 times as large",
+        "Qznan/SpanKL 5",
+        "<= 3",
+        "loss 429 with `value`, 0.32 without",
+        rising.task_switch,
+    ),
+    Situation(
+        "a switch to targets 100 times as large",
+        "",
+        "<= 3",
+        "",
+        functools.partial(rising.task_switch, 100.0),
+    ),
 )
 """All situations; those without a source are of the same kind as the one before them."""

@@ -134,5 +134,5 @@ def with_section(page: str, section: str) -> str:
       <BLANKLINE>
       ## Reported situations: before and after
     """
-    old = re.compile(rf"\n*{re.escape(HEADING)}.*?(?=\n## |\Z)", re.DOTALL)
+    old = re.compile(rf"\n*{re.escape(HEADING)}.*?(?=\n\n## |\Z)", re.DOTALL)
     return old.sub("", page).rstrip("\n") + "\n\n" + section
