@@ -235,7 +235,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
         leaf_rates=none,
         leaf_log_rates=jnp.zeros_like(none),
         sampled_moments=jnp.zeros((2, *sampled.positions.shape), jnp.float32),
-        inverse_units=units.init(leaves),
+        inverse_units=units.init([leaf.dtype for leaf in leaves]),
         constants=AgentConstants(
             jnp.asarray(config.agent.max_log_rate, jnp.float32),
             jnp.asarray(_finite_or_zero(config.agent.inverse_sqrt_steps), jnp.float32),
