@@ -16,7 +16,7 @@ def init_params():
 
 
 def loss(params, batch):
-    hidden = jnp.tanh(batch @ params["hidden"]["kernel"] + params["hidden"]["bias"])
+    hidden = jnp.tanh(batch @ params["hidden"]["kernel"] + params["hidden"]["bias"][None])
     return jnp.mean(jnp.square(hidden @ params["output"]["kernel"] - jnp.sin(batch)))
 
 

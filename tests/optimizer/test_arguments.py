@@ -102,6 +102,7 @@ def test_a_planned_number_of_updates_may_be_any_whole_number():
     np.testing.assert_allclose(jax.jit(rates)(10_000), expected, rtol=1e-6)
 
 
+@pytest.mark.unchecked
 def test_weight_decay_may_be_a_schedule():
     def strength(count):
         return 0.1 * count

@@ -125,6 +125,7 @@ def test_a_step_moves_nothing_between_devices_but_the_sample(layout, axis_type, 
         assert moved <= 2 * sampled, each[0]
 
 
+@pytest.mark.unchecked
 def test_the_state_of_a_model_is_known_before_it_is_made_and_is_not_copied():
     tx, params = alphaopt.alphaopt(), jnp.ones((1000, 1000))
     abstract, state = jax.eval_shape(tx.init, params), tx.init(params)

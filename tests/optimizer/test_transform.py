@@ -109,6 +109,7 @@ def test_scale_by_alphaopt_and_a_sign_is_alphaopt(decided_agent, frozen):
     _assert_close(params, quadratic.run(frozen)[0], rtol=1e-6)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("mask", "decays"),
     [
@@ -133,6 +134,7 @@ def test_weight_decay_is_multiplied_by_the_rates_and_obeys_the_mask(
         np.testing.assert_allclose(updates[name], without[name] + decay, rtol=1e-5)
 
 
+@pytest.mark.unchecked
 def test_schedule_gives_the_learning_rate_of_each_step():
     def schedule(count):
         return 1.0 / (count + 1.0)
@@ -335,6 +337,7 @@ def test_a_model_without_parameters_is_left_alone():
 # Steps that are skipped.
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("spoiled", "value"),
     [(jnp.nan, 1.0), (jnp.inf, 1.0), (-jnp.inf, 1.0), (0.5, jnp.nan), (0.5, jnp.inf)],
@@ -361,6 +364,7 @@ def test_a_step_that_is_not_finite_changes_nothing(spoiled, value, steps_before)
     _assert_equal(after._replace(updates_skipped=state.updates_skipped), state)
 
 
+@pytest.mark.unchecked
 def test_a_training_that_skips_step_after_step_says_so(frozen):
     params = quadratic.init_params()
     bad = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
@@ -451,6 +455,7 @@ def test_a_number_of_steps_below_one_is_refused(num_steps):
 # Inside `jit`.
 
 
+@pytest.mark.unchecked
 def test_a_training_compiles_once_and_gives_up_its_buffers():
     traces = []
 
