@@ -40,7 +40,6 @@ MODULES = tuple(
         "_optimizer.state",
         "_optimizer.plan",
         "_optimizer.units",
-        "_agent.differentiable",
         "_optimizer.step",
         "tasks.landscapes",
         "tasks.networks",

@@ -16,10 +16,10 @@ from jaxtyping import Array, Bool, Float
 
 _MIN_ROOTED = 1e-28
 """The derivative of `1 / (sqrt(x) + 1e-12)` overflows in float32 below this."""
-_TINY = 1e-30  # Below the square of any gradient that float32 distinguishes from zero.
-_MIN_DIVIDED = (
-    1e-18  # The square of a divisor, in the derivative of a quotient, is not to underflow.
-)
+_TINY = 1e-30
+"""Below the square of any gradient that float32 distinguishes from zero."""
+_MIN_DIVIDED = 1e-18
+"""The square of a divisor, which the derivative of a quotient contains, must not underflow."""
 
 
 @jax.custom_jvp

@@ -9,7 +9,7 @@ The sample of L leaves is one array, `[L, P]`, so that all leaves are processed 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import math
 from typing import Any, NamedTuple
 
@@ -122,7 +122,7 @@ def read(
     Returns:
       `[L, P]`, `float32` or the widest type of a leaf, if that is wider.
     """
-    dtype = widest_type(leaves)
+    dtype = widest_type(leaf.dtype for leaf in leaves)
     rows = [
         _read(leaf, positions, count, dtype)
         for leaf, positions, count in zip(leaves, sampling.positions, sampling.counts, strict=True)
@@ -130,10 +130,9 @@ def read(
     return jnp.stack(rows) if rows else jnp.zeros((0, 0), dtype)
 
 
-def widest_type(leaves: Sequence[chex.Array]) -> jnp.dtype:
-    """`float64` if a leaf is of that type, else `float32`; no implicit promotion."""
-    is_double = any(leaf.dtype == jnp.float64 for leaf in leaves)
-    return jnp.dtype(jnp.float64 if is_double else jnp.float32)
+def widest_type(dtypes: Iterable[jnp.dtype]) -> jnp.dtype:
+    """`float64` if one of the types is, else `float32`; no implicit promotion."""
+    return jnp.dtype(jnp.float64 if jnp.dtype(jnp.float64) in list(dtypes) else jnp.float32)
 
 
 def finite(

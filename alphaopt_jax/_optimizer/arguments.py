@@ -161,6 +161,22 @@ def resolve_learn(learn: Any, *, default: bool) -> bool:
     return bool(learn)
 
 
+def resolve_backoff(backoff: Any) -> bool:
+    """Checks whether a loss that rises lowers the rates.
+
+    Args:
+      backoff: As in `alphaopt`.
+
+    Raises:
+      ValueError: It is no boolean.
+    """
+    if not isinstance(backoff, (bool, np.bool_)):
+        raise ValueError(
+            f"`backoff` must be True, or False to turn it off; got {_describe(backoff)}."
+        )
+    return bool(backoff)
+
+
 def check_config(config: Any) -> None:
     """Checks the class of the constants.
 

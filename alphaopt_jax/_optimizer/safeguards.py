@@ -43,12 +43,15 @@ _MAX_SURPRISE = 2.0
 """Largest deviation of a loss in the average of its noise, relative to that average."""
 _NOISE_ROOM = 3.0
 """Rise of the average of ten losses due to noise, in standard deviations of a single loss."""
-_TIGHTEN, _RELAX, _RELEASE = 1.5, 1.5, 2.0
-"""Factors per step of a backoff that tightens (the loss rises), relaxes (it falls) or lets go."""
+_TIGHTEN, _RELAX, _RELEASE = 1.5, 1.2, 2.0
+"""Factors per step of a backoff that tightens (the loss rises), relaxes (it falls) or lets go.
+
+With a relaxation by 1.5, an agent whose rates are too high swings between both.
+"""
 _FAR = 4.0
 """Excess of the rise over its bound from which the backoff acts at once."""
 _MIN_BACKOFF = 1e-4
-"""Lowest backoff: steps are negligible, and rates are back within 15 steps."""
+"""Lowest backoff: steps are negligible, and rates let go are back within 15 steps."""
 _STRONG = 0.01
 """Backoff at which a loss that still rises does not rise because of the rates."""
 _PATIENCE = 20.0

@@ -113,7 +113,7 @@ def alphaopt(
             decays = jax.tree.leaves(trees.arrange(decays, given.state.gradient_average))
         return Scaling(jnp.abs(rate), -jnp.sign(rate), decays)
 
-    return _transformation(spec._replace(step=spec.step._replace(backoff=backoff)), scaling)
+    return _transformation(_with_backoff(spec, backoff), scaling)
 
 
 def scale_by_alphaopt(
@@ -143,7 +143,7 @@ def scale_by_alphaopt(
       >>> tx = optax.chain(alphaopt.scale_by_alphaopt(), optax.scale(-1.0))
     """
     spec = _spec(agent, learn, num_steps, seed, config)
-    spec = spec._replace(step=spec.step._replace(backoff=backoff))
+    spec = _with_backoff(spec, backoff)
     one = jnp.ones(())
     return _transformation(spec, lambda given: Scaling(one, one, None))
 
@@ -235,7 +235,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
         leaf_rates=none,
         leaf_log_rates=jnp.zeros_like(none),
         sampled_moments=jnp.zeros((2, *sampled.positions.shape), jnp.float32),
-        inverse_units=units.init(leaves),
+        inverse_units=units.init([leaf.dtype for leaf in leaves]),
         constants=AgentConstants(
             jnp.asarray(config.agent.max_log_rate, jnp.float32),
             jnp.asarray(_finite_or_zero(config.agent.inverse_sqrt_steps), jnp.float32),
@@ -246,6 +246,11 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
         learner=online.init(arrays, exploration, learner_key) if spec.learns else None,
     )
     return conditional.varying_like(state, params)
+
+
+def _with_backoff(spec: _OptimizerSpec, backoff: bool) -> _OptimizerSpec:
+    backoff = arguments.resolve_backoff(backoff)
+    return spec._replace(step=spec.step._replace(backoff=backoff))
 
 
 def _spec(

@@ -46,9 +46,9 @@ class Sizes(NamedTuple):
     mean_squares: Float[Array, " leaves"]
 
 
-def init(leaves: Sequence[Float[Array, "..."]]) -> Float[Array, " leaves"]:
-    """The scales before the first step, all 1."""
-    return jnp.ones((len(leaves),), sampling.widest_type(leaves))
+def init(dtypes: Sequence[jnp.dtype]) -> Float[Array, " leaves"]:
+    """The scales before the first step, all 1, for leaves of these types."""
+    return jnp.ones((len(dtypes),), sampling.widest_type(dtypes))
 
 
 def may_change(scales: Float[Array, " leaves"]) -> bool:
@@ -152,7 +152,7 @@ def compressed_loss(value: chex.Numeric) -> tuple[Float[Array, ""], Bool[Array, 
       (2.5, True)
     """
     loss = jnp.asarray(value).reshape(())
-    loss = loss.astype(sampling.widest_type([loss]))
+    loss = loss.astype(sampling.widest_type([loss.dtype]))
     size = jnp.abs(loss)
     beyond = size > _MAX_LOSS
     logarithm = jnp.log(jnp.where(beyond, size / _MAX_LOSS, 1.0))
@@ -164,7 +164,7 @@ def rescaled(
     grad: Float[Array, "*shape"], factor: Float[Array, "*#shape"]
 ) -> Float[Array, "*shape"]:
     """Gradients times a factor, computed in their own type if it is wider, as `float32`."""
-    wide = sampling.widest_type([grad])
+    wide = sampling.widest_type([grad.dtype])
     return (factor.astype(wide) * grad.astype(wide)).astype(jnp.float32)
 
 

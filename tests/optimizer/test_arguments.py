@@ -55,6 +55,8 @@ def test_arguments_of_alphaopt_alone(arguments, message):
         ({"num_steps": jnp.ones(2)}, r"`num_steps` is.*shape \(2,\)"),
         ({"learn": 1}, r"`learn` must be True, False, or None for the default; got 1"),
         ({"learn": "yes"}, r"`learn` must be True, False, or None.*got 'yes'"),
+        ({"backoff": "off"}, r"`backoff` must be True, or False to turn it off; got 'off'"),
+        ({"backoff": 0.5}, r"`backoff` must be True, or False.*got 0\.5"),
         ({"learn": jnp.asarray(True)}, r"`learn` must be.*it cannot be an array"),
         (
             {"config": AgentConfig()},
