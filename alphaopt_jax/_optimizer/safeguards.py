@@ -69,6 +69,8 @@ _MAX_LOSS = 1e18
 """Its square is finite in float32."""
 _FORGETTING = 1e-3
 """Rate per step at which the lowest loss approaches a loss that stays high."""
+_SMALLEST = 1e-30
+"""Divisors are not smaller."""
 
 
 class SafeguardState(NamedTuple):
@@ -194,7 +196,8 @@ def _brake(
     # `now` approaches a new level for tens of steps, so it cannot tell a loss that still rises.
     falls = loss < state.level
     rise = now - state.lowest_loss
-    target = jnp.maximum(jnp.square(room / jnp.maximum(rise, room)), _MIN_BACKOFF)
+    excess = room / jnp.maximum(jnp.maximum(rise, room), _SMALLEST)  # Both are 0 for losses of 0.
+    target = jnp.maximum(jnp.square(excess), _MIN_BACKOFF)
     gently = jnp.maximum(target, state.backoff / _TIGHTEN)
     tightened = jnp.where(rise > _FAR * room, jnp.minimum(target, state.backoff), gently)
     # A loss that goes on rising at moderate rates: only very low ones show whose fault it is.
