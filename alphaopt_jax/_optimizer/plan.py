@@ -324,7 +324,7 @@ def _without_trees(state: AlphaOptState) -> AlphaOptState:
 
 def _without_rollout(learner: online.LearnerState | None) -> online.LearnerState | None:
     """The learner without its large arrays, which no conditional should copy."""
-    return None if learner is None else learner._replace(rollout=())
+    return None if learner is None else learner._replace(rollout=())  # type: ignore[arg-type]
 
 
 def _stack(values: Sequence[chex.Numeric] | None) -> chex.Array | None:

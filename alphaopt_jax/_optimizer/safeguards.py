@@ -167,14 +167,14 @@ def watch_loss(
         losses=losses,
     )
     falls = now < first - _NEGLIGIBLE_RISE * jnp.abs(first)
-    usual = watched._replace(
+    at_ease = watched._replace(
         backoff=jnp.minimum(_RELEASE * state.backoff, 1.0),
         level=now,
         braked=jnp.zeros_like(state.braked),
         patience=state.patience + jnp.where(falls, _IMPATIENCE, 0.0) * (_PATIENCE - state.patience),
     )
     braked = _brake(watched, loss, now, room)
-    return jax.tree.map(lambda high, low: jnp.where(too_high, high, low), braked, usual)
+    return jax.tree.map(lambda high, low: jnp.where(too_high, high, low), braked, at_ease)
 
 
 def _brake(
