@@ -131,8 +131,9 @@ def read(
 
 
 def widest_type(dtypes: Iterable[jnp.dtype]) -> jnp.dtype:
-    """`float64` if one of the types is, else `float32`; no implicit promotion."""
-    return jnp.dtype(jnp.float64 if jnp.dtype(jnp.float64) in list(dtypes) else jnp.float32)
+    """`float64` if one of the types is and JAX has it, else `float32`; no implicit promotion."""
+    is_double = jnp.dtype(jnp.float64) in list(dtypes)  # NumPy has it also where JAX does not.
+    return jax.dtypes.canonicalize_dtype(jnp.float64 if is_double else jnp.float32)
 
 
 def finite(
