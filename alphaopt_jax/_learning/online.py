@@ -177,8 +177,9 @@ def act(
       The learner, and what `learn` is to add to the rollout.
     """
     state, rewards = reward_explorers(state, step, exploration)
-    state, experience = explore(state, policy, step, exploration)
-    return record_steps(state, step, exploration), experience._replace(rewards=rewards)
+    state, features, actions, means = explore(state, policy, step, exploration)
+    state = record_steps(state, step, exploration)
+    return state, Experience(features, actions, means, rewards)
 
 
 def no_experience(exploration: Exploration) -> Experience:
@@ -261,8 +262,17 @@ def reward_explorers(
 
 def explore(
     state: LearnerState, policy: Policy, step: Step, exploration: Exploration
-) -> tuple[LearnerState, Experience]:
-    """Draws new explorers at the start of a rollout, and their noisy actions at every step."""
+) -> tuple[
+    LearnerState,
+    Float[Array, "explorers features"],
+    Float[Array, " explorers"],
+    Float[Array, " explorers"],
+]:
+    """Draws new explorers at the start of a rollout, and their noisy actions at every step.
+
+    Returns:
+      The learner; observations, actions and means as in `Experience`.
+    """
     counts, config = exploration.counts, exploration.config
     key = jax.random.wrap_key_data(state.key_data, impl=KEY_IMPL)
     key, draw_key, noise_key = jax.random.split(key, 3)
@@ -279,7 +289,7 @@ def explore(
         explorer_multipliers=action.rate_multipliers(actions, leaf_log_rates),
         explorer_gradients=explorers.take(step.observed.coordinates.grad, positions, counts),
     )
-    return state, Experience(features, actions, mean, jnp.zeros_like(mean))
+    return state, features, actions, mean
 
 
 def record_steps(state: LearnerState, step: Step, exploration: Exploration) -> LearnerState:

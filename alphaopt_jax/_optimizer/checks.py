@@ -201,7 +201,7 @@ def warn_of_skips(state: AlphaOptState, *, wait: bool) -> None:
     is_traced = isinstance(skipped, jax.core.Tracer)
     if is_traced or not (wait or getattr(skipped, "is_ready", lambda: True)()):
         return
-    if np.any(np.asarray(skipped) >= _MANY_SKIPS):
+    if np.any(jax.device_get(skipped) >= _MANY_SKIPS):  # A transfer that is asked for.
         warnings.warn(  # One text, so that Python shows it once.
             f"AlphaOpt has skipped the last {_MANY_SKIPS} steps or more, since the loss or a"
             " gradient was not finite, or a gradient's square was not in float32: the parameters"

@@ -78,14 +78,11 @@ def refresh(
     Returns:
       `float16` multipliers of each leaf's shape.
     """
-    is_wide = np.array([leaf.grad.dtype == jnp.float64 for leaf in leaves])
-    leaves = [
-        # Before it is stored as float32.
-        leaf._replace(grad=units.rescaled(leaf.grad, inputs.inverse_units[index]))
-        if is_wide[index]
-        else leaf
-        for index, leaf in enumerate(leaves)
-    ]
+    if units.may_change(inputs.inverse_units):  # Before gradients are stored as float32.
+        leaves = [
+            leaf._replace(grad=units.rescaled(leaf.grad, inverse_unit))
+            for leaf, inverse_unit in zip(leaves, inputs.inverse_units, strict=True)
+        ]
     groups = _groups(leaves)
     order = np.concatenate([group.owners for group in groups])
     # Sorted once for all groups, so that the values of a group are a slice.
@@ -93,7 +90,6 @@ def refresh(
     decision = inputs.action.decision
     activation, log_rates = decision.activation.T[:, order], decision.log_rate[order]
     leaf_log_rates = inputs.action.log_rates[order]
-    scales = jnp.where(is_wide, 1.0, inputs.inverse_units.astype(jnp.float32))[order]
     multipliers: dict[int, chex.Array] = {}
     start = 0
     for group in groups:
@@ -103,7 +99,6 @@ def refresh(
         start = here.stop
         along = functools.partial(_along, here=here, ndim=joined.param.ndim)
         joined = Coordinates(*(each.astype(jnp.float32) for each in joined))
-        joined = joined._replace(grad=along(scales) * joined.grad)
         own = action.parameter_log_rates(
             policy,
             joined.param,

@@ -38,7 +38,7 @@ class StepSpec(NamedTuple):
 
     num_steps: chex.Numeric | None
     config: AlphaOptConfig
-    backoff: bool = True
+    backoff: bool
 
 
 class Scaling(NamedTuple):
@@ -175,7 +175,7 @@ def plan_step(spec: StepSpec, sampled: Sampling, inputs: Inputs, state: AlphaOpt
         action.max_multipliers(decided.log_rates, config.agent.max_log_rate),
     )
 
-    # Explore; `_learn` does the rest.
+    # Explore; `step` adds the experience to the rollout and lets the agent learn.
     learner, experience = state.learner, None
     if learner is not None and any(sampled.counts):
         record = online.Step(
@@ -253,7 +253,9 @@ def skip_step(spec: StepSpec, sampled: Sampling, inputs: Inputs, state: AlphaOpt
 def _in_new_units(
     state: AlphaOptState, change: units.Change, sampled: Sampling, config: AlphaOptConfig
 ) -> AlphaOptState:
-    """The state, without its trees of moments, with all that is measured in units of gradients."""
+    """The state with all that is in units of gradients, but its trees of moments, in new ones."""
+    if not units.may_change(change.scales):
+        return state
     factors, squares = change.factors, jnp.square(change.factors)
     learner = state.learner
     if learner is not None:

@@ -65,8 +65,6 @@ _WEAK_EVIDENCE = 0.2
 """Count of a braked step with a loss that rises before the backoff is strong."""
 _FEW_BRAKED = 5.0
 """Braked steps whose average is the level that later ones are compared with."""
-_MAX_LOSS = 1e18
-"""Its square is finite in float32."""
 _FORGETTING = 1e-3
 """Rate per step at which the lowest loss approaches a loss that stays high."""
 _SMALLEST = 1e-30
@@ -125,7 +123,7 @@ def watch_loss(
 
     Args:
       state: The state.
-      loss: This step's loss, `float32[]`.
+      loss: This step's loss, `float32[]`; its square is finite.
       before: Average of about 10 losses without it.
       now: The same average with it.
 
@@ -140,7 +138,6 @@ def watch_loss(
       >>> bool(state.backoff < 0.02)
       True
     """
-    loss = jnp.clip(loss, -_MAX_LOSS, _MAX_LOSS)
     is_first = state.losses == 0
     losses = state.losses + 1.0
     first = jnp.where(is_first, loss, state.first_loss)

@@ -100,7 +100,7 @@ def alphaopt(
       >>> bool(loss(params) < 1e-2)
       True
     """
-    spec = _spec(agent, learn, num_steps, seed, config)
+    spec = _spec(agent, learn, num_steps, seed, config, backoff)
     arguments.check_learning_rate(learning_rate, spec.step.config)
     arguments.check_weight_decay(weight_decay)
     arguments.check_mask(mask)
@@ -113,7 +113,7 @@ def alphaopt(
             decays = jax.tree.leaves(trees.arrange(decays, given.state.gradient_average))
         return Scaling(jnp.abs(rate), -jnp.sign(rate), decays)
 
-    return _transformation(_with_backoff(spec, backoff), scaling)
+    return _transformation(spec, scaling)
 
 
 def scale_by_alphaopt(
@@ -142,8 +142,7 @@ def scale_by_alphaopt(
       >>> import optax, alphaopt_jax as alphaopt
       >>> tx = optax.chain(alphaopt.scale_by_alphaopt(), optax.scale(-1.0))
     """
-    spec = _spec(agent, learn, num_steps, seed, config)
-    spec = _with_backoff(spec, backoff)
+    spec = _spec(agent, learn, num_steps, seed, config, backoff)
     one = jnp.ones(())
     return _transformation(spec, lambda given: Scaling(one, one, None))
 
@@ -248,17 +247,13 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
     return conditional.varying_like(state, params)
 
 
-def _with_backoff(spec: _OptimizerSpec, backoff: bool) -> _OptimizerSpec:
-    backoff = arguments.resolve_backoff(backoff)
-    return spec._replace(step=spec.step._replace(backoff=backoff))
-
-
 def _spec(
     agent: agent_lib.Agent | str | os.PathLike[str] | None,
     learn: bool | None,
     num_steps: chex.Numeric | None,
     seed: int | chex.PRNGKey,
     config: AlphaOptConfig | None,
+    backoff: bool,
 ) -> _OptimizerSpec:
     arguments.check_config(config)
     given = arguments.resolve_agent(agent)
@@ -270,7 +265,9 @@ def _spec(
         agent=given,
         learns=arguments.resolve_learn(learn, default=given is None),
         seed=seeds.resolve(seed),
-        step=StepSpec(arguments.resolve_num_steps(num_steps), config),
+        step=StepSpec(
+            arguments.resolve_num_steps(num_steps), config, arguments.resolve_backoff(backoff)
+        ),
     )
 
 

@@ -119,6 +119,8 @@ def change(
     Returns:
       The change that `measure` decided; else smaller units for gradients that have become small.
     """
+    if not may_change(old_scales):
+        return Change(old_scales, sizes.mean_squares, jnp.ones_like(old_scales))
     measured = sizes.scales != old_scales
     scales = jnp.where(measured, sizes.scales, _grown(old_scales, usual_mean_squares))
     factors = jnp.clip(scales / old_scales, 1 / _MAX_CHANGE, _MAX_CHANGE).astype(jnp.float32)
