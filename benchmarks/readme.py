@@ -127,7 +127,7 @@ def _zero_tuning(folder: Path) -> str:
     methods = [row for row in _rows(folder, "zero_tuning") if "ratio_interval" in row]
     columns = {
         key: heading
-        for key, heading in zero_tuning_report.SUMMARY_COLUMNS.items()
+        for key, heading in zero_tuning_report.summary_columns(methods).items()
         if key not in ("rank", "speed_up")
     }
     return results.markdown_table(zero_tuning_report.displayed(methods), columns)
@@ -213,13 +213,14 @@ def _zero_tuning_evaluation(folder: Path) -> str:
 
 
 def _zero_tuning_short(folder: Path) -> str:
-    """AlphaOpt, the tuned Adams, the best methods of optax with one setting, and a default Adam."""
+    """AlphaOpt, the tuned Adams and rivals, the best of optax's single settings, a default Adam."""
     compared = _compared(_rows(folder, "zero_tuning"))
     names = [spec.name for spec in optimizers.TUNING_FREE]
     free = [row for row in compared if row["optimizer"] in names]
     named = (
         comparison.ADAM_TUNED,
         comparison.COSINE_TUNED,
+        *comparison.RIVALS_TUNED,
         comparison.ADAM_DEFAULT,
         *_MODES,
         *(row["optimizer"] for row in free[:2]),

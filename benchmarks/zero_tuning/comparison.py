@@ -16,7 +16,8 @@ from benchmarks.zero_tuning.optimizers import ALPHAOPT, LEARN, NO_HORIZON
 ADAM_TUNED, COSINE_TUNED = "Adam, tuned", "cosine Adam, tuned"
 ADAM_DEFAULT = "Adam 1e-3"
 BEST_FREE = "best tuning-free optimizer"
-TUNED = (ADAM_TUNED, COSINE_TUNED, "SGD momentum, tuned")
+RIVALS_TUNED = tuple(f"{spec.name}, tuned" for spec in optimizers.RIVALS)
+TUNED = (ADAM_TUNED, COSINE_TUNED, "SGD momentum, tuned", *RIVALS_TUNED)
 
 
 class Result(NamedTuple):
@@ -144,9 +145,9 @@ def _entries(
     """Entries of an optimizer on a pair of a task and a number of steps, with their rates."""
     if spec.group != "grid":
         return [(spec.name, None)]
-    entries = [(f"{spec.name}, tuned", runs.chosen_rate(store, spec.name, *pair, settings))]
+    entries = [(f"{spec.name}, tuned", runs.chosen_rate(store, spec, *pair, settings))]
     if spec != optimizers.SGD:
-        single = runs.single_rate(store, spec.name, tasks, settings)
+        single = runs.single_rate(store, spec, tasks, settings)
         entries.append((f"{spec.name}, best single rate", single))
     if spec == optimizers.ADAM:
         entries.append((ADAM_DEFAULT, optimizers.ADAM_DEFAULT_RATE))
@@ -201,7 +202,7 @@ def speed_up(table: Comparison, entry: str) -> tuple[float, float] | None:
 
 def pair_rows(table: Comparison) -> list[dict[str, Any]]:
     """One row for each task, number of steps and entry, with all losses."""
-    grid = table.settings.grid
+    grids = {f"{spec.name}, tuned": table.settings.rates(spec) for spec in optimizers.BASELINES}
     order = list(dict.fromkeys(entry for entry, _, _ in table.results))
     return [
         {
@@ -210,7 +211,7 @@ def pair_rows(table: Comparison) -> list[dict[str, Any]]:
             "steps": horizon,
             "optimizer": entry,
             "rate": result.rate,
-            "rate_at_edge": entry in TUNED and result.rate in (grid[0], grid[-1]),
+            "rate_at_edge": entry in TUNED and result.rate in (grids[entry][0], grids[entry][-1]),
             "train_loss": _mean(result.train),
             "evaluation_loss": _mean(result.evaluation),
             "initial_loss": _mean(result.initial),
@@ -252,7 +253,7 @@ def optimizer_rows(table: Comparison) -> list[dict[str, Any]]:
             "rank": ranked.index(entry) + 1 if entry in ranked else None,
             "diverged": sum(table.results[entry, *pair].diverged for pair in table.pairs),
         }
-        for baseline in (ADAM_TUNED, COSINE_TUNED, BEST_FREE, ADAM_DEFAULT):
+        for baseline in (ADAM_TUNED, COSINE_TUNED, BEST_FREE, ADAM_DEFAULT, *RIVALS_TUNED):
             if baseline in logs and baseline != entry:
                 row[f"wins: {baseline}"] = statistics.win_fraction(logs[entry], logs[baseline])
                 interval = statistics.win_interval(logs[entry], logs[baseline])
@@ -267,7 +268,7 @@ def optimizer_rows(table: Comparison) -> list[dict[str, Any]]:
 
 
 def is_complete(table: Comparison) -> bool:
-    """True if everything that the claims are about was run."""
+    """True if everything that the claims are about was run, but for those about the rivals."""
     needed = [(ALPHAOPT, task, h) for task in catalog.SUITE for h in runs.HORIZONS]
     needed += [(NO_HORIZON, task, h) for task in catalog.SUITE for h in runs.HORIZONS]
     cheap = [task for task in catalog.SUITE if catalog.SUITE[task].cheap]
@@ -278,4 +279,5 @@ def is_complete(table: Comparison) -> bool:
         for task in catalog.LARGE
     ]
     baselines = {*TUNED, ADAM_DEFAULT, *(each.name for each in optimizers.TUNING_FREE)}
+    baselines -= set(RIVALS_TUNED)
     return baselines <= set(table.entries) and all(key in table.results for key in needed)

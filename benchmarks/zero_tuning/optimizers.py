@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import chex
+import jax
 import optax
 from optax import contrib
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax import config, evaluation
-from benchmarks.common import schedules, versions
+from benchmarks.common import schedules, soap, versions
 
 GRID = (*(factor * 10.0**power for power in range(-7, 0) for factor in (1, 3)), 1.0)
 GRID = tuple(float(f"{rate:.0e}") for rate in GRID)
 """The 15 learning rates {1, 3} x 10^-7 ... 10^-1 and 1."""
+RIVAL_GRID = GRID[6:14]
+"""The 8 learning rates {1, 3} x 10^-4 ... 10^-1."""
 
 Group = Literal["grid", "tuning-free", "default", "alphaopt"]
 
@@ -28,8 +31,8 @@ class OptimizerSpec:
 
     Attributes:
       name: Name in tables, pictures and stored runs.
-      group: "grid" optimizers run at every learning rate of `GRID`; all others have one setting for
-        all tasks.
+      group: "grid" optimizers run at every learning rate of their grid; all others have one setting
+        for all tasks.
       optimizer_fn: Maps a learning rate and the number of steps to the optimizer. Only "grid"
         optimizers use the learning rate, which may be traced.
       needs_horizon: True if the optimizer depends on the number of steps. If not, one run gives the
@@ -39,6 +42,7 @@ class OptimizerSpec:
       learns: True for an agent that learns. Its steps differ in cost, so its runs are not batched.
       version: Version of AlphaOpt, which tells stored runs of two agents apart; None for all other
         optimizers.
+      grid: Learning rates of a "grid" optimizer, all of them in `GRID`.
     """
 
     name: str
@@ -48,6 +52,7 @@ class OptimizerSpec:
     evaluation_params: evaluation.EvaluationParams | None = None
     learns: bool = False
     version: str | None = None
+    grid: tuple[float, ...] = GRID
 
 
 ADAM = OptimizerSpec("Adam", "grid", lambda rate, num_steps: optax.adam(rate))
@@ -89,7 +94,45 @@ DEFAULTS = (
     _one_setting("AdamW 1e-3", "default", lambda: optax.adamw(1e-3)),
     _one_setting("Lion 1e-4", "default", lambda: optax.lion(1e-4)),
 )
-BASELINES = (ADAM, COSINE, *TUNING_FREE, *DEFAULTS, SGD)
+
+
+def _kernels_as_matrices(params: optax.Params) -> Any:
+    """Dimensions for `contrib.muon`: a kernel is a matrix of `[product of first axes, last axis]`.
+
+    None for scalars and vectors, which its Adam trains.
+    """
+
+    def of_leaf(leaf: chex.Array) -> contrib.MuonDimensionNumbers | None:
+        if leaf.ndim < 2:
+            return None
+        return contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
+
+    return jax.tree.map(of_leaf, params)
+
+
+def _cosine_muon(rate: chex.Numeric, num_steps: int) -> optax.GradientTransformation:
+    # With `consistent_rms` of 0.2, as in "Muon is Scalable for LLM Training" (arXiv:2502.16982), a
+    # matrix moves per step as far as Adam's do, so that one rate serves both parts.
+    return contrib.muon(
+        schedules.warmup_cosine(rate, num_steps),
+        consistent_rms=0.2,
+        muon_weight_dimension_numbers=_kernels_as_matrices,
+    )
+
+
+COSINE_SOAP = OptimizerSpec(
+    "cosine SOAP",
+    "grid",
+    lambda rate, num_steps: soap.soap(schedules.warmup_cosine(rate, num_steps)),
+    needs_horizon=True,
+    grid=RIVAL_GRID,
+)
+COSINE_MUON = OptimizerSpec(
+    "cosine Muon", "grid", _cosine_muon, needs_horizon=True, grid=RIVAL_GRID
+)
+RIVALS = (COSINE_SOAP, COSINE_MUON)
+"""What an expert would take; not needed for the claims about the others, so they run last."""
+BASELINES = (ADAM, COSINE, *TUNING_FREE, *DEFAULTS, SGD, *RIVALS)
 """All optimizers but AlphaOpt, in the order in which they run."""
 
 ALPHAOPT, NO_HORIZON, LEARN = "AlphaOpt", "AlphaOpt, no horizon", "AlphaOpt, learn=True"

@@ -13,12 +13,13 @@ from rich import table as rich_table
 from alphaopt_jax.tasks.suite import catalog
 from benchmarks.common import results
 from benchmarks.common.results import Claim
-from benchmarks.zero_tuning import runs, statistics
+from benchmarks.zero_tuning import optimizers, runs, statistics
 from benchmarks.zero_tuning.comparison import (
     ADAM_DEFAULT,
     ADAM_TUNED,
     BEST_FREE,
     COSINE_TUNED,
+    RIVALS_TUNED,
     TUNED,
     Comparison,
 )
@@ -39,6 +40,7 @@ SUMMARY_COLUMNS = {
     "speed_up": "speed-up",
     "diverged": "diverged",
 }
+_RIVAL_COLUMNS = {f"wins: {entry}": entry.replace(", tuned", "") for entry in RIVALS_TUNED}
 _PAIR_ENTRIES = (
     ALPHAOPT,
     NO_HORIZON,
@@ -47,7 +49,23 @@ _PAIR_ENTRIES = (
     COSINE_TUNED,
     BEST_FREE,
     ADAM_DEFAULT,
+    *RIVALS_TUNED,
 )
+
+
+def summary_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Headings of the summary by key; those of rivals only if they were run."""
+    rivals = {
+        key: heading
+        for key, heading in _RIVAL_COLUMNS.items()
+        if any(row.get(key) is not None for row in rows)
+    }
+    columns: dict[str, str] = {}
+    for key, heading in SUMMARY_COLUMNS.items():
+        if key == "speed_up":
+            columns |= rivals
+        columns[key] = heading
+    return columns
 
 
 def make_claims(table: Comparison, rows: Sequence[Mapping[str, Any]]) -> list[Claim]:
@@ -118,6 +136,7 @@ def make_claims(table: Comparison, rows: Sequence[Mapping[str, Any]]) -> list[Cl
             ">= 1",
         ),
         *_learning_claims(table),
+        *_rival_claims(ours),
     ]
 
 
@@ -143,12 +162,27 @@ def _learning_claims(table: Comparison) -> list[Claim]:
     ]
 
 
+def _rival_claims(ours: Mapping[str, Any]) -> list[Claim]:
+    """Claims about the hand-made rivals that were run, with the bar of cosine Adam."""
+    return [
+        Claim(
+            f"zero_tuning.wins.{spec.name.lower().replace(' ', '_')}",
+            f"share of task-horizon pairs with a lower training loss than {spec.name} at the best"
+            f" of {len(spec.grid)} rates for each task",
+            ours[f"wins: {entry}"],
+            ">= 0.3",
+        )
+        for spec, entry in zip(optimizers.RIVALS, RIVALS_TUNED, strict=True)
+        if f"wins: {entry}" in ours
+    ]
+
+
 def displayed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of `comparison.optimizer_rows` as tables show them."""
     shown = []
     for row in rows:
         low, high = row["ratio_interval"]
-        cells = {key: row.get(key) for key in SUMMARY_COLUMNS}
+        cells = {key: row.get(key) for key in summary_columns(rows)}
         cells |= {
             "tuned": "per task" if row["optimizer"] in TUNED else "no",
             "ratio_interval": f"{results.cell(low)} to {results.cell(high)}",
@@ -205,7 +239,7 @@ def page(
     """
     settings = table.settings
     horizons = " and ".join(f"{each:,}" for each in settings.horizons)
-    summary = results.markdown_table(displayed(rows), SUMMARY_COLUMNS)
+    summary = results.markdown_table(displayed(rows), summary_columns(rows))
     return (
         f"# Zero tuning\n\nMade by `{command}`.\n\n"
         f"{len(table.tasks)} tasks on which no agent was trained, {horizons} steps,"
@@ -215,7 +249,7 @@ def page(
         f" {len(settings.selection_seeds)} other seeds; all other optimizers have one setting for"
         ' all tasks. "Best single rate" is the best rate over the whole suite. "Best tuning-free"'
         " is the best of optax's tuning-free optimizers for each task and number of steps, chosen"
-        " on the reported seeds, which favours them.\n\n"
+        f" on the reported seeds, which favours them.{_about_rivals(table)}\n\n"
         "Ratios are geometric means; intervals are from a bootstrap over tasks and seeds. Losses"
         f" are clipped to between {statistics.FLOOR:g} and {statistics.CEILING:g} times the initial"
         " loss; a loss that is not finite counts as the latter. The rank is among the optimizers"
@@ -231,11 +265,26 @@ def page(
     )
 
 
+def _about_rivals(table: Comparison) -> str:
+    """What the page says of the rivals that were run; empty if there are none."""
+    run = [
+        spec
+        for spec, entry in zip(optimizers.RIVALS, RIVALS_TUNED, strict=True)
+        if entry in table.entries
+    ]
+    return "".join(
+        f" {spec.name} has warm-up and the best of {len(rates)} learning rates, from {rates[0]:g}"
+        f" to {rates[-1]:g}."
+        for spec in run
+        for rates in [table.settings.rates(spec)]
+    )
+
+
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints the optimizers in ascending order of the loss ratio, in columns for a terminal."""
     columns = {"optimizer": "", "ratio": "loss ratio", "rank": "rank"}
     columns |= {
-        key: heading for key, heading in SUMMARY_COLUMNS.items() if key.startswith("wins: ")
+        key: heading for key, heading in summary_columns(rows).items() if key.startswith("wins: ")
     }
     table = rich_table.Table(title="Loss ratios to Adam tuned on each task, best first")
     for heading in columns.values():

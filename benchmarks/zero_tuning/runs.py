@@ -85,7 +85,7 @@ class Settings:
     """Size of the comparison; the defaults are the protocol.
 
     Attributes:
-      grid: Learning rates of the tuned optimizers.
+      grid: Learning rates of the tuned optimizers, restricted to each one's own grid.
       seeds: Seeds of the reported runs.
       selection_seeds: Seeds of the runs by which learning rates are chosen.
       horizons: Numbers of steps on every task.
@@ -98,6 +98,10 @@ class Settings:
     selection_seeds: tuple[int, ...] = SELECTION_SEEDS
     horizons: tuple[int, ...] = HORIZONS
     full: bool = False
+
+    def rates(self, spec: optimizers.OptimizerSpec) -> tuple[float, ...]:
+        """Learning rates of a tuned optimizer, in ascending order."""
+        return tuple(rate for rate in self.grid if rate in spec.grid)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +128,12 @@ def plan(
     specs: Sequence[optimizers.OptimizerSpec],
     settings: Settings,
 ) -> list[Unit]:
-    """All units in an order in which they can run: rates are chosen before they are reported."""
+    """All units in an order in which they can run: rates are chosen before they are reported.
+
+    The rivals run last, and only for the settings' numbers of steps.
+    """
+    rivals = [each for each in specs if each in optimizers.RIVALS]
+    specs = [each for each in specs if each not in optimizers.RIVALS]
     small = [task for task in tasks if task.name in catalog.SUITE]
     cheap = [task for task in small if task.cheap]
     units = list(_block(small, specs, settings.horizons))
@@ -148,7 +157,7 @@ def plan(
         if optimizers.ADAM in specs:
             rest = [task for task in small if not task.cheap]
             units += [Unit(optimizers.ADAM, task, (EXTENDED,), "extend") for task in rest]
-    return units
+    return [*units, *_block(small, rivals, settings.horizons)]
 
 
 def _block(
@@ -163,38 +172,46 @@ def _block(
 
 
 def chosen_rate(
-    store: Store, optimizer: str, task: str, horizon: int, settings: Settings
+    store: Store,
+    spec: optimizers.OptimizerSpec,
+    task: str,
+    horizon: int,
+    settings: Settings,
 ) -> float | None:
     """The best rate of the grid on the selection seeds; None if some of them were not run."""
-    losses = _selection_losses(store, optimizer, task, horizon, settings)
-    return None if losses is None else settings.grid[int(np.argmin(losses))]
+    losses = _selection_losses(store, spec, task, horizon, settings)
+    return None if losses is None else settings.rates(spec)[int(np.argmin(losses))]
 
 
 def single_rate(
-    store: Store, optimizer: str, tasks: Sequence[str], settings: Settings
+    store: Store, spec: optimizers.OptimizerSpec, tasks: Sequence[str], settings: Settings
 ) -> float | None:
     """The rate with the least mean log ratio to the best rate, over all tasks and horizons.
 
     None if some task of the suite was not run at all rates.
     """
     table = [
-        _selection_losses(store, optimizer, task, horizon, settings)
+        _selection_losses(store, spec, task, horizon, settings)
         for task in tasks
         for horizon in settings.horizons
     ]
     rows = [row - row.min() for row in table if row is not None]
     if not rows or len(rows) < len(table):
         return None
-    return settings.grid[int(np.argmin(np.mean(rows, axis=0)))]
+    return settings.rates(spec)[int(np.argmin(np.mean(rows, axis=0)))]
 
 
 def _selection_losses(
-    store: Store, optimizer: str, task: str, horizon: int, settings: Settings
+    store: Store,
+    spec: optimizers.OptimizerSpec,
+    task: str,
+    horizon: int,
+    settings: Settings,
 ) -> np.ndarray | None:
     """Mean log losses over the selection seeds, `float[R]`; None if some were not run."""
     losses = []
-    for rate in settings.grid:
-        runs = [store.get(Key(task, optimizer, rate, horizon, s)) for s in settings.selection_seeds]
+    for rate in settings.rates(spec):
+        runs = [store.get(Key(task, spec.name, rate, horizon, s)) for s in settings.selection_seeds]
         found = [run for run in runs if run is not None]
         if len(found) < len(runs):
             return None
@@ -206,23 +223,24 @@ def rates_to_run(
     unit: Unit, horizon: int, tasks: Sequence[str], store: Store, settings: Settings
 ) -> tuple[float | None, ...]:
     """The learning rates of a unit at one of its horizons."""
-    if unit.optimizer.group != "grid":
+    spec = unit.optimizer
+    if spec.group != "grid":
         return (None,)
+    grid = settings.rates(spec)
     if unit.purpose == "select":
-        return settings.grid
-    name = unit.optimizer.name
+        return grid
     if unit.purpose == "extend":
-        best = chosen_rate(store, name, unit.task.name, settings.horizons[-1], settings)
+        best = chosen_rate(store, spec, unit.task.name, settings.horizons[-1], settings)
         if best is None:
             return ()
-        index = settings.grid.index(best)
-        return settings.grid[max(0, index - 2) : index + 1]
-    default = optimizers.ADAM_DEFAULT_RATE if unit.optimizer == optimizers.ADAM else None
+        index = grid.index(best)
+        return grid[max(0, index - 2) : index + 1]
+    default = optimizers.ADAM_DEFAULT_RATE if spec == optimizers.ADAM else None
     if unit.task.name in catalog.LARGE:
         return (default,)
-    has_single = unit.optimizer != optimizers.SGD
-    single = single_rate(store, name, tasks, settings) if has_single else None
-    chosen = chosen_rate(store, name, unit.task.name, horizon, settings)
+    has_single = spec != optimizers.SGD
+    single = single_rate(store, spec, tasks, settings) if has_single else None
+    chosen = chosen_rate(store, spec, unit.task.name, horizon, settings)
     return tuple(sorted({rate for rate in (default, single, chosen) if rate is not None}))
 
 

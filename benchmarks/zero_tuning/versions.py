@@ -47,7 +47,7 @@ def tuned_adam(store: runs.Store, tasks: Sequence[str]) -> np.ndarray:
     settings = runs.Settings()
 
     def one(task: str, horizon: int, seed: int) -> float:
-        rate = runs.chosen_rate(store, optimizers.ADAM.name, task, horizon, settings)
+        rate = runs.chosen_rate(store, optimizers.ADAM, task, horizon, settings)
         run = store[runs.Key(task, optimizers.ADAM.name, rate, horizon, seed)]
         return statistics.log_loss(run["train"], run["initial"])
 

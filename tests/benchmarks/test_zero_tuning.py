@@ -100,6 +100,35 @@ def test_the_grid_is_the_protocols():
     assert len(optimizers.GRID) == 15
     assert optimizers.GRID[:3] == (1e-7, 3e-7, 1e-6)
     assert optimizers.GRID[-2:] == (0.3, 1.0)
+    assert optimizers.RIVAL_GRID == (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
+
+
+@pytest.mark.parametrize("spec", optimizers.RIVALS)
+def test_rivals_learn_with_kernels_of_any_shape(spec):
+    shapes = {"kernel": (3, 3, 2, 4), "matrix": (4, 5), "bias": (5,)}
+    params = {name: jax.random.normal(jax.random.key(0), shape) for name, shape in shapes.items()}
+
+    def losses(params):
+        return jax.tree.map(lambda leaf: jnp.mean(jnp.square(leaf)), params)
+
+    def loss(params):
+        return sum(jax.tree.leaves(losses(params)))
+
+    @jax.jit
+    def train(rate):
+        optimizer = spec.optimizer_fn(rate, 100)
+
+        def step(carry, _):
+            params, state = carry
+            updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        (after, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), length=100)
+        return losses(after)
+
+    before, after = losses(params), train(0.3)
+    for name in shapes:
+        assert after[name] < 0.3 * before[name]
 
 
 class _Bowls:
@@ -154,16 +183,50 @@ def test_rates_are_chosen_on_the_selection_seeds(monkeypatch, tmp_path):
     store = runs.open_store(tmp_path / "runs.jsonl")
     select, report = runs.plan([bowls.task], [optimizers.SGD], _SETTINGS)
 
-    assert runs.chosen_rate(store, "SGD momentum", "diabetes", 20, _SETTINGS) is None
+    assert runs.chosen_rate(store, optimizers.SGD, "diabetes", 20, _SETTINGS) is None
     runs.run(select, ["diabetes"], store, _SETTINGS)
     runs.run(report, ["diabetes"], store, _SETTINGS)
 
-    assert runs.chosen_rate(store, "SGD momentum", "diabetes", 20, _SETTINGS) == 0.1
-    assert runs.single_rate(store, "SGD momentum", ["diabetes"], _SETTINGS) == 0.1
-    assert runs.single_rate(store, "SGD momentum", ["diabetes", "other"], _SETTINGS) is None
+    assert runs.chosen_rate(store, optimizers.SGD, "diabetes", 20, _SETTINGS) == 0.1
+    assert runs.single_rate(store, optimizers.SGD, ["diabetes"], _SETTINGS) == 0.1
+    assert runs.single_rate(store, optimizers.SGD, ["diabetes", "other"], _SETTINGS) is None
     assert bowls.trained[-1] == ((0.1,), 20, (0, 1))
     table = comparison.collect(store, ["diabetes"], [optimizers.SGD], _SETTINGS)
     assert table.results["SGD momentum, tuned", "diabetes", 20].rate == 0.1
+
+
+def test_an_optimizer_runs_at_its_own_rates_of_the_settings_grid(monkeypatch, tmp_path):
+    bowls = _Bowls(monkeypatch)
+    store = runs.open_store(tmp_path / "runs.jsonl")
+    settings = dataclasses.replace(_SETTINGS, grid=(1e-6, 1e-3, 0.1, 1.0))
+    select, report = runs.plan([bowls.task], [optimizers.COSINE_MUON], settings)
+
+    runs.run(select, ["diabetes"], store, settings)
+    runs.run(report, ["diabetes"], store, settings)
+
+    trained = [((1e-3, 0.1), (9,)), ((0.1,), (0, 1))]
+    assert bowls.trained == [
+        (rates, horizon, seeds) for rates, seeds in trained for horizon in (5, 20)
+    ]
+    table = comparison.collect(store, ["diabetes"], [optimizers.COSINE_MUON], settings)
+    assert [row["rate_at_edge"] for row in comparison.pair_rows(table) if row["rate"]] == [
+        True,
+        False,
+    ] * 2
+
+
+def test_rivals_run_last_and_not_for_longer():
+    cheap = catalog.SUITE["diabetes"]
+    methods = (optimizers.COSINE_SOAP, optimizers.SGD)
+
+    units = runs.plan([cheap], methods, runs.Settings(full=True))
+
+    assert [(unit.optimizer.name, unit.horizons) for unit in units] == [
+        *[("SGD momentum", (200, 2000))] * 2,
+        *[("SGD momentum", (20_000,))] * 2,
+        *[("cosine SOAP", (200, 2000))] * 2,
+    ]
+    assert runs.plan([], [], runs.Settings()) == []
 
 
 def test_a_schedule_is_run_for_every_horizon_and_the_plan_chooses_before_it_reports():
@@ -263,11 +326,13 @@ def test_page_and_pictures_are_made_of_whatever_there_is(tmp_path):
     }
 
 
-def _full_table(ours, given_no_steps=0.5, learning=0.5, longer=0.5, large=0.5):
+def _full_table(
+    ours, given_no_steps=0.5, learning=0.5, longer=0.5, large=0.5, rivals=comparison.RIVALS_TUNED
+):
     """A complete table in which each entry has one loss everywhere."""
 
     def result(loss):
-        return comparison.Result([loss] * 2, [loss] * 2, [2.0] * 2, [loss] * 2, None, None, 1.0)
+        return comparison.Result([loss] * 2, [loss] * 2, [2.0] * 2, [loss] * 2, None, 0.01, 1.0)
 
     losses = {
         optimizers.ALPHAOPT: ours,
@@ -278,6 +343,7 @@ def _full_table(ours, given_no_steps=0.5, learning=0.5, longer=0.5, large=0.5):
         "SGD momentum, tuned": 0.7,
         comparison.ADAM_DEFAULT: 1.0,
         **{each.name: 0.65 for each in optimizers.TUNING_FREE},
+        **dict.fromkeys(rivals, 0.52),
     }
     results = {
         (entry, task, horizon): result(loss)
@@ -305,7 +371,7 @@ def test_claims_hold_for_a_good_agent_and_fail_for_a_bad_one():
     broken = report.make_claims(bad, comparison.optimizer_rows(bad))
 
     assert comparison.is_complete(good)
-    assert len(kept) == len({claim.name for claim in kept}) == 12
+    assert len(kept) == len({claim.name for claim in kept}) == 14
     assert [claim.name for claim in kept if not claim.holds] == []
     assert [claim.name for claim in broken if claim.holds] == []
 
@@ -319,8 +385,26 @@ def test_without_runs_that_learn_nothing_is_claimed_of_them():
 
     names = [claim.name for claim in report.make_claims(table, comparison.optimizer_rows(table))]
 
-    assert len(names) == 10
+    assert len(names) == 12
     assert not any("learning" in name for name in names)
+
+
+@pytest.mark.parametrize("rivals", [(), comparison.RIVALS_TUNED[1:]])
+def test_only_rivals_that_were_run_are_shown(rivals):
+    table = _full_table(0.5, rivals=rivals)
+    rows = comparison.optimizer_rows(table)
+
+    names = [claim.name for claim in report.make_claims(table, rows)]
+    page = report.page(table, rows, "python -m benchmarks.zero_tuning")
+
+    assert comparison.is_complete(table)
+    assert len(names) == 12 + len(rivals)
+    assert ("zero_tuning.wins.cosine_muon" in names) == bool(rivals)
+    assert "cosine SOAP" not in page
+    assert page.count("cosine Muon has warm-up and the best of 8 learning rates") == len(rivals)
+    shown = {row["optimizer"]: row for row in report.displayed(rows)}
+    for mode in optimizers.MODES:
+        assert shown[mode].get("wins: cosine Muon, tuned") == ("100 %" if rivals else None)
 
 
 def test_unknown_names_are_refused():
