@@ -7,6 +7,7 @@
 from alphaopt_jax._agent.agent import Agent, load_agent, save_agent
 from alphaopt_jax._optimizer.inspection import (
     agent_from_state,
+    eval_params,
     learning_rates,
     metrics,
     new_episode,
@@ -29,6 +30,7 @@ __all__ = [
     "StepConfig",
     "agent_from_state",
     "alphaopt",
+    "eval_params",
     "evaluate",
     "learning_rates",
     "load_agent",

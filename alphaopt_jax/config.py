@@ -28,7 +28,7 @@ class StepConfig:
       moment_dtype: Type of both stored moments. `"bfloat16"` halves their memory and rounds
         stochastically, so that small changes are not lost.
       refresh_interval: Steps between two refreshes of the per-parameter rate multipliers. The rates
-        of whole leaves are decided at every step.
+        of whole leaves are decided at every step. Bases are refreshed at the same steps.
     """
 
     relative_step: float = 0.03
@@ -46,7 +46,8 @@ class AgentConfig:
     """Constants of an agent: its networks, and the meaning of its actions.
 
     Attributes:
-      actor_hidden: Hidden units of the actor. Each one costs time for every parameter.
+      actor_hidden: Hidden units of the actor. Each one costs time for every parameter. With 0 all
+        parameters of a leaf have one rate, which the leaf trunk decides.
       critic_hidden: Hidden units of the critic, which is applied to explorers only.
       leaf_hidden: Units in both hidden layers of the actor's leaf trunk; 0 for an actor without
         one.
@@ -57,6 +58,9 @@ class AgentConfig:
         convergence can leave the minimum again.
       update_direction: The vector that rates multiply. `"adam"`: first moment over the root of the
         second. `"gradient"`: the raw gradient, with rates ten times as large.
+      block_size: Largest width of the blocks of rotated coordinates, in which moments, rates and
+        exploration live: eigenbases of the second moments of each matrix's gradients. 0 for the
+        parameters' own coordinates.
     """
 
     actor_hidden: int = 8
@@ -65,6 +69,7 @@ class AgentConfig:
     max_log_rate: float = 2.0
     inverse_sqrt_steps: float = 1000.0
     update_direction: UpdateDirection = "adam"
+    block_size: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Agent:
       inverse_sqrt_steps: Time scale of the inverse square root decay of all rates where the horizon
         is unknown; infinite for no decay.
       update_direction: The vector that its rates multiply, as in `AgentConfig`.
+      block_size: Largest width of the blocks of rotated coordinates, as in `AgentConfig`.
 
     Raises:
       ValueError: The parameters or the contract do not fit this version of alphaopt_jax.
@@ -51,6 +52,7 @@ class Agent:
     max_log_rate: float = 2.0
     inverse_sqrt_steps: float = math.inf
     update_direction: UpdateDirection = "adam"
+    block_size: int = 0
 
     def __post_init__(self) -> None:
         """Checks all fields."""
@@ -74,6 +76,11 @@ class Agent:
             raise ValueError(
                 "`update_direction`, the vector that an agent's rates multiply, must be one of"
                 f" {typing.get_args(UpdateDirection)}; got {self.update_direction!r}."
+            )
+        if self.block_size < 0:
+            raise ValueError(
+                "`block_size`, the width of the blocks of rotated coordinates, must not be below"
+                f" zero; got {self.block_size}. 0 is for the parameters' own coordinates."
             )
         found = {path: jnp.shape(leaf) for path, leaf in params_lib.flatten(self.params).items()}
         try:
@@ -107,6 +114,7 @@ class Agent:
             self.max_log_rate,
             self.inverse_sqrt_steps,
             self.update_direction,
+            *((self.block_size,) if self.block_size else ()),
         )
         return digests.digest((dict(self.params), constants))
 
@@ -115,12 +123,13 @@ class Agent:
         """The constants of this agent, with the sizes of its networks."""
         actor, critic = self.params["actor"], self.params["critic"]
         return AgentConfig(
-            actor_hidden=actor["hidden"]["kernel"].shape[1],
+            actor_hidden=actor["hidden"]["kernel"].shape[1] if "hidden" in actor else 0,
             critic_hidden=critic["hidden"]["kernel"].shape[1],
             leaf_hidden=actor["leaf"]["first"]["kernel"].shape[1] if "leaf" in actor else 0,
             max_log_rate=self.max_log_rate,
             inverse_sqrt_steps=self.inverse_sqrt_steps,
             update_direction=self.update_direction,
+            block_size=self.block_size,
         )
 
     @property
@@ -169,6 +178,7 @@ def save_agent(path: str | os.PathLike[str], agent: Agent) -> None:
             "max_log_rate": repr(agent.max_log_rate),
             "inverse_sqrt_steps": repr(agent.inverse_sqrt_steps),
             "update_direction": agent.update_direction,
+            "block_size": str(agent.block_size),
         },
     )
 
@@ -202,6 +212,7 @@ def load_agent(name_or_path: str | os.PathLike[str]) -> Agent:
                     UpdateDirection,
                     metadata.get("update_direction", metadata.get("direction", "adam")),
                 ),
+                block_size=int(metadata.get("block_size", 0)),
             )
         except (KeyError, ValueError) as error:
             raise ValueError(

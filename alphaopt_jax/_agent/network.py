@@ -22,6 +22,9 @@ from jaxtyping import Array, Float, Key
 from alphaopt_jax._agent import observation
 from alphaopt_jax.config import AgentConfig
 
+_MEMORY = 0.25
+"""Initial weight of a leaf's recent log rate in its next one."""
+
 
 class LeafTrunk(nn.Module):
     """The log rate of a leaf as a whole, and a shift of the actor's hidden units.
@@ -40,9 +43,14 @@ class LeafTrunk(nn.Module):
         hidden = nn.tanh(nn.Dense(self.hidden, name="first")(features))
         hidden = nn.tanh(nn.Dense(self.hidden, name="second")(hidden))
         small = nn.initializers.zeros
-        rate = nn.Dense(1, kernel_init=small, name="log_rate")(hidden)
+        rate = nn.Dense(1, kernel_init=small, name="log_rate")(hidden)[..., 0]
+        if not self.actor_hidden:
+            # The level that was found is kept: what is decided at a step is mostly a change of it.
+            memory = self.param("memory", nn.initializers.constant(_MEMORY), (), jnp.float32)
+            rate = rate + memory * features[..., observation.RECENT_LOG_RATE]
+            return rate, jnp.zeros((*rate.shape, 0), rate.dtype)
         shift = nn.Dense(self.actor_hidden, kernel_init=small, use_bias=False, name="shift")(hidden)
-        return rate[..., 0], shift
+        return rate, shift
 
 
 class Actor(nn.Module):
@@ -55,9 +63,13 @@ class Actor(nn.Module):
     @nn.compact
     def __call__(self, features: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
         """From `float32[..., NUM_FEATURES]` to `float32[...]`."""
+        if not self.hidden:
+            trunk = LeafTrunk(self.leaf_hidden, 0, name="leaf")
+            leaf_rate, _ = trunk(features[..., observation.NUM_COORDINATE_FEATURES :])
+            return bound(leaf_rate, self.max_log_rate)
         direct = features[..., : observation.NUM_DIRECT_FEATURES]
         activation = nn.Dense(self.hidden, name="hidden")(direct)
-        leaf_rate: chex.Numeric = 0.0
+        leaf_rate = 0.0
         if self.leaf_hidden:
             trunk = LeafTrunk(self.leaf_hidden, self.hidden, name="leaf")
             leaf_rate, shift = trunk(features[..., observation.NUM_COORDINATE_FEATURES :])
@@ -134,8 +146,9 @@ def unflatten(arrays: Sequence[Float[Array, "..."]]) -> chex.ArrayTree:
       >>> sorted(unflatten(flatten(params)))
       ['actor', 'critic']
     """
-    for leaf_hidden in (0, 1):  # Actors without and with a leaf trunk differ in structure.
-        structure = _structure(AgentConfig(leaf_hidden=leaf_hidden))
+    # Actors without a leaf trunk, with one, and with nothing else differ in structure.
+    for actor_hidden, leaf_hidden in ((1, 0), (1, 1), (0, 1)):
+        structure = _structure(AgentConfig(actor_hidden=actor_hidden, leaf_hidden=leaf_hidden))
         if structure.num_leaves == len(arrays):
             return structure.unflatten(arrays)
     raise ValueError(f"No agent has {len(arrays)} arrays of parameters.")
@@ -199,6 +212,11 @@ def decide_leaves(
       The leaves' decisions.
     """
     actor, config = policy.params["actor"], policy.config
+    if not config.actor_hidden:
+        trunk = LeafTrunk(config.leaf_hidden, 0)
+        features = jnp.concatenate([context, history], axis=-1)
+        log_rate, activation = trunk.apply({"params": actor["leaf"]}, features)
+        return LeafDecision(activation, log_rate)
     # Features that are constant over a leaf act as a bias of the first layer.
     kernel = actor["hidden"]["kernel"][observation.NUM_COORDINATE_FEATURES :]
     activation = actor["hidden"]["bias"][None, :] + context @ kernel
@@ -228,6 +246,9 @@ def mean_log_rate(
     Returns:
       The mean log rate, an array of the leaf's shape.
     """
+    if not policy.config.actor_hidden:
+        shape = jnp.shape(coordinate_features[0])
+        return jnp.broadcast_to(bound(leaf_log_rate, policy.config.max_log_rate), shape)
     hidden, output = policy.params["actor"]["hidden"], policy.params["actor"]["output"]
     total = output["bias"][0] + leaf_log_rate
     for unit in range(activation.shape[0]):

@@ -63,6 +63,8 @@ HISTORY_FEATURES = (
     "horizon is known",
     "log of the horizon",
 )
+RECENT_LOG_RATE = len(CONTEXT_FEATURES) + HISTORY_FEATURES.index("recent log rate of the leaf")
+"""Index of a leaf's recent log rate among the features of a leaf."""
 NUM_COORDINATE_FEATURES = len(COORDINATE_FEATURES)
 NUM_DIRECT_FEATURES = NUM_COORDINATE_FEATURES + len(CONTEXT_FEATURES)
 NUM_FEATURES = NUM_DIRECT_FEATURES + len(HISTORY_FEATURES)
@@ -213,7 +215,9 @@ def history_features(
         known,
         duration,
     )
-    return _squash(jnp.stack(features, axis=-1))
+    squashed = _squash(jnp.stack(features, axis=-1))
+    recent = HISTORY_FEATURES.index("recent log rate of the leaf")
+    return squashed.at[..., recent].set(past.log_rate)  # Bounded by the agent.
 
 
 def _shared_history_features(

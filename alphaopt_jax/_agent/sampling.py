@@ -9,7 +9,7 @@ The sample of L leaves is one array, `[L, P]`, so that all leaves are processed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import math
 from typing import Any, NamedTuple
 
@@ -206,6 +206,26 @@ def _read(leaf: chex.Array, positions: np.ndarray, count: int, dtype: jnp.dtype)
 def is_explicit(leaf: Shaped[Array, "..."]) -> bool:
     """True if the sharding of a leaf is part of its type."""
     return jax.sharding.AxisType.Explicit in jax.typeof(leaf).sharding.mesh.axis_types
+
+
+def partitioned(
+    function: Callable[..., Array], leaf: Float[Array, "..."], *others: Array, replicated: bool
+) -> Float[Array, "..."]:
+    """Applies a function whose partition the compiler chooses also to explicitly sharded leaves.
+
+    Args:
+      function: A function of the arrays; it closes over no other.
+      leaf: An array of any sharding.
+      *others: More arrays.
+      replicated: Whether every device gets the whole result; else it is sharded like the leaf.
+
+    Returns:
+      The result.
+    """
+    if not is_explicit(leaf):
+        return function(leaf, *others)
+    sharding = _replicated(leaf)["out_sharding"] if replicated else jax.typeof(leaf).sharding
+    return jax.sharding.auto_axes(function, out_sharding=sharding)(leaf, *others)
 
 
 def _replicated(leaf: chex.Array) -> dict[str, jax.sharding.NamedSharding]:

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 import optax
 
-from alphaopt_jax._agent import action, agent, network
+from alphaopt_jax._agent import action, agent, network, rotation
 from alphaopt_jax._agent.history import History
-from alphaopt_jax._optimizer import checks, complex_numbers, safeguards, trees
+from alphaopt_jax._optimizer import averages, checks, complex_numbers, safeguards, trees
 from alphaopt_jax._optimizer import state as state_lib
 
 _MIN_FLOAT16 = 6e-8  # The smallest positive number.
@@ -50,7 +50,7 @@ def learning_rates(state: optax.OptState, params: optax.Params) -> optax.Params:
             " parameters that AlphaOpt optimizes; with optax.partition or optax.masked these are a"
             " part of all parameters."
         )
-    named = jax.tree.unflatten(jax.tree.structure(state.rate_multipliers), rates)
+    named = jax.tree.unflatten(jax.tree.structure(state.gradient_average), rates)
     return complex_numbers.merge(trees.arrange(named, params))
 
 
@@ -75,10 +75,10 @@ def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
     rates = _rates(state)
     count = max(sum(rate.size for rate in rates), 1)
     log_rates = [
-        leaf.size * state.leaf_log_rates[index]
-        + jnp.sum(jnp.log(jnp.maximum(leaf.astype(jnp.float32), _MIN_FLOAT16)))
-        for index, leaf in enumerate(jax.tree.leaves(state.rate_multipliers))
+        rate.size * jnp.asarray(state.leaf_log_rates)[index] for index, rate in enumerate(rates)
     ]
+    for index, leaf in enumerate(jax.tree.leaves(state.rate_multipliers)):
+        log_rates[index] += jnp.sum(jnp.log(jnp.maximum(leaf.astype(jnp.float32), _MIN_FLOAT16)))
     decided = jnp.asarray(state.updates_made) > 0
     figures = {
         "mean_learning_rate": sum((rate.sum() for rate in rates), start=jnp.zeros(())) / count,
@@ -107,10 +107,62 @@ def _rates(state: state_lib.AlphaOptState) -> list[chex.Array]:
     rates = action.LeafRates(
         jnp.asarray(state.leaf_rates), action.max_multipliers(log_rates, bound)
     )
+    if state.rate_multipliers is None:
+        moments = jax.tree.leaves(state.gradient_average)
+        return [jnp.full(leaf.shape, rates.rates[index]) for index, leaf in enumerate(moments)]
     return [
         rates.applied(jnp.asarray(leaf), index)
         for index, leaf in enumerate(jax.tree.leaves(state.rate_multipliers))
     ]
+
+
+def eval_params(state: optax.OptState, params: optax.Params) -> optax.Params:
+    """The parameters at which to evaluate a training whose number of steps is not given.
+
+    They are an average over about the last ninth of the training so far, good at any time: the
+    rates of such a training never fall far, and an average takes out their noise. With `num_steps`
+    they are the parameters themselves. Batch statistics belong to the parameters that they were
+    collected with: collect them again at these.
+
+    Args:
+      state: State of `alphaopt`, or of a chain with it.
+      params: The parameters of the training, which goes on with them.
+
+    Returns:
+      A pytree like `params`, of the same types.
+
+    Raises:
+      ValueError: The state belongs to other parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, alphaopt_jax as alphaopt
+      >>> tx, params = alphaopt.alphaopt(), {"w": jnp.ones(2)}
+      >>> state = tx.init(params)
+      >>> for _ in range(20):
+      ...     updates, state = tx.update({"w": params["w"]}, state, params)
+      ...     params = optax.apply_updates(params, updates)
+      >>> averaged = alphaopt.eval_params(state, params)
+      >>> bool(averaged["w"][0] > params["w"][0])
+      True
+    """
+    state = state_lib.find(state)
+    if state.average is None:
+        return params
+    split = complex_numbers.split(params)
+    own = trees.arrange(split, state.average)
+    if not trees.is_like(own, state.average):
+        raise ValueError(
+            f"The state belongs to {trees.count(state.average)} arrays, but params has"
+            f" {trees.count(split)} others. Pass the parameters that AlphaOpt optimizes; with"
+            " optax.partition or optax.masked these are a part of all parameters."
+        )
+    weight = averages.weight(state.updates_made)
+
+    def averaged(average: chex.Array, param: chex.Array) -> chex.Array:
+        newest = averages.update(jnp.asarray(average), jnp.asarray(param), weight)
+        return newest.astype(param.dtype)
+
+    return complex_numbers.merge(trees.overlay(split, jax.tree.map(averaged, state.average, own)))
 
 
 def agent_from_state(state: optax.OptState) -> agent.Agent:
@@ -123,13 +175,15 @@ def agent_from_state(state: optax.OptState) -> agent.Agent:
       The `Agent`.
     """
     found = state_lib.find(state)
-    max_log_rate, inverse_sqrt_steps, along_gradient = jax.tree.leaves(found.constants)
+    constants = [float(leaf) for leaf in jax.tree.leaves(found.constants)]
+    max_log_rate, inverse_sqrt_steps, along_gradient, block_size = constants
     return agent.Agent(
         # nnx.Optimizer wraps each array in a variable.
         network.unflatten([jnp.array(leaf) for leaf in jax.tree.leaves(found.agent)]),
-        max_log_rate=float(max_log_rate),
-        inverse_sqrt_steps=float(inverse_sqrt_steps) or math.inf,
+        max_log_rate=max_log_rate,
+        inverse_sqrt_steps=inverse_sqrt_steps or math.inf,
         update_direction="gradient" if along_gradient else "adam",
+        block_size=int(block_size),
     )
 
 
@@ -169,6 +223,7 @@ def new_episode(state: optax.OptState) -> optax.OptState:
     new = blank._replace(
         agent=old.agent,
         constants=old.constants,
+        bases=None if old.bases is None else rotation.blank(old.bases),
         inverse_units=jnp.ones_like(old.inverse_units),
         history=History.empty(len(old.leaf_rates)),
         safeguards=safeguards.init(len(old.leaf_rates)),

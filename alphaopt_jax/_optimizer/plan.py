@@ -14,7 +14,7 @@ from jaxtyping import Array, Int
 import numpy as np
 import optax
 
-from alphaopt_jax._agent import action, network, observation, sampling, statistics
+from alphaopt_jax._agent import action, network, observation, rotation, sampling, statistics
 from alphaopt_jax._agent.action import Action, LeafRates
 from alphaopt_jax._agent.network import LeafDecision, Policy
 from alphaopt_jax._agent.observation import Observation
@@ -22,7 +22,7 @@ from alphaopt_jax._agent.sampling import Sampling
 from alphaopt_jax._agent.schedule import Clock
 from alphaopt_jax._agent.statistics import BiasCorrections, LeafStatistics
 from alphaopt_jax._learning import online
-from alphaopt_jax._optimizer import safeguards, units
+from alphaopt_jax._optimizer import frames, safeguards, units
 from alphaopt_jax._optimizer.state import AlphaOptState
 from alphaopt_jax.config import AlphaOptConfig
 
@@ -59,10 +59,9 @@ class Inputs(NamedTuple):
     """The inputs of a step with L leaves.
 
     Attributes:
-      grads: Gradients.
+      grads: Gradients, in the coordinates of the step.
       params: Parameters.
       loss: `float32[]`, or None.
-      finite: Whether the loss is finite in its own type, `bool[]`.
       sizes: Of the gradients.
       scaling: The user's arguments.
     """
@@ -70,7 +69,6 @@ class Inputs(NamedTuple):
     grads: list[chex.Array]
     params: list[chex.Array]
     loss: chex.Array | None
-    finite: chex.Array
     sizes: units.Sizes
     scaling: Scaling
 
@@ -184,7 +182,7 @@ def plan_step(spec: StepSpec, sampled: Sampling, inputs: Inputs, state: AlphaOpt
             observed=observed,
             leaf_log_rates=decided.log_rates,
             rates=rates,
-            directions=_sampled_directions(observed, change.scales, config),
+            directions=_sampled_directions(observed, change.scales, sampled, config),
             inverse_units=change.scales,
         )
         exploration = online.exploration_of(sampled, config.learning)
@@ -295,12 +293,17 @@ def _coefficients(
 
 
 def _sampled_directions(
-    observed: Observation, scales: chex.Array, config: AlphaOptConfig
+    observed: Observation, scales: chex.Array, sampled: Sampling, config: AlphaOptConfig
 ) -> chex.Array:
     """The vectors that the rates of the sampled parameters multiply, `float32[L, P]`."""
     if config.agent.update_direction == "gradient":
         return observed.coordinates.grad / scales.astype(jnp.float32)[:, None]
-    return observed.normalized.momentum
+    momentum = observed.normalized.momentum
+    if not config.agent.block_size:
+        return momentum
+    rotated = frames.rotation_of(sampled.shapes, config).is_rotated[:, None] > 0
+    bounded = jnp.clip(momentum, -rotation.MAX_DIRECTION, rotation.MAX_DIRECTION)
+    return jnp.where(rotated, bounded, momentum)
 
 
 def _numbers(sampled: Sampling) -> tuple[chex.Array, ...]:
@@ -319,7 +322,9 @@ def _without_trees(state: AlphaOptState) -> AlphaOptState:
     return state._replace(
         gradient_average=(),
         squared_gradient_average=(),
+        average=(),
         rate_multipliers=(),
+        bases=None,
         learner=_without_rollout(state.learner),
     )
 

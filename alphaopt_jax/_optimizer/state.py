@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int32
 import optax
 
 from alphaopt_jax._agent.history import History
+from alphaopt_jax._agent.rotation import Bases
 from alphaopt_jax._learning.online import LearnerState
 from alphaopt_jax._optimizer.safeguards import SafeguardState
 
@@ -21,11 +22,13 @@ class AgentConstants(NamedTuple):
       inverse_sqrt_steps: `float32[]`, 0 for infinity.
       along_gradient: `float32[]`, 1 for the update direction `"gradient"`, else 0. It is no boolean
         because optax's lookahead and SAM mix states by arithmetic.
+      block_size: `float32[]`.
     """
 
     max_log_rate: Float[Array, ""]
     inverse_sqrt_steps: Float[Array, ""]
     along_gradient: Float[Array, ""]
+    block_size: Float[Array, ""]
 
 
 class AlphaOptState(NamedTuple):
@@ -38,8 +41,12 @@ class AlphaOptState(NamedTuple):
       agent: Parameters of the actor-critic, `float32` arrays without names.
       gradient_average: First moments; a tree like the parameters, of `StepConfig.moment_dtype`.
       squared_gradient_average: Second moments; likewise.
+      average: Average of the parameters, a tree like them, `float32`; None for a known number of
+        steps, whose last parameters are as good.
       rate_multipliers: Each parameter's rate, relative to its leaf's; a tree like the parameters,
-        `float16`.
+        `float16`. None for an agent that decides one rate for each leaf and does not learn.
+      bases: Bases of the rotated coordinates, which moments and multipliers are in; None for the
+        parameters' own coordinates.
       leaf_rates: `float32[leaves]`, positive learning rates of the leaves at the last step.
       leaf_log_rates: `float32[leaves]`, the actions behind them.
       sampled_moments: Both moments of the sampled parameters, `float32[2, leaves, P]`.
@@ -57,7 +64,9 @@ class AlphaOptState(NamedTuple):
     agent: tuple[Float[Array, "..."], ...]
     gradient_average: optax.Updates
     squared_gradient_average: optax.Updates
-    rate_multipliers: optax.Updates
+    average: optax.Updates | None
+    rate_multipliers: optax.Updates | None
+    bases: Bases | None
     leaf_rates: Float[Array, " leaves"]
     leaf_log_rates: Float[Array, " leaves"]
     sampled_moments: Float[Array, "2 leaves samples"]

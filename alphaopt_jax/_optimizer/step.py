@@ -9,19 +9,25 @@ refresh of the rate multipliers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
-from alphaopt_jax._agent import conditional, network, sampling, statistics
+from alphaopt_jax._agent import conditional, network, rotation, sampling, statistics
 from alphaopt_jax._agent.network import Policy
 from alphaopt_jax._agent.sampling import Sampling
 from alphaopt_jax._agent.statistics import Coordinates
 from alphaopt_jax._learning import online
-from alphaopt_jax._optimizer import coordinate_rates, stochastic_rounding, units
+from alphaopt_jax._optimizer import (
+    averages,
+    coordinate_rates,
+    frames,
+    stochastic_rounding,
+    units,
+)
 from alphaopt_jax._optimizer import plan as plan_lib
 from alphaopt_jax._optimizer.coordinate_rates import LeafInputs
 from alphaopt_jax._optimizer.plan import Coefficients, Inputs, Scaling, StepPlan, StepSpec
@@ -64,9 +70,14 @@ def step(
     arguments = conditional.varying_like(arguments, arguments)
     grads, leaves, loss, finite, scaling, state = arguments
     sizes = units.measure(grads, state.inverse_units, state.updates_made, state.skipped_in_a_row)
-    inputs = Inputs(grads, leaves, loss, finite, sizes, scaling)
+    finite = _all_finite(finite, sizes)
+    dtypes = [leaf.dtype for leaf in grads]
+    blocks = frames.rotation_of(sampled.shapes, config)
+    turned = frames.turn(blocks, grads, sizes, finite, sampled, state, config)
+    state = _in_coordinates(state, turned)
+    inputs = Inputs(turned.grads, leaves, loss, sizes, scaling)
     plan = jax.lax.cond(
-        _all_finite(inputs),
+        finite,
         lambda: conditional.varying_like(plan_lib.plan_step(spec, sampled, inputs, state), inputs),
         lambda: conditional.varying_like(plan_lib.skip_step(spec, sampled, inputs, state), inputs),
     )
@@ -75,8 +86,18 @@ def step(
     leaves = _accumulate(plan.coefficients, inputs, state)
     multipliers = _multipliers(plan, leaves, sampled, state, config)
     steps = [
-        _apply(plan, index, leaf, multiplier, config)
-        for index, (leaf, multiplier) in enumerate(zip(leaves, multipliers, strict=True))
+        _change(plan, index, leaf, multiplier, bool(sides), config)
+        for index, (leaf, multiplier, sides) in enumerate(
+            zip(leaves, multipliers, blocks.sides, strict=True)
+        )
+    ]
+    if turned.bases is not None:
+        steps = rotation.rotate_back(blocks, turned.bases, steps)
+    steps = [
+        _apply(plan, index, leaf.param, change, bool(sides)).astype(dtype)
+        for index, (leaf, change, sides, dtype) in enumerate(
+            zip(leaves, steps, blocks.sides, dtypes, strict=True)
+        )
     ]
 
     def like_state(leaves: Sequence[chex.Array]) -> chex.ArrayTree:
@@ -85,7 +106,9 @@ def step(
     new_state = plan.state._replace(
         gradient_average=like_state([leaf.first_moment for leaf in leaves]),
         squared_gradient_average=like_state([leaf.second_moment for leaf in leaves]),
-        rate_multipliers=like_state(multipliers),
+        average=_average(plan, inputs, state, like_state),
+        rate_multipliers=None if state.rate_multipliers is None else like_state(multipliers),
+        bases=turned.bases,
     )
     return jax.tree.unflatten(structure, steps), new_state
 
@@ -108,10 +131,21 @@ def _learn(
     return plan.state._replace(agent=agent, learner=learner)
 
 
-def _all_finite(inputs: Inputs) -> chex.Array:
+def _all_finite(loss_is_finite: chex.Array, sizes: units.Sizes) -> chex.Array:
     """True if the loss and every leaf's mean squared gradient are finite."""
     # A sum is finite only if all its terms are, and cheaper than a test of each term.
-    return inputs.finite & jnp.all(jnp.isfinite(inputs.sizes.mean_squares))
+    return loss_is_finite & jnp.all(jnp.isfinite(sizes.mean_squares))
+
+
+def _in_coordinates(state: AlphaOptState, turned: frames.Turned) -> AlphaOptState:
+    """The state with its first moments in the coordinates of this step."""
+    if turned.bases is None:
+        return state
+    structure = jax.tree.structure(state.gradient_average)
+    sampled = jnp.stack([turned.sampled_first_moments, state.sampled_moments[1]])
+    return state._replace(
+        gradient_average=structure.unflatten(turned.first_moments), sampled_moments=sampled
+    )
 
 
 def _accumulate(
@@ -151,6 +185,8 @@ def _multipliers(
     config: AlphaOptConfig,
 ) -> list[chex.Array]:
     """The rate multipliers of all parameters, refreshed or held, with those of the explorers."""
+    if state.rate_multipliers is None:
+        return [jnp.ones((), jnp.float16)] * len(leaves)
     held = jax.tree.leaves(state.rate_multipliers)
     policy = Policy(network.unflatten(state.agent), config.agent)
     leaf_inputs = LeafInputs(
@@ -171,10 +207,34 @@ def _multipliers(
     return online.write_multipliers(plan.state.learner, multipliers, exploration)
 
 
-def _apply(
-    plan: StepPlan, index: int, leaf: Coordinates, multiplier: chex.Array, config: AlphaOptConfig
+def _average(
+    plan: StepPlan,
+    inputs: Inputs,
+    state: AlphaOptState,
+    like_state: Callable[[Sequence[chex.Array]], chex.ArrayTree],
+) -> chex.ArrayTree | None:
+    """The average with the parameters before this step, if it is made."""
+    if state.average is None:
+        return None
+    weight = averages.weight(state.updates_made)
+    old = jax.tree.leaves(state.average)
+    return like_state(
+        [
+            jnp.where(plan.coefficients.finite, averages.update(average, param, weight), average)
+            for average, param in zip(old, inputs.params, strict=True)
+        ]
+    )
+
+
+def _change(
+    plan: StepPlan,
+    index: int,
+    leaf: Coordinates,
+    multiplier: chex.Array,
+    is_rotated: bool,
+    config: AlphaOptConfig,
 ) -> chex.Array:
-    """The update of one leaf, in the gradient's type."""
+    """The change of one leaf in the coordinates of the step, in float32."""
     number, coefficients = plan.numbers[index], plan.coefficients
     if config.agent.update_direction == "gradient":
         scale = plan.state.inverse_units[number].astype(jnp.float32)
@@ -183,11 +243,28 @@ def _apply(
     else:
         leaf32 = Coordinates(*(each.astype(jnp.float32) for each in leaf))
         direction = statistics.normalize(leaf32, coefficients.corrections, config).momentum
-    if plan.decays is not None:
-        param = leaf.param.astype(jnp.float32)
-        direction = direction + plan.decays[number] * jnp.where(jnp.isfinite(param), param, 0.0)
-    change = plan.sign * plan.rates.applied(multiplier, number) * direction
-    return _within_range(change, leaf.param).astype(leaf.grad.dtype)
+        if is_rotated:
+            direction = jnp.clip(direction, -rotation.MAX_DIRECTION, rotation.MAX_DIRECTION)
+    if plan.decays is not None and not is_rotated:
+        direction = direction + plan.decays[number] * _finite(leaf.param)
+    return plan.sign * plan.rates.applied(multiplier, number) * direction
+
+
+def _apply(
+    plan: StepPlan, index: int, param: chex.Array, change: chex.Array, is_rotated: bool
+) -> chex.Array:
+    """The update of one leaf, in the parameters' own coordinates."""
+    if plan.decays is not None and is_rotated:
+        number = plan.numbers[index]
+        decay = plan.decays[number] * plan.rates.rates[number]
+        change = change + plan.sign * decay * _finite(param)
+    return _within_range(change, param)
+
+
+def _finite(param: chex.Array) -> chex.Array:
+    """The parameter in float32; 0 where it is not finite."""
+    param = param.astype(jnp.float32)
+    return jnp.where(jnp.isfinite(param), param, 0.0)
 
 
 def _within_range(change: chex.Array, param: chex.Array) -> chex.Array:

@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import optax
 
 from alphaopt_jax._agent import agent as agent_lib
-from alphaopt_jax._agent import conditional, network, sampling
+from alphaopt_jax._agent import conditional, network, rotation, sampling
 from alphaopt_jax._agent.history import History
 from alphaopt_jax._learning import online
 from alphaopt_jax._optimizer import (
     arguments,
     checks,
     complex_numbers,
+    frames,
     safeguards,
     seeds,
     trees,
@@ -222,6 +223,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
     dtype = jnp.dtype(config.moment_dtype)
     sampled = sampling.of_shapes([leaf.shape for leaf in leaves])
     exploration = online.exploration_of(sampled, config.learning)
+    blocks = frames.rotation_of([leaf.shape for leaf in leaves], config)
     none = jnp.zeros((len(leaves),), jnp.float32)
     state = AlphaOptState(
         updates_made=jnp.zeros((), jnp.int32),
@@ -230,7 +232,17 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
         agent=arrays,
         gradient_average=optax.tree.zeros_like(params, dtype=dtype),
         squared_gradient_average=optax.tree.zeros_like(params, dtype=dtype),
-        rate_multipliers=optax.tree.zeros_like(params, dtype=jnp.float16),
+        average=(
+            optax.tree.zeros_like(params, dtype=jnp.float32)
+            if spec.step.num_steps is None
+            else None
+        ),
+        rate_multipliers=(
+            optax.tree.zeros_like(params, dtype=jnp.float16)
+            if config.agent.actor_hidden or spec.learns
+            else None
+        ),
+        bases=rotation.init(blocks) if config.agent.block_size else None,
         leaf_rates=none,
         leaf_log_rates=jnp.zeros_like(none),
         sampled_moments=jnp.zeros((2, *sampled.positions.shape), jnp.float32),
@@ -239,6 +251,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
             jnp.asarray(config.agent.max_log_rate, jnp.float32),
             jnp.asarray(_finite_or_zero(config.agent.inverse_sqrt_steps), jnp.float32),
             jnp.asarray(config.agent.update_direction == "gradient", jnp.float32),
+            jnp.asarray(config.agent.block_size, jnp.float32),
         ),
         history=History.empty(len(leaves)),
         safeguards=safeguards.init(len(leaves)),

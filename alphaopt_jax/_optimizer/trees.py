@@ -90,6 +90,26 @@ def restrict(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
     return jax.tree.map_with_path(lambda path, leaf: leaf if _name(path) in wanted else None, tree)
 
 
+def overlay(tree: chex.ArrayTree, part: chex.ArrayTree) -> chex.ArrayTree:
+    """`tree` with the leaves of `part` in place of its own.
+
+    Args:
+      tree: A pytree, of any leaves.
+      part: A pytree of some or all of its leaves, which correspond as in `arrange`.
+
+    Returns:
+      A pytree in the containers of `tree`.
+
+    Example:
+      >>> overlay({"a": 1.0, "f": len}, {"a": 2.0})
+      {'a': 2.0, 'f': <built-in function len>}
+    """
+    if count(tree) == count(part):
+        return arrange(part, tree)
+    named = _named(part)
+    return jax.tree.map_with_path(lambda path, leaf: named.get(_name(path), leaf), tree)
+
+
 def is_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> bool:
     """Whether two pytrees have one structure."""
     structures: list[Any] = [jax.tree.structure(each) for each in (tree, like)]

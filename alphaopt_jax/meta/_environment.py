@@ -7,6 +7,7 @@ and this compiles and runs several times faster.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import chex
@@ -16,16 +17,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 import numpy as np
 
-from alphaopt_jax._agent import action, observation
+from alphaopt_jax._agent import action, observation, rotation
 from alphaopt_jax._agent import statistics as statistics_lib
 from alphaopt_jax._agent.action import Action
 from alphaopt_jax._agent.history import History
 from alphaopt_jax._agent.leaves import FlatLeaves, leaf_of
 from alphaopt_jax._agent.network import LeafDecision, Policy
 from alphaopt_jax._agent.observation import Observation
+from alphaopt_jax._agent.rotation import Bases
 from alphaopt_jax._agent.schedule import Clock
 from alphaopt_jax._learning import explorers, reward
 from alphaopt_jax._learning.online import KEY_IMPL
+from alphaopt_jax._optimizer import averages
 from alphaopt_jax.meta._episode import EnvState, Interval, LossAndGrads, Model, Noise, Outcome
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family, Task
@@ -61,19 +64,32 @@ NUM_LEAF_OBSERVATIONS = observation.NUM_FEATURES - observation.NUM_COORDINATE_FE
 """Features of a leaf, and four that only the leaf critic observes: the true time and loss."""
 
 _MAX_REWARD = 5.0
+_MAX_GROWTH = 1e6
+"""Largest loss of an episode, relative to its first."""
+_MAX_PARAM = 1e12
+"""Largest parameter of an episode: that of a dead unit may grow without an effect on the loss."""
+_REWARD_BATCHES = 4
+"""Batches that the loss at averaged parameters is measured on."""
 _TINY = 1e-30  # Keeps the logarithm finite for a loss that is zero from the start.
 
 
 def model_of(family: Family, config: MetaConfig) -> Model:
     """Returns the layout of a family's parameters, without computing any."""
-    leaves = FlatLeaves.of(
-        jax.eval_shape(lambda: family.draw(jax.random.key(0)).init(jax.random.key(0)))
+    params = jax.eval_shape(lambda: family.draw(jax.random.key(0)).init(jax.random.key(0)))
+    leaves, shapes = FlatLeaves.of(params), [leaf.shape for leaf in jax.tree.leaves(params)]
+    return Model(
+        leaves,
+        rotation.of_shapes(shapes, config.agent.block_size),
+        explorers.allocate(leaves.sizes, leaves.sizes, config.num_explorers),
     )
-    return Model(leaves, explorers.allocate(leaves.sizes, leaves.sizes, config.num_explorers))
 
 
 def reset(
-    family: Family, instance: Any, key: Key[Array, ""], num_steps: Float[Array, ""]
+    family: Family,
+    instance: Any,
+    key: Key[Array, ""],
+    num_steps: Float[Array, ""],
+    config: MetaConfig,
 ) -> EnvState:
     """Begins an episode. Consumes `key`.
 
@@ -82,6 +98,7 @@ def reset(
       instance: The task's instance.
       key: For its initial parameters and all its batches.
       num_steps: As in `EnvState`.
+      config: The constants.
 
     Returns:
       The state before the first step.
@@ -91,19 +108,23 @@ def reset(
     params = task.init(init_key)
     flat, _ = flatten_util.ravel_pytree(params)
     measured = _loss_and_grads(task, flat, batch_key)
+    rewarded = _rewarded(task, flat, measured, batch_key, config)
     return EnvState(
         instance=instance,
         key_data=jax.random.key_data(key),
         params=flat,
+        average=flat,
+        bases=rotation.init(model_of(family, config).rotation),
         gradient_average=jnp.zeros_like(flat),
         squared_gradient_average=jnp.zeros_like(flat),
         log_multipliers=jnp.zeros_like(flat),
         history=History.empty(len(jax.tree.leaves(params))),
         step=jnp.zeros((), jnp.float32),
         num_steps=jnp.asarray(num_steps, jnp.float32),
+        multiplier=jnp.ones((), jnp.float32),
         first_loss=measured.loss,
         measured=measured,
-        rewarded_loss=_rewarded(task, flat, measured, batch_key).loss,
+        rewarded_loss=rewarded.loss,
     )
 
 
@@ -164,19 +185,24 @@ def _step(
     """One step of the task; adds its rewards to the interval's outcome."""
     task, config = setting.task, setting.config
     key, batch_key = jax.random.split(jax.random.wrap_key_data(state.key_data, impl=KEY_IMPL))
-    observed, clock = _observe(setting, state)
+    turned = _turn(setting, state, index)
+    observed, clock = _observe(setting, turned)
     acted = _act(setting, observed, state, index)
-    change = _change(setting, observed, acted, clock)
+    change = _change(setting, observed, acted, clock, turned)
 
     params = state.params + change
+    average = averages.update(state.average, params, averages.weight(clock.step))
     measured = _loss_and_grads(task, params, batch_key)
     if config.reward_every == "interval":
         rewarded = measured._replace(loss=state.rewarded_loss)
         leaf_rewards = jnp.zeros_like(outcome.leaf_rewards)
         explorer_rewards = jnp.zeros_like(outcome.explorer_rewards)
     else:
-        rewarded = _rewarded(task, params, measured, batch_key)
-        leaf_rewards, explorer_rewards = _rewards(setting, state, rewarded, change)
+        at_average = _at_average(setting, state, index + 1)
+        point = jnp.where(at_average, average, params)
+        rewarded = _rewarded(task, point, measured, batch_key, config)
+        moved = jnp.where(at_average, average - state.average, change)
+        leaf_rewards, explorer_rewards = _rewards(setting, state, rewarded, moved)
     outcome = _record_observations(setting, state, observed, acted, outcome, index)
 
     leaf_log_rates = acted.action.log_rates + setting.interval.noise.leaves
@@ -185,22 +211,62 @@ def _step(
         instance=state.instance,
         key_data=jax.random.key_data(key),
         params=params,
+        average=average,
+        bases=turned.bases,
         gradient_average=observed.coordinates.first_moment,
         squared_gradient_average=observed.coordinates.second_moment,
         log_multipliers=acted.log_multipliers,
         history=history._replace(leaves=history.leaves.add_log_rates(leaf_log_rates)),
         step=clock.step,
         num_steps=state.num_steps,
+        multiplier=state.multiplier,
         first_loss=state.first_loss,
         measured=measured,
         rewarded_loss=rewarded.loss,
     )
-    # A step to a non-finite loss is not made, and has the worst possible reward.
-    finite = _all_finite((params, measured, rewarded))
+    # A step to a non-finite state, or to a loss whose gradients will soon be none, is not made, and
+    # has the worst possible reward.
+    grown = measured.loss > _MAX_GROWTH * (jnp.abs(state.first_loss) + 1.0)
+    grown |= jnp.max(jnp.abs(params)) > _MAX_PARAM
+    finite = _all_finite(new._replace(key_data=())) & ~grown
     stay = state._replace(key_data=new.key_data, step=clock.step)
     new = jax.tree.map(lambda moved, old: jnp.where(finite, moved, old), new, stay)
     outcome = _add(outcome, leaf_rewards, explorer_rewards, finite)
     return new, outcome._replace(loss=new.measured.loss)
+
+
+def _turn(setting: _Setting, state: EnvState, index: chex.Array) -> EnvState:
+    """The state with gradients and first moments in the coordinates of this step."""
+    blocks, leaves = setting.model.rotation, setting.model.leaves
+    if not blocks.widths:
+        return state
+    number, grads = state.step + 1.0, state.measured.grads
+    (mean_squares,) = leaves.means([jnp.square(grads)])
+    scaled = grads * leaves.expand(jax.lax.rsqrt(jnp.maximum(mean_squares, _TINY)))
+    seen = rotation.add_gradients(blocks, state.bases, _split(blocks, scaled), number)
+
+    def refresh() -> tuple[Bases, chex.Array]:
+        new = rotation.refreshed(blocks, seen, number)
+        own = rotation.rotate_back(blocks, state.bases, _split(blocks, state.gradient_average))
+        return new, _join(rotation.rotate(blocks, new, own))
+
+    due = action.should_refresh(setting.interval.first_step + index, setting.config.step)
+    bases, average = jax.lax.cond(due, refresh, lambda: (seen, state.gradient_average))
+    rotated = _join(rotation.rotate(blocks, bases, _split(blocks, grads)))
+    return state._replace(
+        bases=bases, gradient_average=average, measured=state.measured._replace(grads=rotated)
+    )
+
+
+def _split(blocks: rotation.Rotation, flat: chex.Array) -> list[chex.Array]:
+    """The leaves of flat parameters."""
+    sizes = [math.prod(shape) for shape in blocks.shapes]
+    parts = jnp.split(flat, np.cumsum(sizes)[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, blocks.shapes, strict=True)]
+
+
+def _join(leaves: list[chex.Array]) -> chex.Array:
+    return jnp.concatenate([leaf.reshape(-1) for leaf in leaves])
 
 
 def _observe(setting: _Setting, state: EnvState) -> tuple[Observation, Clock]:
@@ -249,19 +315,43 @@ def _act(setting: _Setting, observed: Observation, state: EnvState, index: chex.
     return _Acted(decided, log_multipliers, log_rates, features)
 
 
-def _change(setting: _Setting, observed: Observation, acted: _Acted, clock: Clock) -> chex.Array:
-    """The change of all parameters, `float32[N]`."""
+def _change(
+    setting: _Setting, observed: Observation, acted: _Acted, clock: Clock, state: EnvState
+) -> chex.Array:
+    """The change of all parameters in their own coordinates, `float32[N]`."""
     config, leaves = setting.config, setting.model.leaves
     # Exploration may exceed the bound on log rates, so that an action at the bound has neighbours
     # on both sides.
     scales = leaves.expand(observed.statistics.scale)
-    base = action.base_rates(scales, jnp.ones(()), clock.schedule(), config.agent, config.step)
+    base = action.base_rates(scales, state.multiplier, clock.schedule(), config.agent, config.step)
     rates = action.learning_rates(acted.log_rates, base)
-    if setting.task.rate_factors is not None:
-        rates = rates * flatten_util.ravel_pytree(setting.task.rate_factors)[0]
     if config.agent.update_direction == "gradient":
-        return -rates * observed.coordinates.grad
-    return -rates * observed.normalized.momentum
+        direction = observed.coordinates.grad
+    else:
+        direction = observed.normalized.momentum
+    change = -rates * direction
+    blocks = setting.model.rotation
+    if blocks.widths:
+        is_rotated = leaves.expand(jnp.asarray(blocks.is_rotated)) > 0
+        most = jnp.where(is_rotated, rotation.MAX_DIRECTION * rates, jnp.inf)
+        change = _split(blocks, jnp.clip(change, -most, most))
+        change = _join(rotation.rotate_back(blocks, state.bases, change))
+    if setting.task.rate_factors is not None:
+        change = change * flatten_util.ravel_pytree(setting.task.rate_factors)[0]
+    return change
+
+
+def _at_average(setting: _Setting, state: EnvState, steps: chex.Numeric) -> chex.Array:
+    """Whether the loss after some steps of the interval is that at the averaged parameters.
+
+    Where the horizon is hidden the average is what a user evaluates. Where it is known the last
+    parameters are; before the end the average hides noise, which no longer matters at the end.
+    """
+    if not setting.config.reward_averages:
+        return jnp.asarray(False)
+    interval = setting.interval
+    is_end = interval.first_step + steps >= interval.horizon
+    return (state.num_steps <= 0) | ~is_end
 
 
 def _record_observations(
@@ -297,8 +387,10 @@ def _reward_interval(
 ) -> tuple[EnvState, Outcome]:
     """Rewards the interval as a whole, by one evaluation at its end."""
     key = jax.random.wrap_key_data(now.key_data, impl=KEY_IMPL)
-    rewarded = _rewarded(setting.task, now.params, now.measured, key)
-    change = now.params - before.params
+    at_average = _at_average(setting, before, setting.interval.length)
+    point = jnp.where(at_average, now.average, now.params)
+    rewarded = _rewarded(setting.task, point, now.measured, key, setting.config)
+    change = jnp.where(at_average, now.average - before.average, now.params - before.params)
     leaf_rewards, explorer_rewards = _rewards(setting, before, rewarded, change)
     finite = _all_finite((rewarded.loss, leaf_rewards, explorer_rewards))
     return now._replace(rewarded_loss=jnp.where(finite, rewarded.loss, now.rewarded_loss)), _add(
@@ -391,15 +483,22 @@ def _loss_and_grads(task: Task, flat: chex.Array, key: chex.PRNGKey) -> LossAndG
 
 
 def _rewarded(
-    task: Task, flat: chex.Array, measured: LossAndGrads, batch_key: chex.PRNGKey
+    task: Task,
+    flat: chex.Array,
+    measured: LossAndGrads,
+    batch_key: chex.PRNGKey,
+    config: MetaConfig,
 ) -> LossAndGrads:
     """The rewarded loss with its gradients; `measured` is that of the batch with this key."""
-    reward_loss = task.reward_loss
-    if reward_loss is None:
+    key, reward_loss = jax.random.fold_in(batch_key, 1), task.reward_loss
+    if reward_loss is not None:
+        loss = lambda flat: reward_loss(unflatten(task, flat), key)  # noqa: E731
+        return LossAndGrads(*jax.value_and_grad(loss)(flat))
+    if not config.reward_averages:
         return measured
-    key = jax.random.fold_in(batch_key, 1)
-    loss = lambda flat: reward_loss(unflatten(task, flat), key)  # noqa: E731
-    return LossAndGrads(*jax.value_and_grad(loss)(flat))
+    keys = jax.random.split(key, _REWARD_BATCHES)
+    found = jax.vmap(lambda key: _loss_and_grads(task, flat, key))(keys)
+    return LossAndGrads(*(jnp.mean(each, axis=0) for each in found))
 
 
 def _all_finite(tree: chex.ArrayTree) -> chex.Array:

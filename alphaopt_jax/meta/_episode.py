@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from alphaopt_jax._agent.history import History
 from alphaopt_jax._agent.leaves import FlatLeaves
+from alphaopt_jax._agent.rotation import Bases, Rotation
 
 
 class LossAndGrads(NamedTuple):
@@ -29,12 +30,15 @@ class EnvState(NamedTuple):
       instance: The data that distinguishes the task from others of its family.
       key_data: `uint32[2]`, the random key of its batches.
       params: `float32[N]`, its parameters, one leaf after the other.
-      gradient_average: `float32[N]`, first moments of the gradients.
+      average: `float32[N]`, weighted average of the parameters, as in `_optimizer.averages`.
+      bases: Bases of the rotated coordinates.
+      gradient_average: `float32[N]`, first moments of the gradients, in these coordinates.
       squared_gradient_average: `float32[N]`, second moments.
       log_multipliers: `float32[N]`, logarithms of the rate multipliers at their last refresh.
       history: Moving averages of the leaves' statistics and of the loss.
       step: `float32[]`, steps made.
       num_steps: `float32[]`, steps planned, or 0 if hidden from the agent.
+      multiplier: `float32[]`, factor of all rates, which the agent does not observe.
       first_loss: `float32[]`, the loss at the start.
       measured: Loss and gradients at the parameters. They reward the step that led here, on a batch
         that is independent of that step, and then make the next one.
@@ -45,12 +49,15 @@ class EnvState(NamedTuple):
     instance: Any
     key_data: UInt32[Array, "2"]
     params: Float[Array, " parameters"]
+    average: Float[Array, " parameters"]
+    bases: Bases
     gradient_average: Float[Array, " parameters"]
     squared_gradient_average: Float[Array, " parameters"]
     log_multipliers: Float[Array, " parameters"]
     history: History
     step: Float[Array, ""]
     num_steps: Float[Array, ""]
+    multiplier: Float[Array, ""]
     first_loss: Float[Array, ""]
     measured: LossAndGrads
     rewarded_loss: Float[Array, ""]
@@ -91,10 +98,12 @@ class Model(NamedTuple):
 
     Attributes:
       leaves: The flat layout.
+      rotation: The blocks of rotated coordinates; none in the parameters' own.
       explorers: Number of explorers of each leaf.
     """
 
     leaves: FlatLeaves
+    rotation: Rotation
     explorers: tuple[int, ...]
 
 

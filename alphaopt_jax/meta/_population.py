@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import chex
@@ -56,6 +57,7 @@ class Rollout(NamedTuple):
 
 def start(family: Family, key: Key[Array, ""], config: MetaConfig) -> Population:
     """Begins new episodes, all of one horizon, drawn log-uniformly. Consumes `key`."""
+    multiplier_key = jax.random.fold_in(key, 1)
     horizon_key, instance_key, known_key, member_key = jax.random.split(key, 4)
     shortest, longest = jnp.log(config.min_horizon), jnp.log(config.max_horizon)
     wanted = jnp.exp(jax.random.uniform(horizon_key, (), jnp.float32, shortest, longest))
@@ -70,9 +72,10 @@ def start(family: Family, key: Key[Array, ""], config: MetaConfig) -> Population
     instances = jax.vmap(family.sample)(jax.random.split(instance_key, config.groups))
     known = jax.random.uniform(known_key, (config.groups,)) >= config.unknown_horizon_fraction
     keys = jax.random.split(member_key, config.groups)
-    groups = jax.vmap(lambda *each: environment.reset(family, *each))(
+    groups = jax.vmap(lambda *each: environment.reset(family, *each, config))(
         instances, keys, jnp.where(known, horizon, 0.0)
     )
+    groups = groups._replace(multiplier=_draw_multipliers(multiplier_key, config))
     return Population(
         members=_copied(groups, config.copies),
         horizon=horizon,
@@ -80,6 +83,17 @@ def start(family: Family, key: Key[Array, ""], config: MetaConfig) -> Population
         step=jnp.zeros((), jnp.int32),
         rollouts_left=rollouts.astype(jnp.int32),
     )
+
+
+def _draw_multipliers(key: chex.PRNGKey, config: MetaConfig) -> chex.Array:
+    """Factors of the rates of each group, log-uniform for some of them, else 1."""
+    if config.random_multipliers is None or config.random_multiplier_fraction is None:
+        return jnp.ones((config.groups,), jnp.float32)
+    which_key, key = jax.random.split(key)
+    is_random = jax.random.uniform(which_key, (config.groups,)) < config.random_multiplier_fraction
+    lowest, highest = (math.log(each) for each in config.random_multipliers)
+    drawn = jax.random.uniform(key, (config.groups,), jnp.float32, lowest, highest)
+    return jnp.where(is_random, jnp.exp(drawn), 1.0)
 
 
 def run_rollout(

@@ -34,9 +34,9 @@ def make_final_loss(
 
     Returns:
       A jitted function of the agent's parameters, N task instances, `key[N]`, the number of steps,
-      and whether the agent is given that number. It returns the training losses before and after
-      optimization, means over 16 batches, both `float32[N]`. It compiles once for all numbers of
-      steps.
+      whether the agent is given that number, and a factor of all rates. It returns the training
+      losses before and after optimization, means over 16 batches, both `float32[N]`. It compiles
+      once for all numbers of steps.
     """
     num_leaves = len(environment.model_of(family, config).explorers)
 
@@ -46,11 +46,15 @@ def make_final_loss(
         key: chex.PRNGKey,
         num_steps: chex.Array,
         horizon_known: chex.Array,
+        multiplier: chex.Array,
     ) -> tuple[chex.Array, chex.Array]:
         run_key, final_key = jax.random.split(key)
         task = family.task(instance)
         horizon = num_steps.astype(jnp.float32)
-        start = environment.reset(family, instance, run_key, jnp.where(horizon_known, horizon, 0.0))
+        start = environment.reset(
+            family, instance, run_key, jnp.where(horizon_known, horizon, 0.0), config
+        )
+        start = start._replace(multiplier=multiplier)
         whole = environment.frozen_interval(num_leaves, num_steps)
         end, _ = environment.run_interval(family, Policy(agent, config.agent), start, whole, config)
 
@@ -59,9 +63,12 @@ def make_final_loss(
             keys = jax.random.split(final_key, _LOSS_BATCHES)
             return jnp.mean(jax.lax.map(lambda key: task.loss(params, task.batch(key)), keys))
 
-        return loss(start.params), loss(end.params)
+        reached = end.params
+        if config.reward_averages:
+            reached = jnp.where(horizon_known, end.params, end.average)
+        return loss(start.params), loss(reached)
 
-    return jax.jit(jax.vmap(one_task, in_axes=(None, 0, 0, None, None)))
+    return jax.jit(jax.vmap(one_task, in_axes=(None, 0, 0, None, None, None)))
 
 
 class Validation:
@@ -92,6 +99,9 @@ class Validation:
         self._horizons = tuple(horizons)
         # Agents that always know the horizon in training are not scored without it.
         self._horizon_known = (True, False) if config.unknown_horizon_fraction else (True,)
+        self._multipliers = (1.0,)
+        if config.random_multipliers is not None:
+            self._multipliers = (1.0, config.random_multipliers[0])
         self._runs = {name: make_final_loss(family, config) for name, family in families.items()}
 
     def __call__(self, agent: chex.ArrayTree) -> dict[str, float]:
@@ -103,7 +113,8 @@ class Validation:
         Returns:
           Mean log ratio of final to initial loss for each family and number of steps. "conv/200" is
           with the number of steps given to the agent, "conv/200, no horizon" without; the latter is
-          left out if the agent always knows the horizon in training. The ratio is at most 100,
+          left out if the agent always knows the horizon in training. "conv/200, rates x 0.01" is
+          with all rates multiplied, if they were in training. The ratio is at most 100,
           which is also the ratio of diverged tasks.
         """
         agent = jax.device_get(agent)  # Every process validates separately, on its own device.
@@ -114,14 +125,16 @@ class Validation:
                 draw = jax.jit(sample, compiler_options=devices.FAST_COMPILE_OPTIONS)
                 self._instances[name] = draw(self._sample_keys)
             instances = self._instances[name]
-            for horizon, horizon_known in itertools.product(self._horizons, self._horizon_known):
-                initial, final = jax.device_get(
-                    run(agent, instances, self._run_keys, int(horizon), horizon_known)
-                )
+            for horizon, horizon_known, multiplier in itertools.product(
+                self._horizons, self._horizon_known, self._multipliers
+            ):
+                arguments = (int(horizon), horizon_known, np.float32(multiplier))
+                initial, final = jax.device_get(run(agent, instances, self._run_keys, *arguments))
                 final = np.maximum(final, 0.0)  # Rounding can make it negative.
                 ratio = np.log((final + _LOSS_FLOOR * initial) / (initial * (1.0 + _LOSS_FLOOR)))
                 ratio = np.minimum(np.nan_to_num(ratio, nan=_MAX_LOG_RATIO), _MAX_LOG_RATIO)
                 label = f"{name}/{horizon}{'' if horizon_known else ', no horizon'}"
+                label += "" if multiplier == 1.0 else f", rates x {multiplier:g}"
                 scores[label] = float(np.mean(ratio))
             if jax.config.jax_compilation_cache_dir is not None:
                 # Compiled programs use up memory maps; this one can be read from the cache again.

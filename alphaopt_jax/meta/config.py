@@ -47,6 +47,12 @@ class MetaConfig:
         log loss, `"shared"` rewards all with the whole decrease.
       reward_every: `"step"` computes rewards after every step, `"interval"` once per interval, at
         its end. The latter is cheaper if the rewarded loss differs from the training loss.
+      reward_averages: Whether the loss at averaged parameters is rewarded, except at the end of an
+        episode whose horizon is known.
+      random_multipliers: Lowest and highest of the factors, log-uniform, that all rates of some
+        tasks are multiplied by. The agent does not observe them, so that it learns to find the
+        level of rates. None for no factors.
+      random_multiplier_fraction: Share of these tasks; None without them.
       team_weight: Weight of the other leaves' rewards in each leaf's divided reward. At 1 leaves
         are rewarded as a team and only parameters individually: by the end-point rule a leaf's own
         part makes large steps look worse than they are.
@@ -74,6 +80,9 @@ class MetaConfig:
     action_std: float = 0.3
     reward: Literal["divided", "shared"] = "divided"
     reward_every: Literal["step", "interval"] = "step"
+    reward_averages: bool = False
+    random_multipliers: tuple[float, float] | None = None
+    random_multiplier_fraction: float | None = None
     team_weight: float = 1.0
     leaf_discount: float = 1.0
     leaf_gae_lambda: float = 1.0

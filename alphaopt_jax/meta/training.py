@@ -275,6 +275,7 @@ def _as_agent(params: chex.ArrayTree, config: MetaConfig) -> agent_lib.Agent:
         max_log_rate=config.agent.max_log_rate,
         inverse_sqrt_steps=config.agent.inverse_sqrt_steps,
         update_direction=config.agent.update_direction,
+        block_size=config.agent.block_size,
     )
 
 

@@ -34,7 +34,8 @@ def _agent(seed: int = 0, scale: float = 0.3):
 
 def _start(num_steps: float, seed: int = 0):
     instance = _FAMILY.sample(jax.random.key(seed))
-    return environment.reset(_FAMILY, instance, jax.random.key(seed + 1), jnp.float32(num_steps))
+    key = jax.random.key(seed + 1)
+    return environment.reset(_FAMILY, instance, key, jnp.float32(num_steps), CONFIG)
 
 
 def _run(
@@ -66,11 +67,25 @@ def _run(
 
 
 @pytest.mark.parametrize(
-    ("num_steps", "direction", "with_factors"),
-    [(0, "adam", False), (20, "adam", False), (20, "gradient", False), (20, "gradient", True)],
-    ids=["unknown horizon", "known horizon", "along gradients", "with factors of rates"],
+    ("num_steps", "direction", "block_size", "with_factors"),
+    [
+        (0, "adam", 0, False),
+        (20, "adam", 0, False),
+        (20, "gradient", 0, False),
+        (20, "gradient", 0, True),
+        (0, "adam", 32, False),
+        (20, "adam", 32, True),
+    ],
+    ids=[
+        "unknown horizon",
+        "known horizon",
+        "along gradients",
+        "with factors of rates",
+        "rotated",
+        "rotated, with factors of rates",
+    ],
 )
-def test_a_silent_step_is_the_optimizers_own(num_steps, direction, with_factors):
+def test_a_silent_step_is_the_optimizers_own(num_steps, direction, block_size, with_factors):
     agent = _agent(scale=0.15)
     start = _start(num_steps)
 
@@ -79,7 +94,7 @@ def test_a_silent_step_is_the_optimizers_own(num_steps, direction, with_factors)
     config = dataclasses.replace(
         CONFIG,
         step=dataclasses.replace(CONFIG.step, refresh_interval=4, relative_step=step),
-        agent=dataclasses.replace(CONFIG.agent, update_direction=direction),
+        agent=dataclasses.replace(CONFIG.agent, update_direction=direction, block_size=block_size),
     )
     task, family = _FAMILY.task(start.instance), _FAMILY
     factors = jax.tree.map(
@@ -91,6 +106,7 @@ def test_a_silent_step_is_the_optimizers_own(num_steps, direction, with_factors)
             _FAMILY,
             task=lambda instance: dataclasses.replace(_FAMILY.task(instance), rate_factors=factors),
         )
+    start = environment.reset(family, start.instance, jax.random.key(1), start.num_steps, config)
     end, _ = jax.jit(lambda member: _run(member, agent, 12, config, explores=False, family=family))(
         start
     )
@@ -101,6 +117,7 @@ def test_a_silent_step_is_the_optimizers_own(num_steps, direction, with_factors)
             max_log_rate=CONFIG.agent.max_log_rate,
             inverse_sqrt_steps=CONFIG.agent.inverse_sqrt_steps,
             update_direction=direction,
+            block_size=block_size,
         ),
         num_steps=num_steps or None,
         config=alphaopt.AlphaOptConfig(**dataclasses.asdict(config.step)),
@@ -124,6 +141,44 @@ def test_a_silent_step_is_the_optimizers_own(num_steps, direction, with_factors)
     ways = end.params - start.params, jax.flatten_util.ravel_pytree(params)[0] - start.params
     np.testing.assert_allclose(*ways, rtol=2e-4, atol=5e-5)
     np.testing.assert_allclose(end.step, 12.0)
+    if not num_steps:
+        average = jax.flatten_util.ravel_pytree(alphaopt.eval_params(state, params))[0]
+        np.testing.assert_allclose(end.average, average, rtol=2e-4, atol=5e-5)
+
+
+def test_the_averaged_parameters_are_rewarded_until_a_known_end():
+    config = dataclasses.replace(
+        CONFIG, reward_averages=True, reward_every="interval", loss_floor=0.0
+    )
+    quiet = bowls("quiet", noise=0.0)
+    task = quiet.task(_start(20).instance)
+    for num_steps, length in ((0, 20), (20, 20), (20, 10)):
+        start = environment.reset(
+            quiet, _start(20).instance, jax.random.key(1), jnp.float32(num_steps), config
+        )
+        end, outcome = _run(start, _agent(), length, config, family=quiet)
+        is_end = num_steps and length == 20  # The interval's horizon is 20.
+        reached = environment.unflatten(task, end.params if is_end else end.average)
+        final = task.loss(reached, jnp.zeros(4))
+        np.testing.assert_allclose(end.rewarded_loss, final, rtol=1e-5)
+        decrease = jnp.log(start.rewarded_loss) - jnp.log(final)
+        # Each leaf has its own part, and all others' as well.
+        np.testing.assert_allclose(outcome.leaf_rewards, decrease, rtol=1e-3)
+
+
+def test_rates_are_multiplied_by_random_factors():
+    config = dataclasses.replace(
+        CONFIG, random_multiplier_fraction=0.5, random_multipliers=(0.01, 2.0)
+    )
+    keys = jax.random.split(jax.random.key(0), 40)
+    start = lambda key: population.start(_FAMILY, key, config).members.multiplier  # noqa: E731
+    found = np.asarray(jax.jit(jax.vmap(start))(keys)).reshape(-1, config.copies)
+
+    assert np.all(found == found[:, :1])  # Copies of a task have one.
+    found = found[:, 0]
+    assert 0.3 < np.mean(found == 1.0) < 0.7
+    assert 0.01 <= found.min() < 0.03
+    assert 1.0 < found.max() <= 2.0
 
 
 def test_rewards_of_the_leaves_add_up_to_the_decrease_of_the_log_loss():
@@ -186,7 +241,7 @@ def test_rewards_may_come_from_another_loss_than_what_is_trained_on():
 
     family = dataclasses.replace(_FAMILY, task=task)
     config = dataclasses.replace(CONFIG, team_weight=0.0, loss_floor=0.0)
-    begun = environment.reset(family, start.instance, jax.random.key(1), jnp.float32(20.0))
+    begun = environment.reset(family, start.instance, jax.random.key(1), jnp.float32(20.0), CONFIG)
     np.testing.assert_array_equal(begun.params, start.params)
     np.testing.assert_allclose(begun.rewarded_loss, 0.5 * begun.measured.loss**2, rtol=1e-6)
 

@@ -1,0 +1,377 @@
+"""Rotated coordinates: blocks of each matrix in the eigenbasis of its gradients' second moments.
+
+The second moments of a matrix's gradients G, over its rows and over its columns, are `E[G G^T]` and
+`E[G^T G]`. In their eigenbases the components of the gradient are nearly uncorrelated, so that a
+learning rate for each coordinate is nearly all there is to decide. Shampoo (Gupta et al. 2018)
+preconditions with roots of these matrices; SOAP (Vyas et al. 2024) runs Adam in their eigenbases,
+as here; K-FAC (Martens & Grosse 2015) derives them as factors of the curvature.
+
+Rows and columns are cut into blocks of at most `AgentConfig.block_size`, each with a basis of its
+own. A block costs as many operations for each parameter as it is wide, and its share of memory
+falls with the size of the leaf. One step of orthogonal iteration, `Q <- qr(C Q)`, refreshes a
+basis. Short vectors have one block. Long vectors, scalars and very long sides (a vocabulary) keep
+the parameters' own coordinates.
+
+A rotation never changes the shape of a leaf, so samples, shardings and states do not know of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+import numpy as np
+
+from alphaopt_jax._agent import sampling
+
+MAX_DIRECTION = 3.0
+"""Bound on the components of Adam's direction in rotated coordinates. When a basis turns, second
+moments of the old coordinates meet gradients of the new ones."""
+_MAX_SIDE = 10_000
+"""Longest side that is rotated, as in SOAP: rows of an embedding are seldom seen together."""
+_SHORTEST_MEMORY = 20.0
+"""Steps over which second moments are averaged; longer where a step says little."""
+_PANEL = 32
+"""Columns that are orthogonalised one after the other; wider matrices have several panels."""
+_RIDGE = 1e-6
+"""Share of the identity in second moments, so that directions without a gradient keep theirs."""
+
+
+class Side(NamedTuple):
+    """One side of a leaf that is rotated; everything is static.
+
+    Attributes:
+      axis: 0 for the rows of the leaf as a matrix, 1 for its columns.
+      count: Number of blocks.
+      width: Length of a block.
+      group: Index of the arrays in `Bases` that hold the blocks.
+      start: Index of the first block there.
+      seen: Gradients that a block sees in one step: the length of the other side.
+    """
+
+    axis: int
+    count: int
+    width: int
+    group: int
+    start: int
+    seen: int
+
+
+class Rotation(NamedTuple):
+    """The blocks of L leaves; everything is static.
+
+    Attributes:
+      shapes: Shape of each leaf.
+      sides: Rotated sides of each leaf, at most two.
+      widths: Width of the blocks in each group, a power of two; narrower ones are padded.
+      counts: Number of blocks in each group.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    sides: tuple[tuple[Side, ...], ...]
+    widths: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def is_rotated(self) -> Float[np.ndarray, " leaves"]:
+        """1 for leaves with a rotated side, else 0."""
+        return np.array([bool(sides) for sides in self.sides], np.float32)
+
+
+class Bases(NamedTuple):
+    """Second moments and bases of all blocks, one array for each group; all `float32`.
+
+    Attributes:
+      moments: Averages of the gradients' second moments, each `[blocks, width, width]`. Gradients
+        are measured in units of their leaf's root mean square.
+      bases: Orthogonal matrices of the same shapes; a column is a coordinate.
+    """
+
+    moments: tuple[Float[Array, "blocks width width"], ...]
+    bases: tuple[Float[Array, "blocks width width"], ...]
+
+
+def of_shapes(shapes: Sequence[tuple[int, ...]], block_size: int) -> Rotation:
+    """Cuts leaves into blocks, a function of their shapes alone.
+
+    Args:
+      shapes: Shape of each leaf. All axes but the last are the rows of a matrix.
+      block_size: Largest width of a block; 0 for no blocks.
+
+    Returns:
+      The blocks.
+
+    Example:
+      >>> rotation = of_shapes([(784, 512), (10,), (100,)], block_size=32)
+      >>> [[(side.count, side.width) for side in sides] for sides in rotation.sides]
+      [[(28, 28), (16, 32)], [(1, 10)], []]
+    """
+    cuts = [_cuts(shape, block_size) for shape in shapes]
+    padded = sorted({_padded(width) for each in cuts for _, _, width, _ in each})
+    counts, sides = [0] * len(padded), []
+    for each in cuts:
+        found = []
+        for axis, count, width, seen in each:
+            group = padded.index(_padded(width))
+            found.append(Side(axis, count, width, group, counts[group], seen))
+            counts[group] += count
+        sides.append(tuple(found))
+    return Rotation(tuple(tuple(s) for s in shapes), tuple(sides), tuple(padded), tuple(counts))
+
+
+def _cuts(shape: tuple[int, ...], block_size: int) -> list[tuple[int, int, int, int]]:
+    """Axis, number of blocks, their width, and gradients seen in a step, of every rotated side."""
+    if math.prod(shape) < 2 or not block_size:
+        return []
+    sides = _matrix_shape(shape)
+    if min(sides) == 1:
+        length = max(sides)
+        if length > block_size:
+            return []
+        return [(sides.index(length), 1, length, 1)]
+    found = []
+    for axis, length in enumerate(sides):
+        if length <= _MAX_SIDE:
+            width = _width(length, block_size)
+            found.append((axis, -(-length // width), width, sides[1 - axis]))
+    return found
+
+
+def _matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    return math.prod(shape[:-1]), shape[-1]
+
+
+def _width(length: int, block_size: int) -> int:
+    """The largest divisor of a length among usual widths, else a width with little padding."""
+    if length <= block_size:
+        return length
+    for width in range(block_size, block_size // 2, -1):
+        if length % width == 0:
+            return width
+    return -(-length // -(-length // block_size))
+
+
+def _padded(width: int) -> int:
+    return 1 << (width - 1).bit_length()
+
+
+def init(rotation: Rotation) -> Bases:
+    """No second moments yet, and the parameters' own coordinates."""
+    sizes = zip(rotation.counts, rotation.widths, strict=True)
+    none = tuple(jnp.zeros((count, width, width), jnp.float32) for count, width in sizes)
+    return blank(Bases(none, none))
+
+
+def blank(bases: Bases) -> Bases:
+    """The bases before the first step, for blocks of the same sizes."""
+    return Bases(
+        jax.tree.map(jnp.zeros_like, bases.moments),
+        tuple(jnp.zeros_like(each) + jnp.eye(each.shape[-1]) for each in bases.bases),
+    )
+
+
+def add_gradients(
+    rotation: Rotation,
+    bases: Bases,
+    grads: Sequence[Float[Array, "..."]],
+    step: Float[Array, ""],
+) -> Bases:
+    """Adds one step's gradients to the second moments.
+
+    Args:
+      rotation: The blocks.
+      bases: The bases.
+      grads: Gradients of the leaves in the parameters' own coordinates, in units of their leaf's
+        root mean square.
+      step: Number of the step, from 1, `float32[]`.
+
+    Returns:
+      The bases with new moments.
+    """
+    found: list[list[Array]] = [[] for _ in rotation.widths]
+    weights: list[list[Array]] = [[] for _ in rotation.widths]
+    for index, sides in enumerate(rotation.sides):
+        for side in sides:
+            moments = sampling.partitioned(
+                functools.partial(_second_moments, side=side), grads[index], replicated=True
+            )
+            padding = rotation.widths[side.group] - side.width
+            found[side.group].append(jnp.pad(moments, ((0, 0), (0, padding), (0, padding))))
+            memory = jnp.minimum(step, _memory(side))
+            weights[side.group].append(jnp.broadcast_to(1.0 / memory, (side.count,)))
+    moments = tuple(
+        old + jnp.concatenate(weight)[:, None, None] * (jnp.concatenate(new) - old)
+        for old, new, weight in zip(bases.moments, found, weights, strict=True)
+    )
+    return bases._replace(moments=moments)
+
+
+def _second_moments(grad: Array, *, side: Side) -> Array:
+    """Second moments of a gradient for the blocks of one side, `[blocks, width, width]`."""
+    blocks = _cut(_as_matrix(grad), side)
+    subscripts = "iab,icb->iac" if side.axis == 0 else "aib,aic->ibc"
+    return _einsum(subscripts, blocks, blocks) / side.seen
+
+
+def _memory(side: Side) -> float:
+    """Steps over which a block's second moments are averaged."""
+    return max(_SHORTEST_MEMORY, 4.0 * side.width / side.seen)
+
+
+def refreshed(rotation: Rotation, bases: Bases, step: Float[Array, ""]) -> Bases:
+    """One step of orthogonal iteration for every basis that can be trusted.
+
+    A basis is trusted once its block has seen as many gradients as it has coordinates.
+
+    Args:
+      rotation: The blocks.
+      bases: The bases, with this step's moments.
+      step: Number of the step, from 1, `float32[]`.
+
+    Returns:
+      The new bases.
+    """
+    needed: list[list[float]] = [[] for _ in rotation.widths]
+    for sides in rotation.sides:
+        for side in sides:
+            needed[side.group] += [side.width / side.seen] * side.count
+    new = []
+    for moments, old, steps in zip(bases.moments, bases.bases, needed, strict=True):
+        trace = jnp.trace(moments, axis1=1, axis2=2)[:, None, None]
+        relative = moments / jnp.maximum(trace, 1e-30) + _RIDGE * jnp.eye(old.shape[-1])
+        turned = orthonormal(_einsum("iab,ibc->iac", relative, old))
+        trusted = step >= np.array(steps, np.float32)[:, None, None]
+        new.append(jnp.where(trusted & jnp.isfinite(turned), turned, old))
+    return bases._replace(bases=tuple(new))
+
+
+def orthonormal(matrices: Float[Array, "blocks width width"]) -> Float[Array, "blocks width width"]:
+    """Orthonormal columns with the spans of the first columns, the first two, ..., as those of QR.
+
+    Gram-Schmidt orthogonalisation in panels, each done twice (Giraud et al. 2005, "Rounding error
+    analysis of the classical Gram-Schmidt orthogonalization process"). QR of LAPACK is not called:
+    on CPUs, several calls in one program can wait for each other for ever.
+
+    Args:
+      matrices: Of full rank; the width is a power of two.
+
+    Returns:
+      Orthogonal matrices.
+
+    Example:
+      >>> matrix = orthonormal(jnp.array([[[3.0, 1.0], [4.0, 2.0]]]))
+      >>> bool(jnp.allclose(matrix[0], jnp.array([[0.6, -0.8], [0.8, 0.6]]), atol=1e-6))
+      True
+    """
+    columns = jnp.swapaxes(matrices, 1, 2)
+    width = columns.shape[1]
+    panel = min(width, _PANEL)
+
+    def without(vectors: Array, done: Array) -> Array:
+        for _ in range(2):
+            shares = _einsum("iab,icb->iac", vectors, done)
+            vectors = _normalized(vectors - _einsum("iac,icb->iab", shares, done))
+        return vectors
+
+    def add_panel(index: Array, done: Array) -> Array:
+        vectors = jax.lax.dynamic_slice_in_dim(columns, index * panel, panel, axis=1)
+        if width == panel:
+            return orthogonal(vectors)
+        # What is nearly dependent within the panel loses precision: the second time it is not.
+        for _ in range(2):
+            vectors = orthogonal(without(vectors, done))
+        return jax.lax.dynamic_update_slice_in_dim(done, vectors, index * panel, axis=1)
+
+    def orthogonal(vectors: Array) -> Array:
+        def add_vector(number: Array, within: Array) -> Array:
+            vector = jax.lax.dynamic_slice_in_dim(vectors, number, 1, axis=1)
+            vector = without(vector, within)
+            return jax.lax.dynamic_update_slice_in_dim(within, vector, number, axis=1)
+
+        return jax.lax.fori_loop(0, panel, add_vector, jnp.zeros_like(vectors))
+
+    done = jax.lax.fori_loop(0, width // panel, add_panel, jnp.zeros_like(columns))
+    return jnp.swapaxes(done, 1, 2)
+
+
+def _normalized(vectors: Array) -> Array:
+    square = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    return vectors * jax.lax.rsqrt(jnp.maximum(square, 1e-36))
+
+
+def rotate(
+    rotation: Rotation, bases: Bases, leaves: Sequence[Float[Array, "..."]]
+) -> list[Float[Array, "..."]]:
+    """Turns leaves from the parameters' own coordinates into the rotated ones.
+
+    Args:
+      rotation: The blocks.
+      bases: The bases.
+      leaves: Arrays of the leaves' shapes.
+
+    Returns:
+      Arrays of the same shapes, at least `float32` where they are rotated.
+    """
+    return [_turn(rotation, bases, index, leaf, back=False) for index, leaf in enumerate(leaves)]
+
+
+def rotate_back(
+    rotation: Rotation, bases: Bases, leaves: Sequence[Float[Array, "..."]]
+) -> list[Float[Array, "..."]]:
+    """Undoes `rotate`."""
+    return [_turn(rotation, bases, index, leaf, back=True) for index, leaf in enumerate(leaves)]
+
+
+def _turn(rotation: Rotation, bases: Bases, index: int, leaf: Array, *, back: bool) -> Array:
+    sides = rotation.sides[index]
+    if not sides:
+        return leaf
+    own = [
+        bases.bases[side.group][side.start : side.start + side.count, : side.width, : side.width]
+        for side in sides
+    ]
+    turn = functools.partial(_turn_leaf, sides=sides, back=back)
+    return sampling.partitioned(turn, leaf, *own, replicated=False)
+
+
+def _turn_leaf(leaf: Array, *bases: Array, sides: tuple[Side, ...], back: bool) -> Array:
+    matrix = _as_matrix(leaf)
+    rows, columns = matrix.shape
+    for side, basis in zip(sides, bases, strict=True):
+        if side.axis == 0:
+            subscripts = "iab,ica->icb" if back else "iab,iac->icb"
+        else:
+            subscripts = "aib,icb->aic" if back else "aib,ibc->aic"
+        turned = _einsum(subscripts, _cut(matrix, side), basis.astype(matrix.dtype))
+        if side.axis == 0:
+            matrix = turned.reshape(-1, columns)[:rows]
+        else:
+            matrix = turned.reshape(rows, -1)[:, :columns]
+    return matrix.reshape(leaf.shape)
+
+
+def _as_matrix(leaf: Array) -> Array:
+    dtype = jnp.promote_types(leaf.dtype, jnp.float32)
+    return leaf.astype(dtype).reshape(_matrix_shape(leaf.shape))
+
+
+def _cut(matrix: Array, side: Side) -> Array:
+    """Blocks of a side: `[blocks, width, columns]` of rows, `[rows, blocks, width]` of columns."""
+    missing = side.count * side.width - matrix.shape[side.axis]
+    if missing:
+        padding = [(0, 0), (0, 0)]
+        padding[side.axis] = (0, missing)
+        matrix = jnp.pad(matrix, padding)
+    if side.axis == 0:
+        return matrix.reshape(side.count, side.width, matrix.shape[1])
+    return matrix.reshape(matrix.shape[0], side.count, side.width)
+
+
+def _einsum(subscripts: str, left: Array, right: Array) -> Array:
+    # In full precision also where a device rounds the factors of products by default.
+    return jnp.einsum(subscripts, left, right, precision=jax.lax.Precision.HIGHEST)

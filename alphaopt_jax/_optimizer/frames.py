@@ -1,0 +1,92 @@
+"""The rotated coordinates of a step: gradients turned into them, updates turned back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from alphaopt_jax._agent import action, conditional, differentiable, rotation, sampling
+from alphaopt_jax._agent.rotation import Bases, Rotation
+from alphaopt_jax._agent.sampling import Sampling
+from alphaopt_jax._optimizer import stochastic_rounding, units
+from alphaopt_jax._optimizer.state import AlphaOptState
+from alphaopt_jax.config import AlphaOptConfig
+
+_MIN_MEAN_SQUARE = 1e-36
+
+
+class Turned(NamedTuple):
+    """Gradients in the coordinates of a step, and the state in the same coordinates.
+
+    Attributes:
+      grads: Gradients of L leaves; `float32` where they are rotated.
+      first_moments: First moments of the steps before, in the stored type.
+      sampled_first_moments: Those of the sampled coordinates, `float32[L, P]`.
+      bases: The bases; None for the parameters' own coordinates.
+    """
+
+    grads: list[Float[Array, "..."]]
+    first_moments: list[Float[Array, "..."]]
+    sampled_first_moments: Float[Array, "leaves samples"]
+    bases: Bases | None
+
+
+def rotation_of(shapes: Sequence[tuple[int, ...]], config: AlphaOptConfig) -> Rotation:
+    """The blocks of leaves of these shapes, or none in the parameters' own coordinates."""
+    return rotation.of_shapes(shapes, config.agent.block_size)
+
+
+def turn(
+    blocks: Rotation,
+    grads: list[Float[Array, "..."]],
+    sizes: units.Sizes,
+    finite: Bool[Array, ""],
+    sampled: Sampling,
+    state: AlphaOptState,
+    config: AlphaOptConfig,
+) -> Turned:
+    """Adds the gradients to the second moments, refreshes the bases at intervals, and rotates.
+
+    Args:
+      blocks: The blocks of the leaves.
+      grads: Gradients in the parameters' own coordinates.
+      sizes: Their sizes.
+      finite: Whether the step is made; a skipped one changes no basis.
+      sampled: The sample of the leaves.
+      state: The state.
+      config: The constants.
+
+    Returns:
+      The gradients and first moments in the coordinates of this step.
+    """
+    moments = jax.tree.leaves(state.gradient_average)
+    bases = state.bases
+    if bases is None or not blocks.widths:
+        return Turned(grads, moments, state.sampled_moments[0], bases)
+    number = state.updates_made.astype(jnp.float32) + 1.0
+    mean_squares = jnp.maximum(sizes.mean_squares, _MIN_MEAN_SQUARE)
+    factors = sizes.scales / differentiable.sqrt(mean_squares).astype(sizes.scales.dtype)
+    scaled = [units.rescaled(grad, factor) for grad, factor in zip(grads, factors, strict=True)]
+    seen = rotation.add_gradients(blocks, bases, scaled, number)
+    seen = jax.tree.map(lambda new, old: jnp.where(finite, new, old), seen, bases)
+
+    def refresh() -> tuple[Bases, list[chex.Array], chex.Array]:
+        new = rotation.refreshed(blocks, seen, number)
+        own = rotation.rotate_back(blocks, bases, moments)
+        seed = state.updates_made.astype(jnp.uint32)
+        turned = [
+            stochastic_rounding.to_dtype(leaf.astype(jnp.float32), old.dtype, 2 * seed)
+            for leaf, old in zip(rotation.rotate(blocks, new, own), moments, strict=True)
+        ]
+        return new, turned, sampling.read(turned, sampled).astype(jnp.float32)
+
+    due = finite & action.should_refresh(state.updates_made, config)
+    bases, moments, sampled_moments = conditional.cond(
+        due, refresh, lambda: (seen, moments, state.sampled_moments[0])
+    )
+    return Turned(rotation.rotate(blocks, bases, grads), moments, sampled_moments, bases)

@@ -1,0 +1,136 @@
+"""Rotated coordinates: blocks, bases, and turning to them and back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alphaopt_jax._agent import rotation
+
+_SHAPES = [(784, 10), (33, 70), (3, 3, 5, 8), (2, 3, 4), (7,), (100,), (), (0, 4), (1, 20), (9, 1)]
+
+
+def _random_bases(blocks):
+    """Bases that are not the identity; coordinates of the padding stay by themselves."""
+    bases = rotation.init(blocks)
+    grads = [
+        jax.random.normal(jax.random.key(number), shape)
+        for number, shape in enumerate(blocks.shapes)
+    ]
+    seen = rotation.add_gradients(blocks, bases, grads, jnp.float32(1000.0))
+    return rotation.refreshed(blocks, seen, jnp.float32(1000.0))
+
+
+def test_turning_there_and_back_changes_nothing():
+    blocks = rotation.of_shapes(_SHAPES, 32)
+    bases = _random_bases(blocks)
+    leaves = [
+        jax.random.normal(jax.random.key(10 + number), shape)
+        for number, shape in enumerate(_SHAPES)
+    ]
+
+    turned = rotation.rotate(blocks, bases, leaves)
+    back = rotation.rotate_back(blocks, bases, turned)
+
+    for leaf, there, here, sides in zip(leaves, turned, back, blocks.sides, strict=True):
+        assert there.shape == here.shape == leaf.shape
+        np.testing.assert_allclose(here, leaf, atol=2e-5)
+        if leaf.size:
+            np.testing.assert_allclose(jnp.sum(there**2), jnp.sum(leaf**2), rtol=1e-5)
+        assert bool(sides) == (leaf.size > 1 and bool(jnp.max(jnp.abs(there - leaf)) > 1e-3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((64, 32), [(0, 2, 32), (1, 1, 32)]),
+        ((33, 70), [(0, 2, 17), (1, 3, 24)]),  # No divisor: a little padding.
+        ((3, 3, 5, 8), [(0, 2, 23), (1, 1, 8)]),  # 45 rows in blocks of 23.
+        ((50_000, 64), [(1, 2, 32)]),  # A vocabulary keeps its own coordinates.
+        ((20, 1), [(0, 1, 20)]),
+        ((32,), [(1, 1, 32)]),
+        ((33,), []),
+        ((), []),
+        ((1, 1), []),
+    ],
+)
+def test_blocks_of_a_shape(shape, expected):
+    blocks = rotation.of_shapes([shape], 32)
+    assert [(side.axis, side.count, side.width) for side in blocks.sides[0]] == expected
+
+
+@pytest.mark.parametrize("width", [1, 2, 16, 32, 128])
+def test_columns_are_made_orthonormal_as_by_qr(width):
+    # Well enough conditioned for a comparison of two algorithms in single precision.
+    matrices = jax.random.normal(jax.random.key(width), (3, width, width)) + 3.0 * jnp.eye(width)
+
+    found = jax.jit(rotation.orthonormal)(matrices)
+
+    expected, upper = np.linalg.qr(np.asarray(matrices, np.float64))
+    expected = expected * np.sign(np.diagonal(upper, axis1=1, axis2=2))[:, None, :]
+    np.testing.assert_allclose(found, expected, atol=5e-4)
+    identity = jnp.swapaxes(found, 1, 2) @ found
+    np.testing.assert_allclose(identity, np.broadcast_to(np.eye(width), identity.shape), atol=3e-6)
+
+
+@pytest.mark.parametrize("width", [32, 128])
+def test_nearly_singular_matrices_give_orthonormal_columns(width):
+    thin = jax.random.normal(jax.random.key(0), (2, width, 3))
+    matrices = thin @ jnp.swapaxes(thin, 1, 2) + 1e-6 * width * jnp.eye(width)
+
+    found = rotation.orthonormal(matrices)
+
+    identity = jnp.swapaxes(found, 1, 2) @ found
+    np.testing.assert_allclose(identity, np.broadcast_to(np.eye(width), identity.shape), atol=1e-5)
+
+
+def test_bases_become_those_of_the_gradients_second_moments():
+    """Gradients A X B with independent X are uncorrelated in the eigenbases of AA' and B'B."""
+    shape = (12, 8)
+    blocks = rotation.of_shapes([shape], 32)
+    left = jax.random.normal(jax.random.key(0), (12, 12)) * jnp.logspace(0, -1.5, 12)
+    right = jnp.logspace(0, -1.5, 8)[:, None] * jax.random.normal(jax.random.key(1), (8, 8))
+
+    def step(bases, numbered):
+        number, key = numbered
+        grad = left @ jax.random.normal(key, shape) @ right
+        bases = rotation.add_gradients(blocks, bases, [grad], number)
+        return rotation.refreshed(blocks, bases, number), None
+
+    keys = jax.random.split(jax.random.key(2), 300)
+    bases, _ = jax.lax.scan(
+        step, rotation.init(blocks), (jnp.arange(1.0, 301.0, dtype=jnp.float32), keys)
+    )
+
+    def largest_correlation(basis, matrix):
+        turned = basis.T @ matrix @ basis
+        spread = jnp.sqrt(jnp.diagonal(turned))
+        return jnp.max(jnp.abs(turned / jnp.outer(spread, spread) - jnp.eye(len(turned))))
+
+    for side in blocks.sides[0]:
+        basis = bases.bases[side.group][side.start, : side.width, : side.width]
+        truth = left @ left.T if side.axis == 0 else right.T @ right
+        assert largest_correlation(jnp.eye(side.width), truth) > 0.5
+        # The moments are averages over 20 steps.
+        assert largest_correlation(basis, truth) < 0.45
+        own = bases.moments[side.group][side.start, : side.width, : side.width]
+        assert largest_correlation(basis, own) < 0.1
+
+
+def test_a_basis_is_trusted_once_it_has_seen_as_many_gradients_as_it_has_coordinates():
+    blocks = rotation.of_shapes([(6,), (6, 3)], 32)  # Three gradients a step for the matrix.
+    bases = rotation.init(blocks)
+    turned_at = {}
+    for number in range(1, 8):
+        grads = [
+            jax.random.normal(jax.random.key(100 * number + leaf), shape)
+            for leaf, shape in enumerate(blocks.shapes)
+        ]
+        bases = rotation.add_gradients(blocks, bases, grads, jnp.float32(number))
+        bases = rotation.refreshed(blocks, bases, jnp.float32(number))
+        for leaf in (0, 1):
+            side = blocks.sides[leaf][0]
+            basis = bases.bases[side.group][side.start]
+            if not np.allclose(basis, np.eye(len(basis))):
+                turned_at.setdefault(leaf, number)
+    assert turned_at == {0: 6, 1: 2}
