@@ -209,7 +209,10 @@ def is_explicit(leaf: Shaped[Array, "..."]) -> bool:
 
 
 def partitioned(
-    function: Callable[..., Array], leaf: Float[Array, "..."], *others: Array, replicated: bool
+    function: Callable[..., Float[Array, "..."]],
+    leaf: Float[Array, "..."],
+    *others: Float[Array, "..."],
+    replicated: bool,
 ) -> Float[Array, "..."]:
     """Applies a function whose partition the compiler chooses also to explicitly sharded leaves.
 

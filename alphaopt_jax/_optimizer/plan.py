@@ -22,7 +22,7 @@ from alphaopt_jax._agent.sampling import Sampling
 from alphaopt_jax._agent.schedule import Clock
 from alphaopt_jax._agent.statistics import BiasCorrections, LeafStatistics
 from alphaopt_jax._learning import online
-from alphaopt_jax._optimizer import frames, safeguards, units
+from alphaopt_jax._optimizer import averages, frames, safeguards, units
 from alphaopt_jax._optimizer.state import AlphaOptState
 from alphaopt_jax.config import AlphaOptConfig
 
@@ -84,6 +84,7 @@ class Coefficients(NamedTuple):
       second_decay: Decay of the second moments.
       second_weight: Weight of the squared gradients in them.
       corrections: Bias corrections of both moments.
+      average_weight: Weight of the parameters in their average.
       gradient_factors: Factor of each leaf's gradients, one scalar for each, of the type of
         `AlphaOptState.inverse_units`.
       unit_changes: Factor of each leaf's first moments, one `float32[]` for each, where the units
@@ -97,6 +98,7 @@ class Coefficients(NamedTuple):
     second_decay: chex.Array
     second_weight: chex.Array
     corrections: BiasCorrections
+    average_weight: chex.Array
     gradient_factors: tuple[chex.Array, ...]
     unit_changes: tuple[chex.Array, ...] | None
 
@@ -231,6 +233,7 @@ def skip_step(spec: StepSpec, sampled: Sampling, inputs: Inputs, state: AlphaOpt
             second_decay=one,
             second_weight=zero,
             corrections=BiasCorrections(zero, one),
+            average_weight=zero,
             gradient_factors=(one.astype(state.inverse_units.dtype),) * len(sampled.shapes),
             unit_changes=changes,
         ),
@@ -287,6 +290,7 @@ def _coefficients(
         second_decay=jnp.asarray(config.squared_gradient_decay, jnp.float32),
         second_weight=jnp.asarray(1.0 - config.squared_gradient_decay, jnp.float32),
         corrections=statistics.bias_corrections(clock.step, config),
+        average_weight=averages.weight(state.updates_made),
         gradient_factors=tuple(gradient_factors),
         unit_changes=tuple(change.factors) if units.may_change(change.scales) else None,
     )

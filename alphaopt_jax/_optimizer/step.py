@@ -83,6 +83,7 @@ def step(
     )
     plan = plan._replace(state=_learn(plan, sampled, state, config))
 
+    averaged = _average(plan, inputs, state)
     leaves = _accumulate(plan.coefficients, inputs, state)
     multipliers = _multipliers(plan, leaves, sampled, state, config)
     steps = [
@@ -106,7 +107,7 @@ def step(
     new_state = plan.state._replace(
         gradient_average=like_state([leaf.first_moment for leaf in leaves]),
         squared_gradient_average=like_state([leaf.second_moment for leaf in leaves]),
-        average=_average(plan, inputs, state, like_state),
+        average=None if state.average is None else like_state(averaged),
         rate_multipliers=None if state.rate_multipliers is None else like_state(multipliers),
         bases=turned.bases,
     )
@@ -207,23 +208,15 @@ def _multipliers(
     return online.write_multipliers(plan.state.learner, multipliers, exploration)
 
 
-def _average(
-    plan: StepPlan,
-    inputs: Inputs,
-    state: AlphaOptState,
-    like_state: Callable[[Sequence[chex.Array]], chex.ArrayTree],
-) -> chex.ArrayTree | None:
-    """The average with the parameters before this step, if it is made."""
+def _average(plan: StepPlan, inputs: Inputs, state: AlphaOptState) -> list[chex.Array]:
+    """The averages with the parameters before this step; none for a known number of steps."""
     if state.average is None:
-        return None
-    weight = averages.weight(state.updates_made)
-    old = jax.tree.leaves(state.average)
-    return like_state(
-        [
-            jnp.where(plan.coefficients.finite, averages.update(average, param, weight), average)
-            for average, param in zip(old, inputs.params, strict=True)
-        ]
-    )
+        return []
+    weight = plan.coefficients.average_weight
+    return [
+        averages.update(average, param, weight)
+        for average, param in zip(jax.tree.leaves(state.average), inputs.params, strict=True)
+    ]
 
 
 def _change(

@@ -126,8 +126,13 @@ def test_a_step_moves_nothing_between_devices_but_the_sample(layout, axis_type, 
 
 
 @pytest.mark.unchecked
-def test_the_state_of_a_model_is_known_before_it_is_made_and_is_not_copied():
-    tx, params = alphaopt.alphaopt(), jnp.ones((1000, 1000))
+@pytest.mark.parametrize(
+    ("num_steps", "copies"),
+    # XLA copies donated parameters that two results are made from: their average and themselves.
+    [(100, 0.2), (None, 1.1)],
+)
+def test_the_state_of_a_model_is_known_before_it_is_made_and_is_not_copied(num_steps, copies):
+    tx, params = alphaopt.alphaopt(num_steps=num_steps), jnp.ones((1000, 1000))
     abstract, state = jax.eval_shape(tx.init, params), tx.init(params)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), abstract) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), state
@@ -142,4 +147,4 @@ def test_the_state_of_a_model_is_known_before_it_is_made_and_is_not_copied():
     memory = compiled.memory_analysis()
     given = sum(leaf.nbytes for leaf in jax.tree.leaves((params, state)))
     assert memory.alias_size_in_bytes >= given
-    assert memory.temp_size_in_bytes < 0.2 * params.nbytes
+    assert memory.temp_size_in_bytes < copies * params.nbytes
