@@ -14,7 +14,11 @@ LEARNING_VERSION = 1
 
 
 def optimizer_version(
-    agent: agent_lib.Agent | None, config: AlphaOptConfig, *, learn: bool = False
+    agent: agent_lib.Agent | None,
+    config: AlphaOptConfig,
+    *,
+    learn: bool = False,
+    averaged: bool = False,
 ) -> str:
     """Digest of all that the results of AlphaOpt depend on, besides the task and the seed.
 
@@ -22,6 +26,7 @@ def optimizer_version(
       agent: The agent; None for one that learns from scratch.
       config: The constants of the optimizer. Their values count, not their names.
       learn: Whether the agent learns.
+      averaged: Whether losses are those at `alphaopt.eval_params`.
 
     Returns:
       16 hexadecimal characters.
@@ -33,4 +38,4 @@ def optimizer_version(
         STEP_VERSION,
         LEARNING_VERSION if learn else 0,
     )
-    return digests.digest(described)
+    return digests.digest((*described, "averaged") if averaged else described)

@@ -164,6 +164,9 @@ def alphaopt_spec(name: str, agent: Path | None) -> OptimizerSpec:
         "alphaopt",
         optimizer_fn,
         needs_horizon,
+        evaluation_params=None if needs_horizon else alphaopt.eval_params,
         learns=learn,
-        version=versions.optimizer_version(loaded, config.pretrained_config(), learn=learn),
+        version=versions.optimizer_version(
+            loaded, config.pretrained_config(), learn=learn, averaged=not needs_horizon
+        ),
     )
