@@ -153,6 +153,8 @@ def alphaopt_spec(name: str, agent: Path | None) -> OptimizerSpec:
     """
     needs_horizon, learn = MODES[name]["needs_horizon"], MODES[name].get("learn", False)
     loaded = alphaopt.load_agent("base" if agent is None else agent)
+    # The stored runs of agents without blocks are from before there were averages.
+    averaged = not needs_horizon and loaded.block_size > 0
 
     def optimizer_fn(rate: chex.Numeric, num_steps: int) -> optax.GradientTransformation:
         del rate
@@ -164,9 +166,9 @@ def alphaopt_spec(name: str, agent: Path | None) -> OptimizerSpec:
         "alphaopt",
         optimizer_fn,
         needs_horizon,
-        evaluation_params=None if needs_horizon else alphaopt.eval_params,
+        evaluation_params=alphaopt.eval_params if averaged else None,
         learns=learn,
         version=versions.optimizer_version(
-            loaded, config.pretrained_config(), learn=learn, averaged=not needs_horizon
+            loaded, config.pretrained_config(), learn=learn, averaged=averaged
         ),
     )
