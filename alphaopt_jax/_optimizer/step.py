@@ -9,7 +9,7 @@ refresh of the rate multipliers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import chex
 import jax
