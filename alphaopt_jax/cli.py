@@ -66,7 +66,10 @@ class MetaTrain:
       seed: Random seed.
       method: Method of meta-training.
       families: Names of the training families; by default all.
-      max_horizon: Longest episode in steps; horizons are drawn log-uniformly from 50 to this.
+      coordinates: What the agent acts on: the parameters, one by one, or the leaves in rotated
+        coordinates.
+      max_horizon: Longest episode in steps; horizons are drawn log-uniformly from 50 to this. By
+        default 5000, in rotated coordinates 3000.
       one_device: Run on one device; by default tasks are distributed over all devices, on a CPU
         over its cores.
     """
@@ -76,7 +79,8 @@ class MetaTrain:
     seed: int = 0
     method: Literal["ppo", "openai_es", "persistent_es"] = "ppo"
     families: tuple[str, ...] = ()
-    max_horizon: int = 5000
+    coordinates: Literal["parameters", "rotated"] = "parameters"
+    max_horizon: int | None = None
     one_device: bool = False
 
 
@@ -248,7 +252,9 @@ def _meta_train(command: MetaTrain) -> None:
     from alphaopt_jax.meta import evolution, ppo
     from alphaopt_jax.tasks.families import distribution
 
-    config = meta.MetaConfig(max_horizon=command.max_horizon)
+    config = meta.rotated_config() if command.coordinates == "rotated" else meta.MetaConfig()
+    if command.max_horizon is not None:
+        config = dataclasses.replace(config, max_horizon=command.max_horizon)
     members = config.groups * config.copies
     if not command.one_device:
         devices.split_cpu(members)

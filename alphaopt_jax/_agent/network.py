@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 from flax import linen as nn
@@ -22,8 +22,13 @@ from jaxtyping import Array, Float, Key
 from alphaopt_jax._agent import observation
 from alphaopt_jax.config import AgentConfig
 
-_MEMORY = 0.25
-"""Initial weight of a leaf's recent log rate in its next one."""
+_MEMORY, _RISE, _DRIFT = 0.45, 0.5, 0.1
+"""Initial weights of a leaf's recent log rate and of the autocorrelation of gradients, and a bias.
+At an autocorrelation of zero the log rate stays near 1.6."""
+_AUTOCORRELATIONS = (
+    observation.leaf_feature("autocorrelation of the leaf's gradients"),
+    observation.leaf_feature("autocorrelation of the whole model's gradients"),
+)
 
 
 class LeafTrunk(nn.Module):
@@ -40,17 +45,46 @@ class LeafTrunk(nn.Module):
         self, features: Float[Array, "*batch features"]
     ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch hidden"]]:
         """From leaf features, `float32[..., C]`, to `float32[...]` and `float32[..., H]`."""
+        if not self.actor_hidden:
+            return self._remembered(features)
         hidden = nn.tanh(nn.Dense(self.hidden, name="first")(features))
         hidden = nn.tanh(nn.Dense(self.hidden, name="second")(hidden))
         small = nn.initializers.zeros
         rate = nn.Dense(1, kernel_init=small, name="log_rate")(hidden)[..., 0]
-        if not self.actor_hidden:
-            # The level that was found is kept: what is decided at a step is mostly a change of it.
-            memory = self.param("memory", nn.initializers.constant(_MEMORY), (), jnp.float32)
-            rate = rate + memory * features[..., observation.RECENT_LOG_RATE]
-            return rate, jnp.zeros((*rate.shape, 0), rate.dtype)
         shift = nn.Dense(self.actor_hidden, kernel_init=small, use_bias=False, name="shift")(hidden)
         return rate, shift
+
+    def _remembered(
+        self, features: Float[Array, "*batch features"]
+    ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch 0"]]:
+        """A log rate that is mostly a change of the recent one, so that a level found is kept.
+
+        A new trunk raises rates while gradients keep pointing in one direction, as they do where
+        rates are too low, and lowers them where they alternate.
+        """
+        first = nn.Dense(self.hidden, kernel_init=_averaging(_AUTOCORRELATIONS, 0.5), name="first")
+        second = nn.Dense(self.hidden, kernel_init=_averaging((0,), 1.0), name="second")
+        output = nn.Dense(
+            1,
+            kernel_init=lambda key, shape, dtype: jnp.zeros(shape, dtype).at[0].set(_RISE),
+            bias_init=nn.initializers.constant(_DRIFT),
+            name="log_rate",
+        )
+        rate = output(nn.tanh(second(nn.tanh(first(features)))))[..., 0]
+        memory = self.param("memory", nn.initializers.constant(_MEMORY), (), jnp.float32)
+        rate = rate + memory * features[..., observation.RECENT_LOG_RATE]
+        return rate, jnp.zeros((*rate.shape, 0), rate.dtype)
+
+
+def _averaging(inputs: Sequence[int], weight: float) -> nn.initializers.Initializer:
+    """The usual initial weights, but for the first unit, which averages some of the inputs."""
+
+    def init(key: chex.PRNGKey, shape: Sequence[int], dtype: Any = jnp.float32) -> chex.Array:
+        weights = nn.linear.default_kernel_init(key, shape, dtype)
+        first = jnp.zeros(shape[0], dtype).at[jnp.array(inputs)].set(weight / len(inputs))
+        return weights.at[:, 0].set(first)
+
+    return init
 
 
 class Actor(nn.Module):

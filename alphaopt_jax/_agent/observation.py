@@ -63,11 +63,23 @@ HISTORY_FEATURES = (
     "horizon is known",
     "log of the horizon",
 )
-RECENT_LOG_RATE = len(CONTEXT_FEATURES) + HISTORY_FEATURES.index("recent log rate of the leaf")
-"""Index of a leaf's recent log rate among the features of a leaf."""
 NUM_COORDINATE_FEATURES = len(COORDINATE_FEATURES)
 NUM_DIRECT_FEATURES = NUM_COORDINATE_FEATURES + len(CONTEXT_FEATURES)
 NUM_FEATURES = NUM_DIRECT_FEATURES + len(HISTORY_FEATURES)
+
+
+def leaf_feature(name: str) -> int:
+    """Index of a feature among those of a leaf, context before history.
+
+    Example:
+      >>> leaf_feature("is a matrix")
+      2
+    """
+    return (CONTEXT_FEATURES + HISTORY_FEATURES).index(name)
+
+
+RECENT_LOG_RATE = leaf_feature("recent log rate of the leaf")
+"""Index of a leaf's recent log rate among its features."""
 
 
 class Observation(NamedTuple):

@@ -93,3 +93,32 @@ class MetaConfig:
     def population_size(self) -> int:
         """Members of a population: `groups * copies`."""
         return self.groups * self.copies
+
+
+def rotated_config() -> MetaConfig:
+    """Constants for an agent in rotated coordinates that decides one rate for each leaf.
+
+    The loss at averaged parameters is rewarded, once for each interval. The rates of some tasks are
+    multiplied by unseen factors, so that the agent learns to find their level.
+
+    Example:
+      >>> rotated_config().agent.block_size
+      32
+    """
+    agent = AgentConfig(
+        actor_hidden=0,
+        leaf_hidden=32,
+        max_log_rate=6.0,
+        inverse_sqrt_steps=30.0,
+        block_size=32,
+    )
+    return MetaConfig(
+        agent=agent,
+        max_horizon=3000,
+        unknown_horizon_fraction=0.5,
+        num_explorers=4,
+        reward_every="interval",
+        reward_averages=True,
+        random_multipliers=(0.01, 2.0),
+        random_multiplier_fraction=0.2,
+    )

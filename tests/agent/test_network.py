@@ -79,3 +79,29 @@ def test_log_probability_by_hand():
     log_probability = network_lib.log_probability(jnp.array(3.0), jnp.array(2.0), 2.0)
 
     np.testing.assert_allclose(log_probability, expected, rtol=1e-6)
+
+
+def test_a_new_trunk_raises_rates_while_gradients_agree_and_keeps_the_level_it_found():
+    config = AgentConfig(actor_hidden=0, leaf_hidden=8, max_log_rate=6.0)
+    policy = Policy(
+        network_lib.init_params(jax.random.key(0), network_lib.make_network(config)), config
+    )
+    context = jnp.zeros((3, len(observation.CONTEXT_FEATURES)))
+
+    def level(autocorrelation, steps=400):
+        """The log rate once it no longer changes; its history averages over 10 steps."""
+        recent = jnp.zeros(3)
+        for _ in range(steps):
+            history = jnp.zeros((3, len(observation.HISTORY_FEATURES)))
+            offset = len(observation.CONTEXT_FEATURES)
+            history = history.at[:, observation.RECENT_LOG_RATE - offset].set(recent)
+            for name in ("leaf's", "whole model's"):
+                index = observation.leaf_feature(f"autocorrelation of the {name} gradients")
+                history = history.at[:, index - offset].set(autocorrelation)
+            decision = network_lib.decide_leaves(policy, context, history)
+            recent += 0.1 * (network_lib.bound(decision.log_rate, config.max_log_rate) - recent)
+        return float(recent[0])
+
+    assert 1.0 < level(0.0) < 2.0
+    assert level(0.5) > 2.2
+    assert level(-0.5) < 0.8
