@@ -213,17 +213,16 @@ def _zero_tuning_evaluation(folder: Path) -> str:
 
 
 def _zero_tuning_short(folder: Path) -> str:
-    """AlphaOpt, the tuned Adams and rivals, the best of optax's single settings, a default Adam."""
+    """AlphaOpt, tuned rivals, the best of optax's single settings, a default Adam."""
     compared = _compared(_rows(folder, "zero_tuning"))
     names = [spec.name for spec in optimizers.TUNING_FREE]
     free = [row for row in compared if row["optimizer"] in names]
     named = (
-        comparison.ADAM_TUNED,
         comparison.COSINE_TUNED,
         *comparison.RIVALS_TUNED,
         comparison.ADAM_DEFAULT,
         *_MODES,
-        *(row["optimizer"] for row in free[:2]),
+        *(row["optimizer"] for row in free[:1]),
     )
     return _compared_table([row for row in compared if row["optimizer"] in named])
 
