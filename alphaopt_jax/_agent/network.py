@@ -103,7 +103,7 @@ class Actor(nn.Module):
             return bound(leaf_rate, self.max_log_rate)
         direct = features[..., : observation.NUM_DIRECT_FEATURES]
         activation = nn.Dense(self.hidden, name="hidden")(direct)
-        leaf_rate = 0.0
+        leaf_rate = jnp.zeros(())
         if self.leaf_hidden:
             trunk = LeafTrunk(self.leaf_hidden, self.hidden, name="leaf")
             leaf_rate, shift = trunk(features[..., observation.NUM_COORDINATE_FEATURES :])
@@ -249,8 +249,8 @@ def decide_leaves(
     if not config.actor_hidden:
         trunk = LeafTrunk(config.leaf_hidden, 0)
         features = jnp.concatenate([context, history], axis=-1)
-        log_rate, activation = trunk.apply({"params": actor["leaf"]}, features)
-        return LeafDecision(activation, log_rate)
+        log_rate, _ = trunk.apply({"params": actor["leaf"]}, features)
+        return LeafDecision(jnp.zeros((*log_rate.shape, 0), jnp.float32), log_rate)
     # Features that are constant over a leaf act as a bias of the first layer.
     kernel = actor["hidden"]["kernel"][observation.NUM_COORDINATE_FEATURES :]
     activation = actor["hidden"]["bias"][None, :] + context @ kernel

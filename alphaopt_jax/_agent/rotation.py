@@ -47,7 +47,7 @@ class Side(NamedTuple):
 
     Attributes:
       axis: 0 for the rows of the leaf as a matrix, 1 for its columns.
-      count: Number of blocks.
+      blocks: Number of blocks.
       width: Length of a block.
       group: Index of the arrays in `Bases` that hold the blocks.
       start: Index of the first block there.
@@ -55,7 +55,7 @@ class Side(NamedTuple):
     """
 
     axis: int
-    count: int
+    blocks: int
     width: int
     group: int
     start: int
@@ -108,7 +108,7 @@ def of_shapes(shapes: Sequence[tuple[int, ...]], block_size: int) -> Rotation:
 
     Example:
       >>> rotation = of_shapes([(784, 512), (10,), (100,)], block_size=32)
-      >>> [[(side.count, side.width) for side in sides] for sides in rotation.sides]
+      >>> [[(side.blocks, side.width) for side in sides] for sides in rotation.sides]
       [[(28, 28), (16, 32)], [(1, 10)], []]
     """
     cuts = [_cuts(shape, block_size) for shape in shapes]
@@ -203,12 +203,12 @@ def add_gradients(
             padding = rotation.widths[side.group] - side.width
             found[side.group].append(jnp.pad(moments, ((0, 0), (0, padding), (0, padding))))
             memory = jnp.minimum(step, _memory(side))
-            weights[side.group].append(jnp.broadcast_to(1.0 / memory, (side.count,)))
-    moments = tuple(
+            weights[side.group].append(jnp.broadcast_to(1.0 / memory, (side.blocks,)))
+    averaged = tuple(
         old + jnp.concatenate(weight)[:, None, None] * (jnp.concatenate(new) - old)
         for old, new, weight in zip(bases.moments, found, weights, strict=True)
     )
-    return bases._replace(moments=moments)
+    return bases._replace(moments=averaged)
 
 
 def _second_moments(grad: Array, *, side: Side) -> Array:
@@ -239,7 +239,7 @@ def refreshed(rotation: Rotation, bases: Bases, step: Float[Array, ""]) -> Bases
     needed: list[list[float]] = [[] for _ in rotation.widths]
     for sides in rotation.sides:
         for side in sides:
-            needed[side.group] += [side.width / side.seen] * side.count
+            needed[side.group] += [side.width / side.seen] * side.blocks
     new = []
     for moments, old, steps in zip(bases.moments, bases.bases, needed, strict=True):
         trace = jnp.trace(moments, axis1=1, axis2=2)[:, None, None]
@@ -332,7 +332,7 @@ def _turn(rotation: Rotation, bases: Bases, index: int, leaf: Array, *, back: bo
     if not sides:
         return leaf
     own = [
-        bases.bases[side.group][side.start : side.start + side.count, : side.width, : side.width]
+        bases.bases[side.group][side.start : side.start + side.blocks, : side.width, : side.width]
         for side in sides
     ]
     turn = functools.partial(_turn_leaf, sides=sides, back=back)
@@ -362,14 +362,14 @@ def _as_matrix(leaf: Array) -> Array:
 
 def _cut(matrix: Array, side: Side) -> Array:
     """Blocks of a side: `[blocks, width, columns]` of rows, `[rows, blocks, width]` of columns."""
-    missing = side.count * side.width - matrix.shape[side.axis]
+    missing = side.blocks * side.width - matrix.shape[side.axis]
     if missing:
         padding = [(0, 0), (0, 0)]
         padding[side.axis] = (0, missing)
         matrix = jnp.pad(matrix, padding)
     if side.axis == 0:
-        return matrix.reshape(side.count, side.width, matrix.shape[1])
-    return matrix.reshape(matrix.shape[0], side.count, side.width)
+        return matrix.reshape(side.blocks, side.width, matrix.shape[1])
+    return matrix.reshape(matrix.shape[0], side.blocks, side.width)
 
 
 def _einsum(subscripts: str, left: Array, right: Array) -> Array:

@@ -65,23 +65,23 @@ def turn(
       The gradients and first moments in the coordinates of this step.
     """
     moments = jax.tree.leaves(state.gradient_average)
-    bases = state.bases
-    if bases is None or not blocks.widths:
-        return Turned(grads, moments, state.sampled_moments[0], bases)
+    old = state.bases
+    if old is None or not blocks.widths:
+        return Turned(grads, moments, state.sampled_moments[0], old)
     number = state.updates_made.astype(jnp.float32) + 1.0
     mean_squares = jnp.maximum(sizes.mean_squares, _MIN_MEAN_SQUARE)
     factors = sizes.scales / differentiable.sqrt(mean_squares).astype(sizes.scales.dtype)
     scaled = [units.rescaled(grad, factor) for grad, factor in zip(grads, factors, strict=True)]
-    seen = rotation.add_gradients(blocks, bases, scaled, number)
-    seen = jax.tree.map(lambda new, old: jnp.where(finite, new, old), seen, bases)
+    seen = rotation.add_gradients(blocks, old, scaled, number)
+    seen = jax.tree.map(lambda new, kept: jnp.where(finite, new, kept), seen, old)
 
     def refresh() -> tuple[Bases, list[chex.Array], chex.Array]:
         new = rotation.refreshed(blocks, seen, number)
-        own = rotation.rotate_back(blocks, bases, moments)
+        own = rotation.rotate_back(blocks, old, moments)
         seed = state.updates_made.astype(jnp.uint32)
         turned = [
-            stochastic_rounding.to_dtype(leaf.astype(jnp.float32), old.dtype, 2 * seed)
-            for leaf, old in zip(rotation.rotate(blocks, new, own), moments, strict=True)
+            stochastic_rounding.to_dtype(leaf.astype(jnp.float32), before.dtype, 2 * seed)
+            for leaf, before in zip(rotation.rotate(blocks, new, own), moments, strict=True)
         ]
         return new, turned, sampling.read(turned, sampled).astype(jnp.float32)
 

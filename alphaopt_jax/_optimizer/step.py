@@ -143,9 +143,9 @@ def _in_coordinates(state: AlphaOptState, turned: frames.Turned) -> AlphaOptStat
     if turned.bases is None:
         return state
     structure = jax.tree.structure(state.gradient_average)
-    sampled = jnp.stack([turned.sampled_first_moments, state.sampled_moments[1]])
     return state._replace(
-        gradient_average=structure.unflatten(turned.first_moments), sampled_moments=sampled
+        gradient_average=jax.tree.unflatten(structure, turned.first_moments),
+        sampled_moments=jnp.stack([turned.sampled_first_moments, state.sampled_moments[1]]),
     )
 
 

@@ -228,7 +228,7 @@ def _step(
     # has the worst possible reward.
     grown = measured.loss > _MAX_GROWTH * (jnp.abs(state.first_loss) + 1.0)
     grown |= jnp.max(jnp.abs(params)) > _MAX_PARAM
-    finite = _all_finite(new._replace(key_data=())) & ~grown
+    finite = _all_finite(new) & ~grown
     stay = state._replace(key_data=new.key_data, step=clock.step)
     new = jax.tree.map(lambda moved, old: jnp.where(finite, moved, old), new, stay)
     outcome = _add(outcome, leaf_rewards, explorer_rewards, finite)
@@ -334,8 +334,8 @@ def _change(
     if blocks.widths:
         is_rotated = leaves.expand(jnp.asarray(blocks.is_rotated)) > 0
         most = jnp.where(is_rotated, rotation.MAX_DIRECTION * rates, jnp.inf)
-        change = _split(blocks, jnp.clip(change, -most, most))
-        change = _join(rotation.rotate_back(blocks, state.bases, change))
+        turned = _split(blocks, jnp.clip(change, -most, most))
+        change = _join(rotation.rotate_back(blocks, state.bases, turned))
     if setting.task.rate_factors is not None:
         change = change * flatten_util.ravel_pytree(setting.task.rate_factors)[0]
     return change

@@ -72,9 +72,9 @@ def start(family: Family, key: Key[Array, ""], config: MetaConfig) -> Population
     instances = jax.vmap(family.sample)(jax.random.split(instance_key, config.groups))
     known = jax.random.uniform(known_key, (config.groups,)) >= config.unknown_horizon_fraction
     keys = jax.random.split(member_key, config.groups)
-    groups = jax.vmap(lambda *each: environment.reset(family, *each, config))(
-        instances, keys, jnp.where(known, horizon, 0.0)
-    )
+    groups = jax.vmap(
+        lambda instance, key, given: environment.reset(family, instance, key, given, config)
+    )(instances, keys, jnp.where(known, horizon, 0.0))
     groups = groups._replace(multiplier=_draw_multipliers(multiplier_key, config))
     return Population(
         members=_copied(groups, config.copies),

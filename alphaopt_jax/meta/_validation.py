@@ -99,7 +99,7 @@ class Validation:
         self._horizons = tuple(horizons)
         # Agents that always know the horizon in training are not scored without it.
         self._horizon_known = (True, False) if config.unknown_horizon_fraction else (True,)
-        self._multipliers = (1.0,)
+        self._multipliers: tuple[float, ...] = (1.0,)
         if config.random_multipliers is not None:
             self._multipliers = (1.0, config.random_multipliers[0])
         self._runs = {name: make_final_loss(family, config) for name, family in families.items()}

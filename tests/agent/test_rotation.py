@@ -56,7 +56,7 @@ def test_turning_there_and_back_changes_nothing():
 )
 def test_blocks_of_a_shape(shape, expected):
     blocks = rotation.of_shapes([shape], 32)
-    assert [(side.axis, side.count, side.width) for side in blocks.sides[0]] == expected
+    assert [(side.axis, side.blocks, side.width) for side in blocks.sides[0]] == expected
 
 
 @pytest.mark.parametrize("width", [1, 2, 16, 32, 128])
