@@ -57,8 +57,7 @@ class Rollout(NamedTuple):
 
 def start(family: Family, key: Key[Array, ""], config: MetaConfig) -> Population:
     """Begins new episodes, all of one horizon, drawn log-uniformly. Consumes `key`."""
-    multiplier_key = jax.random.fold_in(key, 1)
-    horizon_key, instance_key, known_key, member_key = jax.random.split(key, 4)
+    horizon_key, instance_key, known_key, member_key, multiplier_key = jax.random.split(key, 5)
     shortest, longest = jnp.log(config.min_horizon), jnp.log(config.max_horizon)
     wanted = jnp.exp(jax.random.uniform(horizon_key, (), jnp.float32, shortest, longest))
     per_rollout = config.intervals_per_rollout
