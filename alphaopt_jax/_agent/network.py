@@ -103,7 +103,7 @@ class Actor(nn.Module):
             return bound(leaf_rate, self.max_log_rate)
         direct = features[..., : observation.NUM_DIRECT_FEATURES]
         activation = nn.Dense(self.hidden, name="hidden")(direct)
-        leaf_rate = jnp.zeros(())
+        leaf_rate = jnp.zeros((), features.dtype)
         if self.leaf_hidden:
             trunk = LeafTrunk(self.leaf_hidden, self.hidden, name="leaf")
             leaf_rate, shift = trunk(features[..., observation.NUM_COORDINATE_FEATURES :])
