@@ -171,7 +171,10 @@ def blank(bases: Bases) -> Bases:
     """The bases before the first step, for blocks of the same sizes."""
     return Bases(
         jax.tree.map(jnp.zeros_like, bases.moments),
-        tuple(jnp.zeros_like(each) + jnp.eye(each.shape[-1], dtype=jnp.float32) for each in bases.bases),
+        tuple(
+            jnp.zeros_like(each) + jnp.eye(each.shape[-1], dtype=jnp.float32)
+            for each in bases.bases
+        ),
     )
 
 
@@ -243,7 +246,9 @@ def refreshed(rotation: Rotation, bases: Bases, step: Float[Array, ""]) -> Bases
     new = []
     for moments, old, steps in zip(bases.moments, bases.bases, needed, strict=True):
         trace = jnp.trace(moments, axis1=1, axis2=2)[:, None, None]
-        relative = moments / jnp.maximum(trace, 1e-30) + _RIDGE * jnp.eye(old.shape[-1], dtype=jnp.float32)
+        relative = moments / jnp.maximum(trace, 1e-30) + _RIDGE * jnp.eye(
+            old.shape[-1], dtype=jnp.float32
+        )
         turned = orthonormal(_einsum("iab,ibc->iac", relative, old))
         trusted = step >= np.array(steps, np.float32)[:, None, None]
         new.append(jnp.where(trusted & jnp.isfinite(turned), turned, old))

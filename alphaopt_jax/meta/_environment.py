@@ -70,6 +70,7 @@ _MAX_PARAM = 1e12
 """Largest parameter of an episode: that of a dead unit may grow without an effect on the loss."""
 _REWARD_BATCHES = 4
 """Batches that the loss at averaged parameters is measured on."""
+_REWARD_STREAM = 1_000_003
 _TINY = 1e-30  # Keeps the logarithm finite for a loss that is zero from the start.
 
 
@@ -490,13 +491,15 @@ def _rewarded(
     config: MetaConfig,
 ) -> LossAndGrads:
     """The rewarded loss with its gradients; `measured` is that of the batch with this key."""
-    key, reward_loss = jax.random.fold_in(batch_key, 1), task.reward_loss
+    reward_loss = task.reward_loss
     if reward_loss is not None:
+        key = jax.random.fold_in(batch_key, 1)
         loss = lambda flat: reward_loss(unflatten(task, flat), key)  # noqa: E731
         return LossAndGrads(*jax.value_and_grad(loss)(flat))
     if not config.reward_averages:
         return measured
-    keys = jax.random.split(key, _REWARD_BATCHES)
+    # A number that no `split` gives: small ones are those of the keys that batches are drawn with.
+    keys = jax.random.split(jax.random.fold_in(batch_key, _REWARD_STREAM), _REWARD_BATCHES)
     found = jax.vmap(lambda key: _loss_and_grads(task, flat, key))(keys)
     return LossAndGrads(*(jnp.mean(each, axis=0) for each in found))
 

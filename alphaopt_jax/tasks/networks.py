@@ -83,6 +83,45 @@ class ResidualMLP(nn.Module):
         return nn.Dense(self.outputs)(stream)
 
 
+class NormalizedResidualMLP(nn.Module):
+    """As `ResidualMLP`, with a LayerNorm before each block and twice as many hidden units."""
+
+    width: int
+    blocks: int
+    outputs: int
+    activation: Activation = nn.relu
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        """Maps `float32[..., inputs]` to `float32[..., outputs]`."""
+        stream = nn.Dense(self.width)(inputs)
+        for _ in range(self.blocks):
+            hidden = self.activation(nn.Dense(2 * self.width)(nn.LayerNorm()(stream)))
+            stream += nn.Dense(self.width)(hidden)
+        return nn.Dense(self.outputs)(stream)
+
+
+class Factorization(nn.Module):
+    """Entries of a product of two matrices, both parameters.
+
+    Attributes:
+      rows: Rows of the product.
+      columns: Columns of the product.
+      rank: Columns of the first factor and of the second.
+    """
+
+    rows: int
+    columns: int
+    rank: int
+
+    @nn.compact
+    def __call__(self, entries: Int[Array, "entries 2"]) -> Float[Array, "entries 1"]:
+        """Maps rows and columns, `int32[N, 2]`, to the entries, `float32[N, 1]`."""
+        left = nn.Embed(self.rows, self.rank)(entries[:, 0])
+        right = nn.Embed(self.columns, self.rank)(entries[:, 1])
+        return jnp.sum(left * right, axis=-1, keepdims=True)
+
+
 def convolve(
     images: Float[Array, "images height width channels"],
     kernel: Float[Array, "rows columns channels features"],

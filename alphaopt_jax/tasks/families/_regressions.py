@@ -44,3 +44,16 @@ def mixture_regression(name: str, features: int, classes: int, *, batch_size: in
         supervised.cross_entropy,
         batch_size=batch_size,
     )
+
+
+def table_factorization(
+    name: str, rows: int, columns: int, rank: int, *, batch_size: int
+) -> Family:
+    """Returns factorizations of tables into two narrow matrices, from random entries."""
+    return supervised_family(
+        name,
+        networks.Factorization(rows, columns, rank),
+        synthetic.low_rank_table(rows, columns, rank),
+        supervised.squared_error,
+        batch_size=batch_size,
+    )

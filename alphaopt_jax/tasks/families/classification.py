@@ -67,6 +67,22 @@ def training_mlps() -> list[Family]:
             synthetic.teacher(features=8, hidden=12, outputs=2),
             batch_size=32,
         ),
+        supervised_family(
+            "digits_tiny_weights",
+            mlp((24, 24), 10),
+            digits,
+            supervised.cross_entropy,
+            batch_size=48,
+            weight_scales=(0.005, 0.1),
+        ),
+        classifier("digits_tiny_batch", mlp((24,), 10, nn.tanh), digits, batch_size=4),
+        classifier(
+            "mixture_normalized_residual",
+            networks.NormalizedResidualMLP(16, 3, 6, nn.gelu),
+            mixture(16, 6),
+            batch_size=32,
+        ),
+        student("curve_tanh", mlp((24, 24), 2, nn.tanh), synthetic.curves(4, 2), batch_size=64),
         student(
             "teacher_sigmoid",
             mlp((32, 16), 2, nn.sigmoid),

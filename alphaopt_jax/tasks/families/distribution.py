@@ -45,6 +45,7 @@ def plain_training_families() -> list[Family]:
         _regressions.robust_regression("robust_regression", 10, batch_size=64),
         _regressions.logistic_regression("logistic_regression", 30, batch_size=16),
         _regressions.mixture_regression("mixture_regression", 16, 3, batch_size=32),
+        _regressions.table_factorization("table_factorization", 24, 20, 5, batch_size=48),
         *classification.training_mlps(),
         *classification.training_conv_nets(),
         _sequences.running_sum_recurrence("running_sum_recurrent", 3, 16, batch_size=32),

@@ -70,12 +70,18 @@ class SupervisedInstance(NamedTuple):
 
 
 def supervised_family(
-    name: str, network: nn.Module, source: Source, loss: Loss, *, batch_size: int
+    name: str,
+    network: nn.Module,
+    source: Source,
+    loss: Loss,
+    *,
+    batch_size: int,
+    weight_scales: tuple[float, float] = _WEIGHT_SCALES,
 ) -> Family:
     """Returns the family of training `network` on data sets of `source`.
 
     Instances differ in their data and in the scale of their initial weights: a factor of all
-    leaves with two or more axes, drawn log-uniformly between 0.2 and 2.
+    leaves with two or more axes, drawn log-uniformly.
 
     Args:
       name: Name of the family.
@@ -83,6 +89,7 @@ def supervised_family(
       source: Distribution of data sets.
       loss: Maps outputs and `Batch.targets` to `float32[]`.
       batch_size: Examples per training batch.
+      weight_scales: Smallest and largest scale of the initial weights.
 
     Example:
       >>> import jax
@@ -98,7 +105,7 @@ def supervised_family(
 
     def sample(key: chex.PRNGKey) -> SupervisedInstance:
         data_key, scale_key = jax.random.split(key)
-        return SupervisedInstance(source.sample(data_key), log_uniform(scale_key, *_WEIGHT_SCALES))
+        return SupervisedInstance(source.sample(data_key), log_uniform(scale_key, *weight_scales))
 
     def task(instance: SupervisedInstance) -> Task:
         def init(key: chex.PRNGKey) -> chex.ArrayTree:

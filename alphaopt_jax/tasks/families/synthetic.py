@@ -294,3 +294,74 @@ def teacher(features: int, hidden: int, outputs: int) -> Source:
         return Batch(inputs * parameters.input_scale, outputs_ + noise)
 
     return generated(jax.ShapeDtypeStruct((features,), jnp.float32), sample, draw)
+
+
+class TableParameters(NamedTuple):
+    """A table that is nearly a product of two narrow matrices.
+
+    Attributes:
+      entries: The table without noise, `float32[rows, columns]`.
+      noise: Standard deviation of the targets' noise, `float32[]`.
+    """
+
+    entries: chex.Array
+    noise: chex.Array
+
+
+def low_rank_table(rows: int, columns: int, rank: int) -> Source:
+    """Returns rows and columns, `int32[2]`, and the entries there of random tables, `float32[1]`.
+
+    The singular values of a table fall by a factor of up to 30.
+    """
+
+    def sample(key: chex.PRNGKey) -> TableParameters:
+        keys = jax.random.split(key, 5)
+        decay = log_uniform(keys[2], 1.0, 30.0) ** -jnp.linspace(0.0, 1.0, rank)
+        left = jax.random.normal(keys[0], (rows, rank)) * decay
+        entries = left @ jax.random.normal(keys[1], (rank, columns)) / np.sqrt(rank)
+        return TableParameters(
+            entries=log_uniform(keys[3], 0.3, 3.0) * entries,
+            noise=log_uniform(keys[4], 0.001, 0.1),
+        )
+
+    def draw(parameters: TableParameters, key: chex.PRNGKey, size: int) -> Batch:
+        row_key, column_key, noise_key = jax.random.split(key, 3)
+        row = jax.random.randint(row_key, (size,), 0, rows)
+        column = jax.random.randint(column_key, (size,), 0, columns)
+        noise = parameters.noise * jax.random.normal(noise_key, (size, 1))
+        targets = parameters.entries[row, column][:, None] + noise
+        return Batch(jnp.stack([row, column], axis=-1), targets)
+
+    return generated(jax.ShapeDtypeStruct((2,), jnp.int32), sample, draw)
+
+
+class CurveParameters(NamedTuple):
+    """A smooth curve, a sum of sines.
+
+    Attributes:
+      frequencies: `float32[waves]`.
+      amplitudes: Weights of sine and cosine, `float32[2 * waves, outputs]`.
+    """
+
+    frequencies: chex.Array
+    amplitudes: chex.Array
+
+
+def curves(waves: int, outputs: int) -> Source:
+    """Returns points between -1 and 1, `float32[1]`, and their images, `float32[outputs]`.
+
+    Nothing is noisy: the loss can fall by many powers of ten.
+    """
+
+    def sample(key: chex.PRNGKey) -> CurveParameters:
+        frequency_key, amplitude_key = jax.random.split(key)
+        amplitudes = jax.random.normal(amplitude_key, (2 * waves, outputs)) / np.sqrt(waves)
+        return CurveParameters(log_uniform(frequency_key, 0.5, 8.0, (waves,)), amplitudes)
+
+    def draw(parameters: CurveParameters, key: chex.PRNGKey, size: int) -> Batch:
+        points = jax.random.uniform(key, (size, 1), minval=-1.0, maxval=1.0)
+        angles = points * parameters.frequencies
+        parts = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+        return Batch(points, parts @ parameters.amplitudes)
+
+    return generated(jax.ShapeDtypeStruct((1,), jnp.float32), sample, draw)
