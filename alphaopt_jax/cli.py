@@ -70,6 +70,7 @@ class MetaTrain:
         coordinates.
       max_horizon: Longest episode in steps; horizons are drawn log-uniformly from 50 to this. By
         default 5000, in rotated coordinates 3000.
+      validate_every: Rounds between validations; the agent with the best score is kept.
       one_device: Run on one device; by default tasks are distributed over all devices, on a CPU
         over its cores.
     """
@@ -81,6 +82,7 @@ class MetaTrain:
     families: tuple[str, ...] = ()
     coordinates: Literal["parameters", "rotated"] = "parameters"
     max_horizon: int | None = None
+    validate_every: int = 50
     one_device: bool = False
 
 
@@ -275,7 +277,7 @@ def _meta_train(command: MetaTrain) -> None:
         jax.config.update("jax_compilation_cache_dir", str(command.folder / "compiled"))
     result = meta.meta_train(
         {name: families[name] for name in command.families or families},
-        schedule=meta.Schedule(num_rounds=command.rounds),
+        schedule=meta.Schedule(command.rounds, command.validate_every),
         config=config,
         method=method,
         seed=command.seed,

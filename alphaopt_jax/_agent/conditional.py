@@ -47,6 +47,27 @@ def cond(predicate: Bool[Array, ""], true_fun: Callable[[], _T], false_fun: Call
     return jax.lax.cond(_any_member(predicate), due, not_due)
 
 
+def hidden(numbers: _T, predicate: Bool[Array, ""]) -> _T:
+    """Static numbers as arrays that no compiler takes for constants.
+
+    Leaves of one shape then share compiled programs, though each has its own place in an array.
+
+    Args:
+      numbers: A pytree of integers.
+      predicate: Whether the numbers are needed, `bool[]`; where they are not, they are 0.
+
+    Returns:
+      A pytree of `int32[]`.
+    """
+    given = jax.tree.map(lambda number: jnp.asarray(number, jnp.int32), numbers)
+    zeros = jax.tree.map(jnp.zeros_like, given)
+    return jax.lax.cond(
+        _any_member(predicate),
+        lambda: varying_like(given, predicate),
+        lambda: varying_like(zeros, predicate),
+    )
+
+
 @custom_batching.custom_vmap
 def _any_member(predicate: Bool[Array, ""]) -> Bool[Array, ""]:
     """The predicate; under `jax.vmap` whether it holds for any member, which is not batched."""

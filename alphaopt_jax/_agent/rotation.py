@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 import numpy as np
 
 from alphaopt_jax._agent import sampling
@@ -62,6 +62,10 @@ class Side(NamedTuple):
     seen: int
 
 
+Starts = tuple[tuple[int | Int[Array, ""], ...], ...]
+"""`Side.start` of every rotated side of every leaf; arrays, so that programs can be shared."""
+
+
 class Rotation(NamedTuple):
     """The blocks of L leaves; everything is static.
 
@@ -76,6 +80,11 @@ class Rotation(NamedTuple):
     sides: tuple[tuple[Side, ...], ...]
     widths: tuple[int, ...]
     counts: tuple[int, ...]
+
+    @property
+    def starts(self) -> Starts:
+        """Index of the first block of every side."""
+        return tuple(tuple(side.start for side in sides) for sides in self.sides)
 
     @property
     def is_rotated(self) -> Float[np.ndarray, " leaves"]:
@@ -183,6 +192,7 @@ def add_gradients(
     bases: Bases,
     grads: Sequence[Float[Array, "..."]],
     step: Float[Array, ""],
+    starts: Starts,
 ) -> Bases:
     """Adds one step's gradients to the second moments.
 
@@ -192,26 +202,30 @@ def add_gradients(
       grads: Gradients of the leaves in the parameters' own coordinates, in units of their leaf's
         root mean square.
       step: Number of the step, from 1, `float32[]`.
+      starts: `rotation.starts`.
 
     Returns:
       The bases with new moments.
     """
-    found: list[list[Array]] = [[] for _ in rotation.widths]
-    weights: list[list[Array]] = [[] for _ in rotation.widths]
-    for index, sides in enumerate(rotation.sides):
-        for side in sides:
-            moments = sampling.partitioned(
-                functools.partial(_second_moments, side=side), grads[index], replicated=True
+    moments = list(bases.moments)
+    for grad, sides, first in zip(grads, rotation.sides, starts, strict=True):
+        for side, start in zip(sides, first, strict=True):
+            new = sampling.partitioned(
+                functools.partial(_second_moments, side=side), grad, replicated=True
             )
-            padding = rotation.widths[side.group] - side.width
-            found[side.group].append(jnp.pad(moments, ((0, 0), (0, padding), (0, padding))))
-            memory = jnp.minimum(step, _memory(side))
-            weights[side.group].append(jnp.broadcast_to(1.0 / memory, (side.blocks,)))
-    averaged = tuple(
-        old + jnp.concatenate(weight)[:, None, None] * (jnp.concatenate(new) - old)
-        for old, new, weight in zip(bases.moments, found, weights, strict=True)
-    )
-    return bases._replace(moments=averaged)
+            weight = 1.0 / jnp.minimum(step, _memory(side))
+            everything = moments[side.group]
+            old = _blocks(everything, side, start)
+            moments[side.group] = jax.lax.dynamic_update_slice(
+                everything, old + weight * (new - old), (start, 0, 0)
+            )
+    return bases._replace(moments=tuple(moments))
+
+
+def _blocks(blocks: Array, side: Side, start: int | Array) -> Array:
+    """The blocks of one side of a leaf, without padding."""
+    size = (side.blocks, side.width, side.width)
+    return jax.lax.dynamic_slice(blocks, (start, 0, 0), size)
 
 
 def _second_moments(grad: Array, *, side: Side) -> Array:
@@ -309,8 +323,14 @@ def _normalized(vectors: Array) -> Array:
     return vectors * jax.lax.rsqrt(jnp.maximum(square, 1e-36))
 
 
+def changes(old: Bases, new: Bases) -> Bases:
+    """The bases that turn coordinates of old bases into those of new ones, by `rotate`."""
+    turns = zip(old.bases, new.bases, strict=True)
+    return new._replace(bases=tuple(_einsum("iba,ibc->iac", *turn) for turn in turns))
+
+
 def rotate(
-    rotation: Rotation, bases: Bases, leaves: Sequence[Float[Array, "..."]]
+    rotation: Rotation, bases: Bases, leaves: Sequence[Float[Array, "..."]], starts: Starts
 ) -> list[Float[Array, "..."]]:
     """Turns leaves from the parameters' own coordinates into the rotated ones.
 
@@ -318,30 +338,33 @@ def rotate(
       rotation: The blocks.
       bases: The bases.
       leaves: Arrays of the leaves' shapes.
+      starts: `rotation.starts`.
 
     Returns:
       Arrays of the same shapes, at least `float32` where they are rotated.
     """
-    return [_turn(rotation, bases, index, leaf, back=False) for index, leaf in enumerate(leaves)]
+    return _turn(rotation, bases, leaves, starts, back=False)
 
 
 def rotate_back(
-    rotation: Rotation, bases: Bases, leaves: Sequence[Float[Array, "..."]]
+    rotation: Rotation, bases: Bases, leaves: Sequence[Float[Array, "..."]], starts: Starts
 ) -> list[Float[Array, "..."]]:
     """Undoes `rotate`."""
-    return [_turn(rotation, bases, index, leaf, back=True) for index, leaf in enumerate(leaves)]
+    return _turn(rotation, bases, leaves, starts, back=True)
 
 
-def _turn(rotation: Rotation, bases: Bases, index: int, leaf: Array, *, back: bool) -> Array:
-    sides = rotation.sides[index]
-    if not sides:
-        return leaf
-    own = [
-        bases.bases[side.group][side.start : side.start + side.blocks, : side.width, : side.width]
-        for side in sides
-    ]
-    turn = functools.partial(_turn_leaf, sides=sides, back=back)
-    return sampling.partitioned(turn, leaf, *own, replicated=False)
+def _turn(
+    rotation: Rotation, bases: Bases, leaves: Sequence[Array], starts: Starts, *, back: bool
+) -> list[Array]:
+    turned = []
+    for leaf, sides, first in zip(leaves, rotation.sides, starts, strict=True):
+        own = [
+            _blocks(bases.bases[side.group], side, start)
+            for side, start in zip(sides, first, strict=True)
+        ]
+        turn = functools.partial(_turn_leaf, sides=sides, back=back)
+        turned.append(sampling.partitioned(turn, leaf, *own, replicated=False) if sides else leaf)
+    return turned
 
 
 def _turn_leaf(leaf: Array, *bases: Array, sides: tuple[Side, ...], back: bool) -> Array:

@@ -28,12 +28,14 @@ class Turned(NamedTuple):
       first_moments: First moments of the steps before, in the stored type.
       sampled_first_moments: Those of the sampled coordinates, `float32[L, P]`.
       bases: The bases; None for the parameters' own coordinates.
+      starts: Of the blocks; see `rotation.Starts`.
     """
 
     grads: list[Float[Array, "..."]]
     first_moments: list[Float[Array, "..."]]
     sampled_first_moments: Float[Array, "leaves samples"]
     bases: Bases | None
+    starts: rotation.Starts
 
 
 def rotation_of(shapes: Sequence[tuple[int, ...]], config: AlphaOptConfig) -> Rotation:
@@ -67,21 +69,26 @@ def turn(
     moments = jax.tree.leaves(state.gradient_average)
     old = state.bases
     if old is None or not blocks.widths:
-        return Turned(grads, moments, state.sampled_moments[0], old)
+        return Turned(grads, moments, state.sampled_moments[0], old, blocks.starts)
     number = state.updates_made.astype(jnp.float32) + 1.0
     mean_squares = jnp.maximum(sizes.mean_squares, _MIN_MEAN_SQUARE)
     factors = sizes.scales / differentiable.sqrt(mean_squares).astype(sizes.scales.dtype)
-    scaled = [units.rescaled(grad, factor) for grad, factor in zip(grads, factors, strict=True)]
-    seen = rotation.add_gradients(blocks, old, scaled, number)
+    starts, indices = conditional.hidden((blocks.starts, tuple(range(len(grads)))), finite)
+    scaled = [
+        units.rescaled(grad, factors[index]) for grad, index in zip(grads, indices, strict=True)
+    ]
+    seen = rotation.add_gradients(blocks, old, scaled, number, starts)
     seen = jax.tree.map(lambda new, kept: jnp.where(finite, new, kept), seen, old)
 
     def refresh() -> tuple[Bases, list[chex.Array], chex.Array]:
         new = rotation.refreshed(blocks, seen, number)
-        own = rotation.rotate_back(blocks, old, moments)
+        turns = rotation.changes(old, new)
         seed = state.updates_made.astype(jnp.uint32)
         turned = [
             stochastic_rounding.to_dtype(leaf.astype(jnp.float32), before.dtype, 2 * seed)
-            for leaf, before in zip(rotation.rotate(blocks, new, own), moments, strict=True)
+            for leaf, before in zip(
+                rotation.rotate(blocks, turns, moments, starts), moments, strict=True
+            )
         ]
         return new, turned, sampling.read(turned, sampled).astype(jnp.float32)
 
@@ -89,4 +96,5 @@ def turn(
     bases, moments, sampled_moments = conditional.cond(
         due, refresh, lambda: (seen, moments, state.sampled_moments[0])
     )
-    return Turned(rotation.rotate(blocks, bases, grads), moments, sampled_moments, bases)
+    rotated = rotation.rotate(blocks, bases, grads, starts)
+    return Turned(rotated, moments, sampled_moments, bases, starts)

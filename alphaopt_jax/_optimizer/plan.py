@@ -85,10 +85,10 @@ class Coefficients(NamedTuple):
       second_weight: Weight of the squared gradients in them.
       corrections: Bias corrections of both moments.
       average_weight: Weight of the parameters in their average.
-      gradient_factors: Factor of each leaf's gradients, one scalar for each, of the type of
+      gradient_factors: Factor of each leaf's gradients, `[L]`, of the type of
         `AlphaOptState.inverse_units`.
-      unit_changes: Factor of each leaf's first moments, one `float32[]` for each, where the units
-        of gradients may change; else None.
+      unit_changes: Factor of each leaf's first moments, `float32[L]`, where the units of gradients
+        may change; else None.
     """
 
     finite: chex.Array
@@ -99,8 +99,8 @@ class Coefficients(NamedTuple):
     second_weight: chex.Array
     corrections: BiasCorrections
     average_weight: chex.Array
-    gradient_factors: tuple[chex.Array, ...]
-    unit_changes: tuple[chex.Array, ...] | None
+    gradient_factors: chex.Array
+    unit_changes: chex.Array | None
 
 
 class StepPlan(NamedTuple):
@@ -223,7 +223,7 @@ def skip_step(spec: StepSpec, sampled: Sampling, inputs: Inputs, state: AlphaOpt
     if state.learner is not None and any(sampled.counts):
         exploration = online.exploration_of(sampled, spec.config.learning)
         experience = online.no_experience(exploration)
-    changes = (one,) * len(sampled.shapes) if units.may_change(state.inverse_units) else None
+    ones = jnp.ones_like(none)
     return StepPlan(
         coefficients=Coefficients(
             finite=jnp.asarray(False),
@@ -234,8 +234,8 @@ def skip_step(spec: StepSpec, sampled: Sampling, inputs: Inputs, state: AlphaOpt
             second_weight=zero,
             corrections=BiasCorrections(zero, one),
             average_weight=zero,
-            gradient_factors=(one.astype(state.inverse_units.dtype),) * len(sampled.shapes),
-            unit_changes=changes,
+            gradient_factors=ones.astype(state.inverse_units.dtype),
+            unit_changes=ones if units.may_change(state.inverse_units) else None,
         ),
         numbers=_numbers(sampled),
         rates=LeafRates(none, none),
@@ -291,8 +291,8 @@ def _coefficients(
         second_weight=jnp.asarray(1.0 - config.squared_gradient_decay, jnp.float32),
         corrections=statistics.bias_corrections(clock.step, config),
         average_weight=averages.weight(state.updates_made),
-        gradient_factors=tuple(gradient_factors),
-        unit_changes=tuple(change.factors) if units.may_change(change.scales) else None,
+        gradient_factors=gradient_factors,
+        unit_changes=change.factors if units.may_change(change.scales) else None,
     )
 
 

@@ -30,7 +30,7 @@ from alphaopt_jax._optimizer import (
 )
 from alphaopt_jax._optimizer import plan as plan_lib
 from alphaopt_jax._optimizer.coordinate_rates import LeafInputs
-from alphaopt_jax._optimizer.plan import Coefficients, Inputs, Scaling, StepPlan, StepSpec
+from alphaopt_jax._optimizer.plan import Inputs, Scaling, StepPlan, StepSpec
 from alphaopt_jax._optimizer.state import AlphaOptState
 from alphaopt_jax.config import AlphaOptConfig
 
@@ -84,7 +84,7 @@ def step(
     plan = plan._replace(state=_learn(plan, sampled, state, config))
 
     averaged = _average(plan, inputs, state)
-    leaves = _accumulate(plan.coefficients, inputs, state)
+    leaves = _accumulate(plan, inputs, state)
     multipliers = _multipliers(plan, leaves, sampled, state, config)
     steps = [
         _change(plan, index, leaf, multiplier, bool(sides), config)
@@ -93,7 +93,7 @@ def step(
         )
     ]
     if turned.bases is not None:
-        steps = rotation.rotate_back(blocks, turned.bases, steps)
+        steps = rotation.rotate_back(blocks, turned.bases, steps, turned.starts)
     steps = [
         _apply(plan, index, leaf.param, change, bool(sides)).astype(dtype)
         for index, (leaf, change, sides, dtype) in enumerate(
@@ -149,20 +149,20 @@ def _in_coordinates(state: AlphaOptState, turned: frames.Turned) -> AlphaOptStat
     )
 
 
-def _accumulate(
-    coefficients: Coefficients, inputs: Inputs, state: AlphaOptState
-) -> list[Coordinates]:
+def _accumulate(plan: StepPlan, inputs: Inputs, state: AlphaOptState) -> list[Coordinates]:
     """The leaves with their new moments, in the stored type."""
+    coefficients = plan.coefficients
     seed = state.updates_made.astype(jnp.uint32)
     averages = jax.tree.leaves(state.gradient_average)
     squares = jax.tree.leaves(state.squared_gradient_average)
     leaves = []
     for index, (param, grad) in enumerate(zip(inputs.params, inputs.grads, strict=True)):
-        scaled = units.rescaled(grad, coefficients.gradient_factors[index])
+        number = plan.numbers[index]
+        scaled = units.rescaled(grad, coefficients.gradient_factors[number])
         scaled = jnp.where(coefficients.finite, scaled, 0.0)
         first_decay, second_decay = coefficients.first_decay, coefficients.second_decay
         if coefficients.unit_changes is not None:
-            change = coefficients.unit_changes[index]
+            change = coefficients.unit_changes[number]
             first_decay, second_decay = first_decay * change, second_decay * jnp.square(change)
         average, square = (each[index].astype(jnp.float32) for each in (averages, squares))
         first = first_decay * average + coefficients.first_weight * scaled
@@ -231,7 +231,7 @@ def _change(
     number, coefficients = plan.numbers[index], plan.coefficients
     if config.agent.update_direction == "gradient":
         scale = plan.state.inverse_units[number].astype(jnp.float32)
-        direction = units.rescaled(leaf.grad, coefficients.gradient_factors[index]) / scale
+        direction = units.rescaled(leaf.grad, coefficients.gradient_factors[number]) / scale
         direction = jnp.where(coefficients.finite, direction, 0.0)
     else:
         leaf32 = Coordinates(*(each.astype(jnp.float32) for each in leaf))

@@ -244,16 +244,18 @@ def _turn(setting: _Setting, state: EnvState, index: chex.Array) -> EnvState:
     number, grads = state.step + 1.0, state.measured.grads
     (mean_squares,) = leaves.means([jnp.square(grads)])
     scaled = grads * leaves.expand(jax.lax.rsqrt(jnp.maximum(mean_squares, _TINY)))
-    seen = rotation.add_gradients(blocks, state.bases, _split(blocks, scaled), number)
+    starts = blocks.starts
+    seen = rotation.add_gradients(blocks, state.bases, _split(blocks, scaled), number, starts)
 
     def refresh() -> tuple[Bases, chex.Array]:
         new = rotation.refreshed(blocks, seen, number)
-        own = rotation.rotate_back(blocks, state.bases, _split(blocks, state.gradient_average))
-        return new, _join(rotation.rotate(blocks, new, own))
+        turns = rotation.changes(state.bases, new)
+        moments = _split(blocks, state.gradient_average)
+        return new, _join(rotation.rotate(blocks, turns, moments, starts))
 
     due = action.should_refresh(setting.interval.first_step + index, setting.config.step)
     bases, average = jax.lax.cond(due, refresh, lambda: (seen, state.gradient_average))
-    rotated = _join(rotation.rotate(blocks, bases, _split(blocks, grads)))
+    rotated = _join(rotation.rotate(blocks, bases, _split(blocks, grads), starts))
     return state._replace(
         bases=bases, gradient_average=average, measured=state.measured._replace(grads=rotated)
     )
@@ -336,7 +338,7 @@ def _change(
         is_rotated = leaves.expand(jnp.asarray(blocks.is_rotated)) > 0
         most = jnp.where(is_rotated, rotation.MAX_DIRECTION * rates, jnp.inf)
         turned = _split(blocks, jnp.clip(change, -most, most))
-        change = _join(rotation.rotate_back(blocks, state.bases, turned))
+        change = _join(rotation.rotate_back(blocks, state.bases, turned, blocks.starts))
     if setting.task.rate_factors is not None:
         change = change * flatten_util.ravel_pytree(setting.task.rate_factors)[0]
     return change

@@ -115,10 +115,11 @@ def rotated_config() -> MetaConfig:
     return MetaConfig(
         agent=agent,
         max_horizon=3000,
+        loss_floor=1e-6,
         unknown_horizon_fraction=0.5,
         num_explorers=4,
         reward_every="interval",
         reward_averages=True,
         random_multipliers=(0.01, 2.0),
-        random_multiplier_fraction=0.2,
+        random_multiplier_fraction=0.12,
     )

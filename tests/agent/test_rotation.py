@@ -17,7 +17,7 @@ def _random_bases(blocks):
         jax.random.normal(jax.random.key(number), shape)
         for number, shape in enumerate(blocks.shapes)
     ]
-    seen = rotation.add_gradients(blocks, bases, grads, jnp.float32(1000.0))
+    seen = rotation.add_gradients(blocks, bases, grads, jnp.float32(1000.0), blocks.starts)
     return rotation.refreshed(blocks, seen, jnp.float32(1000.0))
 
 
@@ -29,8 +29,8 @@ def test_turning_there_and_back_changes_nothing():
         for number, shape in enumerate(_SHAPES)
     ]
 
-    turned = rotation.rotate(blocks, bases, leaves)
-    back = rotation.rotate_back(blocks, bases, turned)
+    turned = rotation.rotate(blocks, bases, leaves, blocks.starts)
+    back = rotation.rotate_back(blocks, bases, turned, blocks.starts)
 
     for leaf, there, here, sides in zip(leaves, turned, back, blocks.sides, strict=True):
         assert there.shape == here.shape == leaf.shape
@@ -94,7 +94,7 @@ def test_bases_become_those_of_the_gradients_second_moments():
     def step(bases, numbered):
         number, key = numbered
         grad = left @ jax.random.normal(key, shape) @ right
-        bases = rotation.add_gradients(blocks, bases, [grad], number)
+        bases = rotation.add_gradients(blocks, bases, [grad], number, blocks.starts)
         return rotation.refreshed(blocks, bases, number), None
 
     keys = jax.random.split(jax.random.key(2), 300)
@@ -126,7 +126,7 @@ def test_a_basis_is_trusted_once_it_has_seen_as_many_gradients_as_it_has_coordin
             jax.random.normal(jax.random.key(100 * number + leaf), shape)
             for leaf, shape in enumerate(blocks.shapes)
         ]
-        bases = rotation.add_gradients(blocks, bases, grads, jnp.float32(number))
+        bases = rotation.add_gradients(blocks, bases, grads, jnp.float32(number), blocks.starts)
         bases = rotation.refreshed(blocks, bases, jnp.float32(number))
         for leaf in (0, 1):
             side = blocks.sides[leaf][0]
