@@ -11,6 +11,10 @@ from typing import Literal
 
 UpdateDirection = Literal["adam", "gradient"]
 """The vector that learning rates multiply: Adam's direction, or the raw gradient."""
+CoordinateSystem = Literal["rotated", "parameters"]
+"""What learning rates belong to: blocks of each matrix in eigenbases, or single parameters."""
+DEFAULT_BLOCK_SIZE = 32
+"""Width of the blocks of rotated coordinates where an agent has none of its own."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -230,7 +230,11 @@ def _blocks(blocks: Array, side: Side, start: int | Array) -> Array:
 
 def _second_moments(grad: Array, *, side: Side) -> Array:
     """Second moments of a gradient for the blocks of one side, `[blocks, width, width]`."""
-    blocks = _cut(_as_matrix(grad), side)
+    matrix = _as_matrix(grad)
+    if side.blocks == 1:  # Without an axis for blocks nothing has to be transposed.
+        subscripts = "ab,cb->ac" if side.axis == 0 else "ab,ac->bc"
+        return _einsum(subscripts, matrix, matrix)[None] / side.seen
+    blocks = _cut(matrix, side)
     subscripts = "iab,icb->iac" if side.axis == 0 else "aib,aic->ibc"
     return _einsum(subscripts, blocks, blocks) / side.seen
 
@@ -369,18 +373,22 @@ def _turn(
 
 def _turn_leaf(leaf: Array, *bases: Array, sides: tuple[Side, ...], back: bool) -> Array:
     matrix = _as_matrix(leaf)
-    rows, columns = matrix.shape
     for side, basis in zip(sides, bases, strict=True):
-        if side.axis == 0:
-            subscripts = "iab,ica->icb" if back else "iab,iac->icb"
-        else:
-            subscripts = "aib,icb->aic" if back else "aib,ibc->aic"
-        turned = _einsum(subscripts, _cut(matrix, side), basis.astype(matrix.dtype))
-        if side.axis == 0:
-            matrix = turned.reshape(-1, columns)[:rows]
-        else:
-            matrix = turned.reshape(rows, -1)[:, :columns]
+        matrix = _turn_side(matrix, basis.astype(matrix.dtype), side, back)
     return matrix.reshape(leaf.shape)
+
+
+def _turn_side(matrix: Array, basis: Array, side: Side, back: bool) -> Array:
+    rows, columns = matrix.shape
+    if side.blocks == 1:
+        if side.axis == 0:
+            return _einsum("ab,ca->cb" if back else "ab,ac->cb", matrix, basis[0])
+        return _einsum("ab,cb->ac" if back else "ab,bc->ac", matrix, basis[0])
+    if side.axis == 0:
+        turned = _einsum("iab,ica->icb" if back else "iab,iac->icb", _cut(matrix, side), basis)
+        return turned.reshape(-1, columns)[:rows]
+    turned = _einsum("aib,icb->aic" if back else "aib,ibc->aic", _cut(matrix, side), basis)
+    return turned.reshape(rows, -1)[:, :columns]
 
 
 def _as_matrix(leaf: Array) -> Array:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from alphaopt_jax._agent import agent as agent_lib
-from alphaopt_jax.config import AlphaOptConfig
+from alphaopt_jax.config import DEFAULT_BLOCK_SIZE, AlphaOptConfig
 
 _LOWEST, _HIGHEST = 0.2, 5.0
 """Bounds of a `learning_rate` without a warning: a rate carried over from SGD, 0.1, has one."""
@@ -175,6 +175,28 @@ def resolve_backoff(backoff: Any) -> bool:
             f"`backoff` must be True, or False to turn it off; got {_describe(backoff)}."
         )
     return bool(backoff)
+
+
+def resolve_coordinates(coordinates: Any, block_size: int) -> int:
+    """Checks `coordinates` and returns the width of the blocks; 0 for the parameters' own.
+
+    Args:
+      coordinates: As in `alphaopt`.
+      block_size: That of the agent.
+
+    Raises:
+      ValueError: It is no name of coordinates.
+    """
+    if coordinates is None:
+        return block_size
+    if not isinstance(coordinates, str) or coordinates not in ("rotated", "parameters"):
+        raise ValueError(
+            '`coordinates` must be "rotated", "parameters", or None for those of the agent; got'
+            f" {_describe(coordinates)}."
+        )
+    if coordinates == "parameters":
+        return 0
+    return block_size or DEFAULT_BLOCK_SIZE
 
 
 def check_config(config: Any) -> None:

@@ -31,7 +31,7 @@ from alphaopt_jax._optimizer import (
 from alphaopt_jax._optimizer.plan import Scaling, StepSpec
 from alphaopt_jax._optimizer.state import AgentConstants, AlphaOptState
 from alphaopt_jax._optimizer.step import step
-from alphaopt_jax.config import AlphaOptConfig, pretrained_config
+from alphaopt_jax.config import AlphaOptConfig, CoordinateSystem, pretrained_config
 
 
 def alphaopt(
@@ -44,6 +44,7 @@ def alphaopt(
     mask: Any | Callable[[optax.Params], Any] | None = None,
     seed: int | chex.PRNGKey = 0,
     backoff: bool = True,
+    coordinates: CoordinateSystem | None = None,
     config: AlphaOptConfig | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer that is a reinforcement-learning agent.
@@ -70,6 +71,9 @@ def alphaopt(
         implementation.
       backoff: Whether all rates are lowered for some tens of steps when the loss rises far above
         its recent best. False for a loss that rises for good reasons; the agent still observes it.
+      coordinates: `"rotated"`: blocks of each matrix in the eigenbasis of its gradients' second
+        moments. `"parameters"`: the parameters' own, which need less time and memory, and more
+        steps. By default those of the agent.
       config: Constants for research; by default `AlphaOptConfig()` for a fresh agent and
         `config.pretrained_config()` for a given one.
 
@@ -101,7 +105,7 @@ def alphaopt(
       >>> bool(loss(params) < 1e-2)
       True
     """
-    spec = _spec(agent, learn, num_steps, seed, config, backoff)
+    spec = _spec(agent, learn, num_steps, seed, backoff, coordinates, config)
     arguments.check_learning_rate(learning_rate, spec.step.config)
     arguments.check_weight_decay(weight_decay)
     arguments.check_mask(mask)
@@ -124,6 +128,7 @@ def scale_by_alphaopt(
     num_steps: chex.Numeric | None = None,
     seed: int | chex.PRNGKey = 0,
     backoff: bool = True,
+    coordinates: CoordinateSystem | None = None,
     config: AlphaOptConfig | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """`alphaopt` without the sign, the multiplier and the weight decay, to build chains from.
@@ -134,6 +139,7 @@ def scale_by_alphaopt(
       num_steps: As in `alphaopt`.
       seed: As in `alphaopt`.
       backoff: As in `alphaopt`.
+      coordinates: As in `alphaopt`.
       config: As in `alphaopt`.
 
     Returns:
@@ -143,7 +149,7 @@ def scale_by_alphaopt(
       >>> import optax, alphaopt_jax as alphaopt
       >>> tx = optax.chain(alphaopt.scale_by_alphaopt(), optax.scale(-1.0))
     """
-    spec = _spec(agent, learn, num_steps, seed, config, backoff)
+    spec = _spec(agent, learn, num_steps, seed, backoff, coordinates, config)
     one = jnp.ones(())
     return _transformation(spec, lambda given: Scaling(one, one, None))
 
@@ -265,8 +271,9 @@ def _spec(
     learn: bool | None,
     num_steps: chex.Numeric | None,
     seed: int | chex.PRNGKey,
-    config: AlphaOptConfig | None,
     backoff: bool,
+    coordinates: CoordinateSystem | None,
+    config: AlphaOptConfig | None,
 ) -> _OptimizerSpec:
     arguments.check_config(config)
     given = arguments.resolve_agent(agent)
@@ -274,6 +281,10 @@ def _spec(
         config = AlphaOptConfig() if given is None else pretrained_config()
     if given is not None:
         config = dataclasses.replace(config, agent=given.config)
+    block_size = arguments.resolve_coordinates(coordinates, config.agent.block_size)
+    config = dataclasses.replace(
+        config, agent=dataclasses.replace(config.agent, block_size=block_size)
+    )
     return _OptimizerSpec(
         agent=given,
         learns=arguments.resolve_learn(learn, default=given is None),

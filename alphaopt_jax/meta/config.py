@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from alphaopt_jax.config import AgentConfig, PPOConfig, StepConfig
+from alphaopt_jax.config import DEFAULT_BLOCK_SIZE, AgentConfig, PPOConfig, StepConfig
 
 _STEP = StepConfig()
 _AGENT = AgentConfig(leaf_hidden=32, max_log_rate=4.0, inverse_sqrt_steps=30.0)
@@ -110,7 +110,7 @@ def rotated_config() -> MetaConfig:
         leaf_hidden=32,
         max_log_rate=6.0,
         inverse_sqrt_steps=30.0,
-        block_size=32,
+        block_size=DEFAULT_BLOCK_SIZE,
     )
     return MetaConfig(
         agent=agent,
