@@ -20,6 +20,7 @@ import tyro
 
 from alphaopt_jax import evaluation
 from alphaopt_jax._agent import agent
+from alphaopt_jax.config import CoordinateSystem
 from alphaopt_jax.pretrained.card import load_card
 
 _CONSOLE = rich_console.Console()
@@ -66,10 +67,9 @@ class MetaTrain:
       seed: Random seed.
       method: Method of meta-training.
       families: Names of the training families; by default all.
-      coordinates: What the agent acts on: the parameters, one by one, or the leaves in rotated
-        coordinates.
+      coordinates: What the agent acts on: leaves in rotated coordinates, or parameters one by one.
       max_horizon: Longest episode in steps; horizons are drawn log-uniformly from 50 to this. By
-        default 5000, in rotated coordinates 3000.
+        default 3000, in the parameters' coordinates 5000.
       validate_every: Rounds between validations; the agent with the best score is kept.
       one_device: Run on one device; by default tasks are distributed over all devices, on a CPU
         over its cores.
@@ -80,7 +80,7 @@ class MetaTrain:
     seed: int = 0
     method: Literal["ppo", "openai_es", "persistent_es"] = "ppo"
     families: tuple[str, ...] = ()
-    coordinates: Literal["parameters", "rotated"] = "parameters"
+    coordinates: CoordinateSystem = "rotated"
     max_horizon: int | None = None
     validate_every: int = 50
     one_device: bool = False

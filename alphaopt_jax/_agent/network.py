@@ -281,8 +281,9 @@ def mean_log_rate(
       The mean log rate, an array of the leaf's shape.
     """
     if not policy.config.actor_hidden:
-        shape = jnp.shape(coordinate_features[0])
-        return jnp.broadcast_to(bound(leaf_log_rate, policy.config.max_log_rate), shape)
+        # Sharded like the leaf, where the sharding is part of the type.
+        like = jnp.zeros_like(coordinate_features[0])
+        return like + bound(leaf_log_rate, policy.config.max_log_rate)
     hidden, output = policy.params["actor"]["hidden"], policy.params["actor"]["output"]
     total = output["bias"][0] + leaf_log_rate
     for unit in range(activation.shape[0]):

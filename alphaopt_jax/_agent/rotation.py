@@ -38,6 +38,7 @@ _SHORTEST_MEMORY = 20.0
 """Steps over which second moments are averaged; longer where a step says little."""
 _PANEL = 32
 """Columns that are orthogonalised one after the other; wider matrices have several panels."""
+_NO_MOMENTS, _NO_SQUARE = 1e-30, 1e-24  # The derivative of the latter's root is finite.
 _RIDGE = 1e-6
 """Share of the identity in second moments, so that directions without a gradient keep theirs."""
 
@@ -72,7 +73,8 @@ class Rotation(NamedTuple):
     Attributes:
       shapes: Shape of each leaf.
       sides: Rotated sides of each leaf, at most two.
-      widths: Width of the blocks in each group, a power of two; narrower ones are padded.
+      widths: Width of the blocks in each group, all powers of two up to the block size; narrower
+        blocks are padded.
       counts: Number of blocks in each group.
     """
 
@@ -80,6 +82,11 @@ class Rotation(NamedTuple):
     sides: tuple[tuple[Side, ...], ...]
     widths: tuple[int, ...]
     counts: tuple[int, ...]
+
+    @property
+    def is_any_rotated(self) -> bool:
+        """Whether some leaf is rotated."""
+        return any(self.counts)
 
     @property
     def starts(self) -> Starts:
@@ -121,7 +128,8 @@ def of_shapes(shapes: Sequence[tuple[int, ...]], block_size: int) -> Rotation:
       [[(28, 28), (16, 32)], [(1, 10)], []]
     """
     cuts = [_cuts(shape, block_size) for shape in shapes]
-    padded = sorted({_padded(width) for each in cuts for _, _, width, _ in each})
+    # The same groups for all models: optax compares states of different parameters.
+    padded = [1 << power for power in range(1, (block_size - 1).bit_length() + 1)]
     counts, sides = [0] * len(padded), []
     for each in cuts:
         found = []
@@ -172,7 +180,8 @@ def _padded(width: int) -> int:
 def init(rotation: Rotation) -> Bases:
     """No second moments yet, and the parameters' own coordinates."""
     sizes = zip(rotation.counts, rotation.widths, strict=True)
-    none = tuple(jnp.zeros((count, width, width), jnp.float32) for count, width in sizes)
+    # One block in place of none: libraries for checkpoints refuse arrays without numbers.
+    none = tuple(jnp.zeros((max(count, 1), width, width), jnp.float32) for count, width in sizes)
     return blank(Bases(none, none))
 
 
@@ -180,11 +189,13 @@ def blank(bases: Bases) -> Bases:
     """The bases before the first step, for blocks of the same sizes."""
     return Bases(
         jax.tree.map(jnp.zeros_like, bases.moments),
-        tuple(
-            jnp.zeros_like(each) + jnp.eye(each.shape[-1], dtype=jnp.float32)
-            for each in bases.bases
-        ),
+        tuple(jnp.zeros_like(each) + _identity(each) for each in bases.bases),
     )
+
+
+def _identity(matrices: Array) -> Array:
+    """An identity for each block; `jax_numpy_rank_promotion` may forbid to broadcast one."""
+    return jnp.broadcast_to(jnp.eye(matrices.shape[-1], dtype=jnp.float32), matrices.shape)
 
 
 def add_gradients(
@@ -217,7 +228,7 @@ def add_gradients(
             everything = moments[side.group]
             old = _blocks(everything, side, start)
             moments[side.group] = jax.lax.dynamic_update_slice(
-                everything, old + weight * (new - old), (start, 0, 0)
+                everything, old + weight * (new - old), _corner(start)
             )
     return bases._replace(moments=tuple(moments))
 
@@ -225,7 +236,12 @@ def add_gradients(
 def _blocks(blocks: Array, side: Side, start: int | Array) -> Array:
     """The blocks of one side of a leaf, without padding."""
     size = (side.blocks, side.width, side.width)
-    return jax.lax.dynamic_slice(blocks, (start, 0, 0), size)
+    return jax.lax.dynamic_slice(blocks, _corner(start), size)
+
+
+def _corner(start: int | Array) -> tuple[Array, ...]:
+    # Of one type, also where JAX would make `int64` of Python's numbers.
+    return tuple(jnp.asarray(index, jnp.int32) for index in (start, 0, 0))
 
 
 def _second_moments(grad: Array, *, side: Side) -> Array:
@@ -263,10 +279,12 @@ def refreshed(rotation: Rotation, bases: Bases, step: Float[Array, ""]) -> Bases
             needed[side.group] += [side.width / side.seen] * side.blocks
     new = []
     for moments, old, steps in zip(bases.moments, bases.bases, needed, strict=True):
+        if not steps:
+            new.append(old)
+            continue
         trace = jnp.trace(moments, axis1=1, axis2=2)[:, None, None]
-        relative = moments / jnp.maximum(trace, 1e-30) + _RIDGE * jnp.eye(
-            old.shape[-1], dtype=jnp.float32
-        )
+        # The quotient has a derivative also where there was no gradient.
+        relative = moments / jnp.where(trace > _NO_MOMENTS, trace, 1.0) + _RIDGE * _identity(old)
         turned = orthonormal(_einsum("iab,ibc->iac", relative, old))
         trusted = step >= np.array(steps, np.float32)[:, None, None]
         new.append(jnp.where(trusted & jnp.isfinite(turned), turned, old))
@@ -324,7 +342,7 @@ def orthonormal(matrices: Float[Array, "blocks width width"]) -> Float[Array, "b
 
 def _normalized(vectors: Array) -> Array:
     square = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
-    return vectors * jax.lax.rsqrt(jnp.maximum(square, 1e-36))
+    return vectors * jax.lax.rsqrt(jnp.maximum(square, _NO_SQUARE))
 
 
 def changes(old: Bases, new: Bases) -> Bases:
@@ -392,8 +410,7 @@ def _turn_side(matrix: Array, basis: Array, side: Side, back: bool) -> Array:
 
 
 def _as_matrix(leaf: Array) -> Array:
-    dtype = jnp.promote_types(leaf.dtype, jnp.float32)
-    return leaf.astype(dtype).reshape(_matrix_shape(leaf.shape))
+    return leaf.astype(sampling.widest_type([leaf.dtype])).reshape(_matrix_shape(leaf.shape))
 
 
 def _cut(matrix: Array, side: Side) -> Array:

@@ -68,10 +68,11 @@ def turn(
     """
     moments = jax.tree.leaves(state.gradient_average)
     old = state.bases
-    if old is None or not blocks.widths:
+    if old is None or not blocks.is_any_rotated:
         return Turned(grads, moments, state.sampled_moments[0], old, blocks.starts)
     number = state.updates_made.astype(jnp.float32) + 1.0
-    mean_squares = jnp.maximum(sizes.mean_squares, _MIN_MEAN_SQUARE)
+    # The quotient has a derivative also where there is no gradient.
+    mean_squares = jnp.where(sizes.mean_squares > _MIN_MEAN_SQUARE, sizes.mean_squares, 1.0)
     factors = sizes.scales / differentiable.sqrt(mean_squares).astype(sizes.scales.dtype)
     starts, indices = conditional.hidden((blocks.starts, tuple(range(len(grads)))), finite)
     scaled = [

@@ -163,15 +163,18 @@ def plan_step(spec: StepSpec, sampled: Sampling, inputs: Inputs, state: AlphaOpt
 
     # Decide.
     decided = action.decide(policy, observed, sampled)
-    base = action.base_rates(
-        observed.statistics.scale,
-        multiplier,
-        clock.schedule() * guarded.backoff,
-        config.agent,
-        config,
+    base, largest = (
+        action.base_rates(
+            observed.statistics.scale,
+            each,
+            clock.schedule() * guarded.backoff,
+            config.agent,
+            config,
+        )
+        for each in (multiplier, jnp.inf)
     )
     rates = LeafRates(
-        action.learning_rates(decided.log_rates, base),
+        safeguards.bound_rates(action.learning_rates(decided.log_rates, base), largest),
         action.max_multipliers(decided.log_rates, config.agent.max_log_rate),
     )
 

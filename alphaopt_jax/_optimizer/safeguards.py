@@ -1,7 +1,7 @@
 """Safeguards: bounds on the harm of a step, for any agent and any gradients.
 
 Steps are relative to the scale of the parameters, so a diverging training diverges exponentially.
-Two safeguards limit it; an ordinary training never activates them:
+Three safeguards limit it; an ordinary training never activates them:
 
 - A *backoff* of all rates, when the loss has risen above its recent best by more than its largest
   decrease so far and by more than its noise. It tightens while the loss rises and relaxes while the
@@ -9,15 +9,19 @@ Two safeguards limit it; an ordinary training never activates them:
   not at fault, or do no further harm: the backoff lets go, and the new level is the usual one.
 - A bound on each leaf's gradient, relative to its usual size. Otherwise the second moments would
   remember one spike for hundreds of steps, in which almost nothing is learned.
+- A bound on rates, so that no step is much larger than the leaf. An agent whose log rates reach
+  farther can make up for a small `learning_rate`, and does no harm at the usual one.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+import numpy as np
 
 from alphaopt_jax.config import StepConfig
 
@@ -35,6 +39,8 @@ _SMALL_MEAN_SQUARE = 1e-16
 """Gradients below this are not bounded: they are close to epsilon in the denominator."""
 _NEGLIGIBLE_RISE = 0.05
 """A rise of the loss by less than this share of the first loss is never harm."""
+_MAX_LOG_RATE = 3.5
+"""Largest log rate relative to the largest base rate: a step of 1.7 times the size of a leaf."""
 _FEW = 20.0
 """With fewer losses or gradients than this, the usual size is uncertain."""
 _MAX_COUNTED = 3.0
@@ -276,3 +282,18 @@ def bound_gradients(
         exceeded=too_large.astype(jnp.float32),
         mean_square_grads=decay * state.mean_square_grads + (1.0 - decay) * counted,
     )
+
+
+def bound_rates(
+    rates: Float[Array, " leaves"], largest_base: Float[Array, " leaves"]
+) -> Float[Array, " leaves"]:
+    """Bounds the rates of leaves.
+
+    Args:
+      rates: Learning rates of the leaves, `float32[leaves]`.
+      largest_base: Base rates at the largest `learning_rate` that counts, `float32[leaves]`.
+
+    Returns:
+      The rates, at most exp(3.5) times these.
+    """
+    return jnp.minimum(rates, np.float32(math.exp(_MAX_LOG_RATE)) * largest_base)

@@ -239,7 +239,7 @@ def _step(
 def _turn(setting: _Setting, state: EnvState, index: chex.Array) -> EnvState:
     """The state with gradients and first moments in the coordinates of this step."""
     blocks, leaves = setting.model.rotation, setting.model.leaves
-    if not blocks.widths:
+    if not blocks.is_any_rotated:
         return state
     number, grads = state.step + 1.0, state.measured.grads
     (mean_squares,) = leaves.means([jnp.square(grads)])
@@ -334,7 +334,7 @@ def _change(
         direction = observed.normalized.momentum
     change = -rates * direction
     blocks = setting.model.rotation
-    if blocks.widths:
+    if blocks.is_any_rotated:
         is_rotated = leaves.expand(jnp.asarray(blocks.is_rotated)) > 0
         most = jnp.where(is_rotated, rotation.MAX_DIRECTION * rates, jnp.inf)
         turned = _split(blocks, jnp.clip(change, -most, most))

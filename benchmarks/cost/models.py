@@ -18,6 +18,15 @@ def one_tensor(size: int) -> list[Shape]:
     return [(size // width, width)]
 
 
+def small_leaves() -> list[Shape]:
+    """240 small leaves of twenty shapes: kernels and biases of sixty convolutions and layers."""
+    shapes: list[Shape] = []
+    for number in range(60):
+        inputs, outputs = 8 + number % 5, 24 + number % 7
+        shapes += [(3, 3, inputs, 16), (16,), (16, outputs), (outputs,)]
+    return shapes
+
+
 def resnet50() -> list[Shape]:
     """The 161 leaves of ResNet-50 (He et al. 2016): 25.6 million parameters.
 

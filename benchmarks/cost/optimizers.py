@@ -13,10 +13,16 @@ import optax
 import alphaopt_jax as alphaopt
 from alphaopt_jax.baselines.l2l import LSTMConfig
 from alphaopt_jax.config import pretrained_config
+from benchmarks.common import soap
 
 ADAM = "Adam"
+SOAP = "SOAP"
 ALPHAOPT, LEARN, FROM_SCRATCH = "AlphaOpt", "AlphaOpt, learn=True", "AlphaOpt, from scratch"
-BFLOAT16 = "AlphaOpt, bfloat16 moments"
+NO_HORIZON = f"{ALPHAOPT}, no horizon"
+OWN = "AlphaOpt, parameters' coordinates"
+LEARN_OWN, BFLOAT16 = f"{OWN}, learn=True", f"{OWN}, bfloat16 moments"
+_NUM_STEPS = 10_000
+_MAX_ROTATED = 3e7  # A step on more parameters takes seconds on a CPU.
 
 
 class OptimizerSpec(NamedTuple):
@@ -42,15 +48,23 @@ def coordinatewise_lstm() -> optax.GradientTransformation:
 
 OPTIMIZERS: dict[str, OptimizerSpec] = {
     ADAM: OptimizerSpec(lambda: optax.adam(1e-3)),
-    ALPHAOPT: OptimizerSpec(alphaopt.alphaopt),
+    ALPHAOPT: OptimizerSpec(lambda: alphaopt.alphaopt(num_steps=_NUM_STEPS), _MAX_ROTATED),
+    NO_HORIZON: OptimizerSpec(alphaopt.alphaopt, _MAX_ROTATED),
+    LEARN: OptimizerSpec(lambda: alphaopt.alphaopt(learn=True, num_steps=_NUM_STEPS), _MAX_ROTATED),
+    OWN: OptimizerSpec(lambda: alphaopt.alphaopt(coordinates="parameters", num_steps=_NUM_STEPS)),
+    LEARN_OWN: OptimizerSpec(
+        lambda: alphaopt.alphaopt(coordinates="parameters", learn=True, num_steps=_NUM_STEPS)
+    ),
     BFLOAT16: OptimizerSpec(
         lambda: alphaopt.alphaopt(
-            config=dataclasses.replace(pretrained_config(), moment_dtype="bfloat16")
+            coordinates="parameters",
+            num_steps=_NUM_STEPS,
+            config=dataclasses.replace(pretrained_config(), moment_dtype="bfloat16"),
         )
     ),
-    LEARN: OptimizerSpec(lambda: alphaopt.alphaopt(learn=True)),
     FROM_SCRATCH: OptimizerSpec(lambda: alphaopt.alphaopt(agent=None)),
     "Prodigy": OptimizerSpec(optax.contrib.prodigy),
+    SOAP: OptimizerSpec(lambda: soap.soap(1e-3), max_params=1e6),
     "Muon": OptimizerSpec(lambda: optax.contrib.muon(1e-3), max_params=1e6),
     "coordinatewise LSTM": OptimizerSpec(coordinatewise_lstm, max_params=1e6),
 }

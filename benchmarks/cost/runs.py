@@ -13,16 +13,30 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from alphaopt_jax.tasks import mnist
+from alphaopt_jax.tasks import mnist, networks
 from alphaopt_jax.tasks.suite import _networks
 from benchmarks.cost import models, timing
-from benchmarks.cost.optimizers import ADAM, ALPHAOPT, FROM_SCRATCH, LEARN, OPTIMIZERS
+from benchmarks.cost.optimizers import (
+    ADAM,
+    ALPHAOPT,
+    FROM_SCRATCH,
+    LEARN,
+    NO_HORIZON,
+    OPTIMIZERS,
+    OWN,
+    SOAP,
+)
 
 ONE_TENSOR, RESNET, GPT = "one tensor", "ResNet-50", "GPT-2 small"
-MNIST, TRANSFORMER = "MNIST CNN, batches of 128", "transformer, 16 x 128 characters"
+SMALL_LEAVES = "240 small leaves"
+MNIST, TRANSFORMER = "MNIST CNN, batches of 128", "transformer, 32 x 64 characters"
+LARGE_BATCHES = "MLP 784-512-512-10, batches of 1,024"
+SMALL_BATCHES = "MLP 784-512-512-10, batches of 128"
 BAR_SIZE = 10_000_000
 """Parameters of the one tensor of which most claims are made."""
-_TRAINED_WITH = (ADAM, ALPHAOPT, LEARN, FROM_SCRATCH)
+SQUARE_SIZE = 512 * 512
+"""Parameters of the matrix whose state is claimed."""
+_TRAINED_WITH = (ADAM, ALPHAOPT, NO_HORIZON, LEARN, OWN, FROM_SCRATCH, SOAP)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +53,11 @@ class Tree:
     shapes: Sequence[models.Shape]
     dtype: Any
 
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
 
 def trees(sizes: Sequence[int], *, quick: bool) -> list[Tree]:
     """All trees that are timed: one tensor of each size, and, unless `quick`, the models."""
@@ -46,6 +65,7 @@ def trees(sizes: Sequence[int], *, quick: bool) -> list[Tree]:
     if not quick:
         found += [
             Tree(RESNET, models.resnet50(), jnp.float32),
+            Tree(SMALL_LEAVES, models.small_leaves(), jnp.float32),
             Tree(GPT, models.gpt2_small(), jnp.float32),
             Tree(ONE_TENSOR, models.one_tensor(BAR_SIZE), jnp.bfloat16),
             Tree(GPT, models.gpt2_small(), jnp.bfloat16),
@@ -70,7 +90,7 @@ def measure_steps(
       advance: As in `timing.interleaved`.
     """
     params, grads = models.make(tree.shapes, tree.dtype)
-    count = sum(math.prod(shape) for shape in tree.shapes)
+    count = tree.size
     runners = {
         name: timing.Runner(spec.optimizer_fn(), params, _given, grads)
         for name, spec in OPTIMIZERS.items()
@@ -138,7 +158,7 @@ def _mnist() -> Model:
 
 def _transformer() -> Model:
     network = _networks.CharacterTransformer(vocabulary=96, width=256)
-    characters = jax.random.randint(jax.random.key(0), (16, 129), 0, 96)
+    characters = jax.random.randint(jax.random.key(0), (32, 65), 0, 96)
     params = network.init(jax.random.key(1), characters[:, :-1])
 
     def loss(params: chex.ArrayTree, characters: chex.Array) -> chex.Array:
@@ -149,7 +169,24 @@ def _transformer() -> Model:
     return Model(params, loss, (characters,))
 
 
-MODELS: dict[str, Callable[[], Model]] = {MNIST: _mnist, TRANSFORMER: _transformer}
+def _mlp(batch_size: int) -> Model:
+    network = networks.MLP((512, 512), 10)
+    inputs = jax.random.normal(jax.random.key(0), (batch_size, 784))
+    labels = jax.random.randint(jax.random.key(1), (batch_size,), 0, 10)
+
+    def loss(params: chex.ArrayTree, inputs: chex.Array, labels: chex.Array) -> chex.Array:
+        logits: Any = network.apply(params, inputs)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    return Model(network.init(jax.random.key(2), inputs), loss, (inputs, labels))
+
+
+MODELS: dict[str, Callable[[], Model]] = {
+    MNIST: _mnist,
+    TRANSFORMER: _transformer,
+    LARGE_BATCHES: lambda: _mlp(1024),
+    SMALL_BATCHES: lambda: _mlp(128),
+}
 
 
 def measure_train_steps(

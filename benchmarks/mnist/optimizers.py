@@ -78,9 +78,9 @@ def from_scratch(*, learning_rate: float = 1.0, learn: bool = True) -> Optimizer
     return OptimizerSpec(name, optimizer_fn, "nothing", version=version)
 
 
-def pretrained() -> OptimizerSpec:
-    """AlphaOpt with the pretrained agent, frozen, and the number of steps."""
-    agent = alphaopt.load_agent("base")
+def pretrained(name: str) -> OptimizerSpec:
+    """AlphaOpt with a pretrained agent, frozen, and the number of steps."""
+    agent = alphaopt.load_agent(name)
 
     def optimizer_fn(seed: int, num_steps: int) -> optax.GradientTransformation:
         return alphaopt.alphaopt(agent=agent, num_steps=num_steps, seed=seed)
@@ -90,7 +90,8 @@ def pretrained() -> OptimizerSpec:
 
 
 ADAM = adam(ADAM_DEFAULT)
-ALPHAOPT = pretrained()
+ALPHAOPT = pretrained("diagonal")
+"""Of the whole comparison, whose stored runs are those of this agent."""
 FROM_SCRATCH = from_scratch()
 NOT_LEARNING = from_scratch(learn=False)
 START_TOO_SMALL = from_scratch(learning_rate=TOO_SMALL)
@@ -111,7 +112,7 @@ TUNING_FREE = (
     OptimizerSpec("COCOB", lambda seed, num_steps: contrib.cocob(), "nothing"),
 )
 
-QUICK = (ALPHAOPT, FROM_SCRATCH, ADAM)
+QUICK = (pretrained("base"), FROM_SCRATCH, ADAM)
 FULL = (
     ALPHAOPT,
     FROM_SCRATCH,

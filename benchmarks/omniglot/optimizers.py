@@ -72,7 +72,7 @@ def all_optimizers(
     tuned = [(name, _OPTIMIZER_FNS[name], RATES[name]) for name in (SGD, ADAM)]
     histories: dict[str, Any] = {}
     specs = [OptimizerSpec(RANDOM, *each) for each in tuned]
-    pretrained = alphaopt.load_agent("base")
+    pretrained = alphaopt.load_agent("diagonal")
     of_agent = _AgentSpecs(plan)
     specs.append(of_agent.spec(RANDOM, PRETRAINED, pretrained))
     for baseline in learning.BASELINES:

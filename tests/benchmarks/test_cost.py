@@ -72,21 +72,24 @@ def _row(optimizer, milliseconds, parameters=10_000_000, model=runs.ONE_TENSOR, 
 
 def test_claims_are_made_of_what_was_measured():
     rows = [
-        _row(optimizers.ALPHAOPT, 14.0),
-        _row(optimizers.LEARN, 19.0),
+        _row(optimizers.OWN, 11.0),
+        _row(optimizers.LEARN_OWN, 19.0),
         _row(optimizers.FROM_SCRATCH, 17.0),
-        _row(optimizers.ALPHAOPT, 1.4, 1_000_000),
-        _row(optimizers.ALPHAOPT, 140.0 * 1.331, 100_000_000),
+        _row(optimizers.OWN, 1.1, 1_000_000),
+        _row(optimizers.OWN, 110.0 * 1.331, 100_000_000),
+        _row(optimizers.ADAM, 1.0, model=runs.RESNET, compile_seconds=2.0),
+        _row(optimizers.ALPHAOPT, 9.0, model=runs.RESNET, compile_seconds=9.0),
     ]
 
     claims = {claim.name: claim for claim in report.make_claims(rows)}
 
-    assert claims["cost.times_adam.alphaopt"].holds
+    assert claims["cost.times_adam.parameters"].holds
     assert not claims["cost.times_adam.learn"].holds
     assert claims["cost.times_adam.from_scratch"].value == pytest.approx(1.7)
-    # Costs of 1.4, 1.4 and 1.331 x 1.4, whose geometric mean is 1.1 x 1.4.
+    # Costs of 1.1, 1.1 and 1.331 x 1.1, whose geometric mean is 1.1 x 1.1.
     assert claims["cost.flat"].value == pytest.approx(1.21)
     assert not claims["cost.flat"].holds
+    assert claims["cost.compile.resnet"].value == pytest.approx(4.5)
     assert "cost.leaves" not in claims
 
 
@@ -100,7 +103,8 @@ def test_the_page_tells_how_the_cost_scales():
     page = report.page(rows)
 
     assert "| 14 | 1.4 | 1.00–2.00 |" in page
-    # 8 + 16 + 2 + 8 bytes, and 34 in 16 steps.
-    assert "**36.1**" in page
-    assert "36.1 / 28 =\n1.29" in page
+    # 8 + 16 + 8 bytes, then 8 + 16 + 16, and 16 in 16 steps.
+    assert "| **in the parameters' coordinates** | **32** |" in page
+    assert "| **in rotated coordinates** | **73** |" in page
+    assert "32 / 28 =\n1.14" in page
     assert "Adam 1.00 ns and AlphaOpt 1.40 ns" in page

@@ -364,14 +364,14 @@ def _full_table(
 
 
 def test_claims_hold_for_a_good_agent_and_fail_for_a_bad_one():
-    good = _full_table(0.5)
+    good = _full_table(0.25, given_no_steps=0.25, learning=0.25, longer=0.25, large=0.25)
     bad = _full_table(3.0, given_no_steps=3.0, learning=4.0, longer=3.5, large=2.0)
 
     kept = report.make_claims(good, comparison.optimizer_rows(good))
     broken = report.make_claims(bad, comparison.optimizer_rows(bad))
 
     assert comparison.is_complete(good)
-    assert len(kept) == len({claim.name for claim in kept}) == 14
+    assert len(kept) == len({claim.name for claim in kept}) == 19
     assert [claim.name for claim in kept if not claim.holds] == []
     assert [claim.name for claim in broken if claim.holds] == []
 
@@ -385,7 +385,7 @@ def test_without_runs_that_learn_nothing_is_claimed_of_them():
 
     names = [claim.name for claim in report.make_claims(table, comparison.optimizer_rows(table))]
 
-    assert len(names) == 12
+    assert len(names) == 17
     assert not any("learning" in name for name in names)
 
 
@@ -398,7 +398,7 @@ def test_only_rivals_that_were_run_are_shown(rivals):
     page = report.page(table, rows, "python -m benchmarks.zero_tuning")
 
     assert comparison.is_complete(table)
-    assert len(names) == 12 + len(rivals)
+    assert len(names) == 16 + len(rivals)
     assert ("zero_tuning.wins.cosine_muon" in names) == bool(rivals)
     assert "cosine SOAP" not in page
     assert page.count("cosine Muon has warm-up and the best of 8 learning rates") == len(rivals)

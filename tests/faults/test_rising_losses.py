@@ -13,6 +13,11 @@ from benchmarks.robustness import games
 from tests.faults import test_hostile_agents as hostile
 
 _WITH, _OFF = alphaopt.alphaopt(), alphaopt.alphaopt(backoff=False)
+_CONSTANT = (
+    alphaopt.alphaopt(agent=None, learn=False),
+    alphaopt.alphaopt(agent=None, learn=False, backoff=False),
+)
+"""Of a fresh agent, whose rates do not follow the loss: the backoff's own effect is left."""
 _SWITCH = 400
 
 
@@ -73,21 +78,25 @@ def test_after_a_task_switch_the_training_is_at_the_usual_pace_within_tens_of_st
 
 
 def test_after_a_loss_is_rescaled_for_ever_the_training_is_as_without_a_backoff():
-    losses, backoffs = _train(_WITH, _RESCALED, 700, _init())
+    losses, _ = _train(_WITH, _RESCALED, 700, _init())
     free, _ = _train(_OFF, _RESCALED, 700, _init())
+    of_constant, backoffs = _train(_CONSTANT[0], _RESCALED, 700, _init())
+    free_constant, _ = _train(_CONSTANT[1], _RESCALED, 700, _init())
 
     np.testing.assert_array_equal(backoffs[_SWITCH + 60 :], 1.0)
     assert losses[-1] < 1.1 * free[-1]
+    assert of_constant[-1] < 1.1 * free_constant[-1]
 
 
 def test_stages_of_a_curriculum_are_braked_for_a_small_part_of_the_time():
-    losses, backoffs = _train(_WITH, _CURRICULUM, 750, _init())
-    free, _ = _train(_OFF, _CURRICULUM, 750, _init())
+    for braked, free in ((_WITH, _OFF), _CONSTANT):
+        losses, backoffs = _train(braked, _CURRICULUM, 750, _init())
+        freely, _ = _train(free, _CURRICULUM, 750, _init())
 
-    assert np.mean(backoffs < 1.0) < 0.2
-    # Each stage is at most 60 steps behind, up to a factor of three.
-    for end in (449, 599, 749):
-        assert losses[end] < 3.0 * free[end - 60]
+        assert np.mean(backoffs < 1.0) < 0.2
+        # Each stage is at most 60 steps behind, up to a factor of three.
+        for end in (449, 599, 749):
+            assert losses[end] < 3.0 * freely[end - 60]
 
 
 def test_a_rising_surrogate_of_the_policy_gradient_does_not_stop_a_bandit():

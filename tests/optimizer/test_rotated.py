@@ -192,6 +192,24 @@ def test_complex_leaves_scalars_and_empty_leaves_train(agent):
     assert float(loss(params)) < 0.2 * start
 
 
+def test_optax_tells_the_trees_of_the_state_that_are_shaped_like_parameters(agent):
+    params = {"kernel": jnp.ones((40, 8)), "bias": jnp.zeros(8)}
+    for num_steps in (None, 100):
+        tx = alphaopt.alphaopt(agent=agent, num_steps=num_steps)
+        state = tx.init(params)
+
+        named = optax.tree.map_params(
+            tx,
+            lambda leaf, name: name,
+            state,
+            {"kernel": "k", "bias": "b"},
+            transform_non_params=lambda leaf: None,
+        )
+
+        assert named.gradient_average == {"kernel": "k", "bias": "b"}
+        assert jax.tree.leaves(named.bases) == []
+
+
 _COLLECTIVE = re.compile(
     r"= (?P<shapes>.*?) (?P<name>all-gather|all-to-all|all-reduce|collective-permute|"
     r"reduce-scatter|collective-broadcast|ragged-all-to-all)(-start)?\("

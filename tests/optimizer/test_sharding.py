@@ -101,7 +101,8 @@ _EVERY_PAIR = {
 )
 def test_a_step_moves_nothing_between_devices_but_the_sample(layout, axis_type, learn):
     mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(axis_type,) * 2)
-    tx = alphaopt.alphaopt(learn=learn)
+    # What moves in rotated coordinates is tested in test_rotated.py.
+    tx = alphaopt.alphaopt(learn=learn, coordinates="parameters")
     with jax.set_mesh(mesh):
         params = {
             name: jax.device_put(jnp.ones(_SHAPES[name]), NamedSharding(mesh, spec))
@@ -127,12 +128,16 @@ def test_a_step_moves_nothing_between_devices_but_the_sample(layout, axis_type, 
 
 @pytest.mark.unchecked
 @pytest.mark.parametrize(
-    ("num_steps", "copies"),
+    ("num_steps", "coordinates", "copies"),
     # XLA copies donated parameters that two results are made from: their average and themselves.
-    [(100, 0.2), (None, 1.1)],
+    # Rotated coordinates need the gradient there and the step back.
+    [(100, "parameters", 0.2), (None, "parameters", 1.1), (100, "rotated", 3.2)],
 )
-def test_the_state_of_a_model_is_known_before_it_is_made_and_is_not_copied(num_steps, copies):
-    tx, params = alphaopt.alphaopt(num_steps=num_steps), jnp.ones((1000, 1000))
+def test_the_state_of_a_model_is_known_before_it_is_made_and_is_not_copied(
+    num_steps, coordinates, copies
+):
+    tx = alphaopt.alphaopt(num_steps=num_steps, coordinates=coordinates)
+    params = jnp.ones((1000, 1000))
     abstract, state = jax.eval_shape(tx.init, params), tx.init(params)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), abstract) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), state

@@ -49,7 +49,7 @@ class FewShotConfig:
     descent_learning_rate: float | None = None
     rounds: int = 60
     meta: MetaConfig = dataclasses.field(default_factory=MetaConfig)
-    initial_agent: str = "base"
+    initial_agent: str = "diagonal"
     validation_episodes: int = 40
 
     def __post_init__(self) -> None:

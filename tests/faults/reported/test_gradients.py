@@ -85,4 +85,5 @@ def test_a_first_step_from_zeros_has_finite_derivatives():
     value, forward = jax.jvp(step, (grads,), (tangent,))
     assert np.isfinite([value, forward]).all()
     backward = float(jnp.sum(jax.grad(step)(grads) * tangent))
-    assert float(forward) == pytest.approx(backward, rel=1e-2)
+    # A first step hardly depends on the size of gradients: what is left can be rounding.
+    assert float(forward) == pytest.approx(backward, rel=1e-2, abs=1e-6)

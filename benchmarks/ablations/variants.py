@@ -1,0 +1,116 @@
+"""The variants of the pretrained agent that `benchmarks.ablations` compares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+import alphaopt_jax as alphaopt
+from alphaopt_jax import config
+from benchmarks.common import versions
+from benchmarks.zero_tuning.optimizers import ALPHAOPT, NO_HORIZON, OptimizerSpec
+
+CONSTANTS = (1.0, 1.5, 2.0)
+"""Log rates of the agents that decide nothing."""
+MULTIPLIERS = (0.01, 0.1, 10.0, 100.0)
+"""Values of `learning_rate` other than 1."""
+LAST_PARAMS = f"{NO_HORIZON}, at the last parameters"
+OWN_COORDINATES = "without rotation"
+
+
+class Variant(NamedTuple):
+    """A variant in tables.
+
+    Attributes:
+      name: Name in tables and stored runs.
+      compared_with: `ALPHAOPT` or `NO_HORIZON`, the agent as it is.
+      spec: The optimizer.
+    """
+
+    name: str
+    compared_with: str
+    spec: OptimizerSpec
+
+
+def variants() -> list[Variant]:
+    """The agent as it is, told and not told the number of steps, and without each of its parts."""
+    agent = alphaopt.load_agent("base")
+    own = dataclasses.replace(agent, block_size=0)
+    found = [
+        Variant(ALPHAOPT, ALPHAOPT, _spec(ALPHAOPT, agent)),
+        Variant(NO_HORIZON, NO_HORIZON, _spec(NO_HORIZON, agent, told=False)),
+        Variant(OWN_COORDINATES, ALPHAOPT, _spec(OWN_COORDINATES, own)),
+        Variant(LAST_PARAMS, NO_HORIZON, _spec(LAST_PARAMS, agent, told=False, averaged=False)),
+    ]
+    for value in CONSTANTS:
+        name = constant_name(value)
+        found.append(Variant(name, ALPHAOPT, _spec(name, constant_agent(agent, value))))
+    for width in (64, 128):
+        name = f"blocks of {width}"
+        wider = dataclasses.replace(agent, block_size=width)
+        found.append(Variant(name, ALPHAOPT, _spec(name, wider)))
+    return found
+
+
+def multiplied() -> list[Variant]:
+    """The agent with `learning_rate` far from 1."""
+    agent = alphaopt.load_agent("base")
+    names = {value: f"learning_rate={value:g}" for value in MULTIPLIERS}
+    return [
+        Variant(name, ALPHAOPT, _spec(name, agent, learning_rate=value))
+        for value, name in names.items()
+    ]
+
+
+def constant_name(log_rate: float) -> str:
+    """Name of the agent that decides the same log rate everywhere."""
+    return f"without an agent: log rate {log_rate:g}"
+
+
+def constant_agent(agent: alphaopt.Agent, log_rate: float) -> alphaopt.Agent:
+    """An agent of the same coordinates and schedule that decides one log rate everywhere.
+
+    Args:
+      agent: An agent that decides one rate for each leaf.
+      log_rate: The log rate, below the agent's bound.
+    """
+    params: dict[str, Any] = jax.tree.map(jnp.zeros_like, dict(agent.params))
+    # The bound maps x to bound * tanh(2 x / bound).
+    inverse = 0.5 * agent.max_log_rate * math.atanh(log_rate / agent.max_log_rate)
+    output = params["actor"]["leaf"]["log_rate"]
+    output["bias"] = jnp.full_like(output["bias"], inverse)
+    return dataclasses.replace(agent, params=params)
+
+
+def _spec(
+    name: str,
+    agent: alphaopt.Agent,
+    *,
+    told: bool = True,
+    averaged: bool = True,
+    learning_rate: float = 1.0,
+) -> OptimizerSpec:
+    averaged = averaged and not told
+
+    def optimizer_fn(rate: chex.Numeric, num_steps: int) -> optax.GradientTransformation:
+        del rate
+        horizon = num_steps if told else None
+        # An array gives no warning that it is far from 1.
+        multiplier: Callable[[chex.Numeric], chex.Array] = lambda _: jnp.asarray(learning_rate)  # noqa: E731
+        return alphaopt.alphaopt(multiplier, agent=agent, num_steps=horizon)
+
+    return OptimizerSpec(
+        name,
+        "alphaopt",
+        optimizer_fn,
+        needs_horizon=told,
+        evaluation_params=alphaopt.eval_params if averaged else None,
+        version=versions.optimizer_version(agent, config.pretrained_config(), averaged=averaged),
+    )
