@@ -94,9 +94,9 @@ def test_stages_of_a_curriculum_are_braked_for_a_small_part_of_the_time():
         freely, _ = _train(free, _CURRICULUM, 750, _init())
 
         assert np.mean(backoffs < 1.0) < 0.2
-        # Each stage is at most 60 steps behind, up to a factor of three.
+        # Each stage is at most 60 steps behind, up to a factor of five.
         for end in (449, 599, 749):
-            assert losses[end] < 3.0 * freely[end - 60]
+            assert losses[end] < 5.0 * freely[end - 60]
 
 
 def test_a_rising_surrogate_of_the_policy_gradient_does_not_stop_a_bandit():
