@@ -65,7 +65,7 @@ def test_the_feedforward_network_is_the_agents_own_policy():
     params = _random(network)
     params["output"] = jax.tree.map(jnp.zeros_like, params["output"])
     task = distribution.training_families()["digits_tanh"].draw(jax.random.key(3))
-    state = alphaopt_jax.alphaopt(agent="base").init(jnp.zeros(3))
+    state = alphaopt_jax.alphaopt(agent="diagonal").init(jnp.zeros(3))
     agent = alphaopt_jax.agent_from_state(state)
     agent = dataclasses.replace(agent, params={**agent.params, "actor": params})
     # A refresh in every step, with all parameters sampled.
@@ -347,7 +347,7 @@ def test_the_page_and_the_picture_show_every_pair():
 
 
 def test_the_policy_of_the_comparison_has_the_size_of_the_pretrained_agents():
-    pretrained = alphaopt_jax.load_agent("base")
+    pretrained = alphaopt_jax.load_agent("diagonal")
     shapes = jax.tree.map(jnp.shape, networks.feedforward().init(jax.random.key(0)))
 
     assert shapes == jax.tree.map(jnp.shape, dict(pretrained.params["actor"]))
