@@ -47,7 +47,7 @@ def cond(predicate: Bool[Array, ""], true_fun: Callable[[], _T], false_fun: Call
     return jax.lax.cond(_any_member(predicate), due, not_due)
 
 
-def hidden(numbers: _T, predicate: Bool[Array, ""]) -> _T:
+def hidden(numbers: Any, predicate: Bool[Array, ""]) -> Any:
     """Static numbers as arrays that no compiler takes for constants.
 
     Leaves of one shape then share compiled programs, though each has its own place in an array.
@@ -58,6 +58,10 @@ def hidden(numbers: _T, predicate: Bool[Array, ""]) -> _T:
 
     Returns:
       A pytree of `int32[]`.
+
+    Example:
+      >>> [int(number) for number in hidden((3, 5), jnp.asarray(True))]
+      [3, 5]
     """
     given = jax.tree.map(lambda number: jnp.asarray(number, jnp.int32), numbers)
     zeros = jax.tree.map(jnp.zeros_like, given)

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from alphaopt_jax._agent import sampling
+from alphaopt_jax._agent import orthogonal, sampling
 
 MAX_DIRECTION = 3.0
 """Bound on the components of Adam's direction in rotated coordinates. When a basis turns, second
@@ -36,9 +36,7 @@ _MAX_SIDE = 10_000
 """Longest side that is rotated, as in SOAP: rows of an embedding are seldom seen together."""
 _SHORTEST_MEMORY = 20.0
 """Steps over which second moments are averaged; longer where a step says little."""
-_PANEL = 32
-"""Columns that are orthogonalised one after the other; wider matrices have several panels."""
-_NO_MOMENTS, _NO_SQUARE = 1e-30, 1e-24  # The derivative of the latter's root is finite.
+_NO_MOMENTS = 1e-30
 _RIDGE = 1e-6
 """Share of the identity in second moments, so that directions without a gradient keep theirs."""
 
@@ -249,10 +247,10 @@ def _second_moments(grad: Array, *, side: Side) -> Array:
     matrix = _as_matrix(grad)
     if side.blocks == 1:  # Without an axis for blocks nothing has to be transposed.
         subscripts = "ab,cb->ac" if side.axis == 0 else "ab,ac->bc"
-        return _einsum(subscripts, matrix, matrix)[None] / side.seen
+        return orthogonal.einsum(subscripts, matrix, matrix)[None] / side.seen
     blocks = _cut(matrix, side)
     subscripts = "iab,icb->iac" if side.axis == 0 else "aib,aic->ibc"
-    return _einsum(subscripts, blocks, blocks) / side.seen
+    return orthogonal.einsum(subscripts, blocks, blocks) / side.seen
 
 
 def _memory(side: Side) -> float:
@@ -285,70 +283,16 @@ def refreshed(rotation: Rotation, bases: Bases, step: Float[Array, ""]) -> Bases
         trace = jnp.trace(moments, axis1=1, axis2=2)[:, None, None]
         # The quotient has a derivative also where there was no gradient.
         relative = moments / jnp.where(trace > _NO_MOMENTS, trace, 1.0) + _RIDGE * _identity(old)
-        turned = orthonormal(_einsum("iab,ibc->iac", relative, old))
+        turned = orthogonal.orthonormal(orthogonal.einsum("iab,ibc->iac", relative, old))
         trusted = step >= np.array(steps, np.float32)[:, None, None]
         new.append(jnp.where(trusted & jnp.isfinite(turned), turned, old))
     return bases._replace(bases=tuple(new))
 
 
-def orthonormal(matrices: Float[Array, "blocks width width"]) -> Float[Array, "blocks width width"]:
-    """Orthonormal columns with the spans of the first columns, the first two, ..., as those of QR.
-
-    Gram-Schmidt orthogonalisation in panels, each done twice (Giraud et al. 2005, "Rounding error
-    analysis of the classical Gram-Schmidt orthogonalization process"). QR of LAPACK is not called:
-    on CPUs, several calls in one program can wait for each other for ever.
-
-    Args:
-      matrices: Of full rank; the width is a power of two.
-
-    Returns:
-      Orthogonal matrices.
-
-    Example:
-      >>> matrix = orthonormal(jnp.array([[[3.0, 1.0], [4.0, 2.0]]]))
-      >>> bool(jnp.allclose(matrix[0], jnp.array([[0.6, -0.8], [0.8, 0.6]]), atol=1e-6))
-      True
-    """
-    columns = jnp.swapaxes(matrices, 1, 2)
-    width = columns.shape[1]
-    panel = min(width, _PANEL)
-
-    def without(vectors: Array, done: Array) -> Array:
-        for _ in range(2):
-            shares = _einsum("iab,icb->iac", vectors, done)
-            vectors = _normalized(vectors - _einsum("iac,icb->iab", shares, done))
-        return vectors
-
-    def add_panel(index: Array, done: Array) -> Array:
-        vectors = jax.lax.dynamic_slice_in_dim(columns, index * panel, panel, axis=1)
-        if width == panel:
-            return orthogonal(vectors)
-        # What is nearly dependent within the panel loses precision: the second time it is not.
-        for _ in range(2):
-            vectors = orthogonal(without(vectors, done))
-        return jax.lax.dynamic_update_slice_in_dim(done, vectors, index * panel, axis=1)
-
-    def orthogonal(vectors: Array) -> Array:
-        def add_vector(number: Array, within: Array) -> Array:
-            vector = jax.lax.dynamic_slice_in_dim(vectors, number, 1, axis=1)
-            vector = without(vector, within)
-            return jax.lax.dynamic_update_slice_in_dim(within, vector, number, axis=1)
-
-        return jax.lax.fori_loop(0, panel, add_vector, jnp.zeros_like(vectors))
-
-    done = jax.lax.fori_loop(0, width // panel, add_panel, jnp.zeros_like(columns))
-    return jnp.swapaxes(done, 1, 2)
-
-
-def _normalized(vectors: Array) -> Array:
-    square = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
-    return vectors * jax.lax.rsqrt(jnp.maximum(square, _NO_SQUARE))
-
-
 def changes(old: Bases, new: Bases) -> Bases:
     """The bases that turn coordinates of old bases into those of new ones, by `rotate`."""
     turns = zip(old.bases, new.bases, strict=True)
-    return new._replace(bases=tuple(_einsum("iba,ibc->iac", *turn) for turn in turns))
+    return new._replace(bases=tuple(orthogonal.einsum("iba,ibc->iac", *turn) for turn in turns))
 
 
 def rotate(
@@ -400,12 +344,16 @@ def _turn_side(matrix: Array, basis: Array, side: Side, back: bool) -> Array:
     rows, columns = matrix.shape
     if side.blocks == 1:
         if side.axis == 0:
-            return _einsum("ab,ca->cb" if back else "ab,ac->cb", matrix, basis[0])
-        return _einsum("ab,cb->ac" if back else "ab,bc->ac", matrix, basis[0])
+            return orthogonal.einsum("ab,ca->cb" if back else "ab,ac->cb", matrix, basis[0])
+        return orthogonal.einsum("ab,cb->ac" if back else "ab,bc->ac", matrix, basis[0])
     if side.axis == 0:
-        turned = _einsum("iab,ica->icb" if back else "iab,iac->icb", _cut(matrix, side), basis)
+        turned = orthogonal.einsum(
+            "iab,ica->icb" if back else "iab,iac->icb", _cut(matrix, side), basis
+        )
         return turned.reshape(-1, columns)[:rows]
-    turned = _einsum("aib,icb->aic" if back else "aib,ibc->aic", _cut(matrix, side), basis)
+    turned = orthogonal.einsum(
+        "aib,icb->aic" if back else "aib,ibc->aic", _cut(matrix, side), basis
+    )
     return turned.reshape(rows, -1)[:, :columns]
 
 
@@ -423,8 +371,3 @@ def _cut(matrix: Array, side: Side) -> Array:
     if side.axis == 0:
         return matrix.reshape(side.blocks, side.width, matrix.shape[1])
     return matrix.reshape(matrix.shape[0], side.blocks, side.width)
-
-
-def _einsum(subscripts: str, left: Array, right: Array) -> Array:
-    # In full precision also where a device rounds the factors of products by default.
-    return jnp.einsum(subscripts, left, right, precision=jax.lax.Precision.HIGHEST)

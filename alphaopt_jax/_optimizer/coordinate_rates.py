@@ -40,7 +40,7 @@ class LeafInputs(NamedTuple):
       inverse_units: As in `AlphaOptState`.
     """
 
-    numbers: tuple[Int[Array, ""], ...]
+    numbers: Sequence[Int[Array, ""]]
     statistics: LeafStatistics
     action: Action
     corrections: BiasCorrections

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from alphaopt_jax._agent import action, conditional, differentiable, rotation, sampling
 from alphaopt_jax._agent.rotation import Bases, Rotation
@@ -29,6 +29,7 @@ class Turned(NamedTuple):
       sampled_first_moments: Those of the sampled coordinates, `float32[L, P]`.
       bases: The bases; None for the parameters' own coordinates.
       starts: Of the blocks; see `rotation.Starts`.
+      numbers: Indices of the leaves, from 0, each `int32[]`; see `conditional.hidden`.
     """
 
     grads: list[Float[Array, "..."]]
@@ -36,6 +37,7 @@ class Turned(NamedTuple):
     sampled_first_moments: Float[Array, "leaves samples"]
     bases: Bases | None
     starts: rotation.Starts
+    numbers: Sequence[Int[Array, ""]]
 
 
 def rotation_of(shapes: Sequence[tuple[int, ...]], config: AlphaOptConfig) -> Rotation:
@@ -68,15 +70,15 @@ def turn(
     """
     moments = jax.tree.leaves(state.gradient_average)
     old = state.bases
+    starts, numbers = conditional.hidden((blocks.starts, tuple(range(len(grads)))), finite)
     if old is None or not blocks.is_any_rotated:
-        return Turned(grads, moments, state.sampled_moments[0], old, blocks.starts)
+        return Turned(grads, moments, state.sampled_moments[0], old, starts, numbers)
     number = state.updates_made.astype(jnp.float32) + 1.0
     # The quotient has a derivative also where there is no gradient.
     mean_squares = jnp.where(sizes.mean_squares > _MIN_MEAN_SQUARE, sizes.mean_squares, 1.0)
     factors = sizes.scales / differentiable.sqrt(mean_squares).astype(sizes.scales.dtype)
-    starts, indices = conditional.hidden((blocks.starts, tuple(range(len(grads)))), finite)
     scaled = [
-        units.rescaled(grad, factors[index]) for grad, index in zip(grads, indices, strict=True)
+        units.rescaled(grad, factors[index]) for grad, index in zip(grads, numbers, strict=True)
     ]
     seen = rotation.add_gradients(blocks, old, scaled, number, starts)
     seen = jax.tree.map(lambda new, kept: jnp.where(finite, new, kept), seen, old)
@@ -98,4 +100,4 @@ def turn(
         due, refresh, lambda: (seen, moments, state.sampled_moments[0])
     )
     rotated = rotation.rotate(blocks, bases, grads, starts)
-    return Turned(rotated, moments, sampled_moments, bases, starts)
+    return Turned(rotated, moments, sampled_moments, bases, starts, numbers)

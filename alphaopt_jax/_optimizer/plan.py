@@ -64,6 +64,8 @@ class Inputs(NamedTuple):
       loss: `float32[]`, or None.
       sizes: Of the gradients.
       scaling: The user's arguments.
+      numbers: Indices of the leaves, from 0, each `int32[]`, which no compiler takes for constants:
+        leaves of one shape share compiled programs.
     """
 
     grads: list[chex.Array]
@@ -71,6 +73,7 @@ class Inputs(NamedTuple):
     loss: chex.Array | None
     sizes: units.Sizes
     scaling: Scaling
+    numbers: Sequence[Int[Array, ""]]
 
 
 class Coefficients(NamedTuple):
@@ -108,8 +111,6 @@ class StepPlan(NamedTuple):
 
     Attributes:
       coefficients: The scalars.
-      numbers: Indices of the leaves, from 0, each `int32[]`. The results of a conditional are no
-        constants to a compiler, so leaves of one shape share one compiled program.
       rates: Learning rates of the leaves.
       sign: Sign of the updates, `float32[]`.
       decays: Weight decay of each leaf, `float32[L]`, or None.
@@ -120,7 +121,6 @@ class StepPlan(NamedTuple):
     """
 
     coefficients: Coefficients
-    numbers: tuple[chex.Array, ...]
     rates: LeafRates
     sign: chex.Array
     decays: chex.Array | None
@@ -196,7 +196,6 @@ def plan_step(spec: StepSpec, sampled: Sampling, inputs: Inputs, state: AlphaOpt
     history = observed.history
     return StepPlan(
         coefficients=_coefficients(state, clock, gradient_factors, change, config),
-        numbers=_numbers(sampled),
         rates=rates,
         sign=jnp.asarray(inputs.scaling.sign).astype(jnp.float32),
         decays=_stack(inputs.scaling.decays),
@@ -240,7 +239,6 @@ def skip_step(spec: StepSpec, sampled: Sampling, inputs: Inputs, state: AlphaOpt
             gradient_factors=ones.astype(state.inverse_units.dtype),
             unit_changes=ones if units.may_change(state.inverse_units) else None,
         ),
-        numbers=_numbers(sampled),
         rates=LeafRates(none, none),
         sign=one,
         decays=_stack(inputs.scaling.decays),
@@ -311,10 +309,6 @@ def _sampled_directions(
     rotated = frames.rotation_of(sampled.shapes, config).is_rotated[:, None] > 0
     bounded = jnp.clip(momentum, -rotation.MAX_DIRECTION, rotation.MAX_DIRECTION)
     return jnp.where(rotated, bounded, momentum)
-
-
-def _numbers(sampled: Sampling) -> tuple[chex.Array, ...]:
-    return tuple(jnp.asarray(number, jnp.int32) for number in range(len(sampled.shapes)))
 
 
 def next_number(updates_made: Int[Array, ""], config: AlphaOptConfig) -> Int[Array, ""]:

@@ -75,7 +75,7 @@ def step(
     blocks = frames.rotation_of(sampled.shapes, config)
     turned = frames.turn(blocks, grads, sizes, finite, sampled, state, config)
     state = _in_coordinates(state, turned)
-    inputs = Inputs(turned.grads, leaves, loss, sizes, scaling)
+    inputs = Inputs(turned.grads, leaves, loss, sizes, scaling, turned.numbers)
     plan = jax.lax.cond(
         finite,
         lambda: conditional.varying_like(plan_lib.plan_step(spec, sampled, inputs, state), inputs),
@@ -85,19 +85,19 @@ def step(
 
     averaged = _average(plan, inputs, state)
     leaves = _accumulate(plan, inputs, state)
-    multipliers = _multipliers(plan, leaves, sampled, state, config)
+    multipliers = _multipliers(plan, inputs, leaves, sampled, state, config)
     steps = [
-        _change(plan, index, leaf, multiplier, bool(sides), config)
-        for index, (leaf, multiplier, sides) in enumerate(
-            zip(leaves, multipliers, blocks.sides, strict=True)
+        _change(plan, number, leaf, multiplier, bool(sides), config)
+        for number, leaf, multiplier, sides in zip(
+            inputs.numbers, leaves, multipliers, blocks.sides, strict=True
         )
     ]
     if turned.bases is not None:
         steps = rotation.rotate_back(blocks, turned.bases, steps, turned.starts)
     steps = [
-        _apply(plan, index, leaf.param, change, bool(sides)).astype(dtype)
-        for index, (leaf, change, sides, dtype) in enumerate(
-            zip(leaves, steps, blocks.sides, dtypes, strict=True)
+        _apply(plan, number, leaf.param, change, bool(sides)).astype(dtype)
+        for number, leaf, change, sides, dtype in zip(
+            inputs.numbers, leaves, steps, blocks.sides, dtypes, strict=True
         )
     ]
 
@@ -157,7 +157,7 @@ def _accumulate(plan: StepPlan, inputs: Inputs, state: AlphaOptState) -> list[Co
     squares = jax.tree.leaves(state.squared_gradient_average)
     leaves = []
     for index, (param, grad) in enumerate(zip(inputs.params, inputs.grads, strict=True)):
-        number = plan.numbers[index]
+        number = inputs.numbers[index]
         scaled = units.rescaled(grad, coefficients.gradient_factors[number])
         scaled = jnp.where(coefficients.finite, scaled, 0.0)
         first_decay, second_decay = coefficients.first_decay, coefficients.second_decay
@@ -180,6 +180,7 @@ def _accumulate(plan: StepPlan, inputs: Inputs, state: AlphaOptState) -> list[Co
 
 def _multipliers(
     plan: StepPlan,
+    inputs: Inputs,
     leaves: list[Coordinates],
     sampled: Sampling,
     state: AlphaOptState,
@@ -191,7 +192,7 @@ def _multipliers(
     held = jax.tree.leaves(state.rate_multipliers)
     policy = Policy(network.unflatten(state.agent), config.agent)
     leaf_inputs = LeafInputs(
-        plan.numbers,
+        inputs.numbers,
         plan.statistics,
         plan.action,
         plan.coefficients.corrections,
@@ -221,14 +222,14 @@ def _average(plan: StepPlan, inputs: Inputs, state: AlphaOptState) -> list[chex.
 
 def _change(
     plan: StepPlan,
-    index: int,
+    number: chex.Array,
     leaf: Coordinates,
     multiplier: chex.Array,
     is_rotated: bool,
     config: AlphaOptConfig,
 ) -> chex.Array:
     """The change of one leaf in the coordinates of the step, in float32."""
-    number, coefficients = plan.numbers[index], plan.coefficients
+    coefficients = plan.coefficients
     if config.agent.update_direction == "gradient":
         scale = plan.state.inverse_units[number].astype(jnp.float32)
         direction = units.rescaled(leaf.grad, coefficients.gradient_factors[number]) / scale
@@ -244,11 +245,10 @@ def _change(
 
 
 def _apply(
-    plan: StepPlan, index: int, param: chex.Array, change: chex.Array, is_rotated: bool
+    plan: StepPlan, number: chex.Array, param: chex.Array, change: chex.Array, is_rotated: bool
 ) -> chex.Array:
     """The update of one leaf, in the parameters' own coordinates."""
     if plan.decays is not None and is_rotated:
-        number = plan.numbers[index]
         decay = plan.decays[number] * plan.rates.rates[number]
         change = change + plan.sign * decay * _finite(param)
     return _within_range(change, param)

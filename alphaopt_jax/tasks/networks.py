@@ -79,26 +79,18 @@ class ResidualMLP(nn.Module):
         """Maps `float32[..., inputs]` to `float32[..., outputs]`."""
         stream = nn.Dense(self.width)(inputs)
         for _ in range(self.blocks):
-            stream += nn.Dense(self.width)(self.activation(nn.Dense(self.width)(stream)))
+            stream += nn.Dense(self.width)(self.activation(self._hidden(stream)))
         return nn.Dense(self.outputs)(stream)
 
+    def _hidden(self, stream: Float[Array, "*batch width"]) -> Float[Array, "*batch hidden"]:
+        return nn.Dense(self.width)(stream)
 
-class NormalizedResidualMLP(nn.Module):
+
+class NormalizedResidualMLP(ResidualMLP):
     """As `ResidualMLP`, with a LayerNorm before each block and twice as many hidden units."""
 
-    width: int
-    blocks: int
-    outputs: int
-    activation: Activation = nn.relu
-
-    @nn.compact
-    def __call__(self, inputs: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
-        """Maps `float32[..., inputs]` to `float32[..., outputs]`."""
-        stream = nn.Dense(self.width)(inputs)
-        for _ in range(self.blocks):
-            hidden = self.activation(nn.Dense(2 * self.width)(nn.LayerNorm()(stream)))
-            stream += nn.Dense(self.width)(hidden)
-        return nn.Dense(self.outputs)(stream)
+    def _hidden(self, stream: Float[Array, "*batch width"]) -> Float[Array, "*batch hidden"]:
+        return nn.Dense(2 * self.width)(nn.LayerNorm()(stream))
 
 
 class Factorization(nn.Module):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alphaopt_jax._agent import rotation
+from alphaopt_jax._agent import orthogonal, rotation
 
 _SHAPES = [(784, 10), (33, 70), (3, 3, 5, 8), (2, 3, 4), (7,), (100,), (), (0, 4), (1, 20), (9, 1)]
 
@@ -64,7 +64,7 @@ def test_columns_are_made_orthonormal_as_by_qr(width):
     # Well enough conditioned for a comparison of two algorithms in single precision.
     matrices = jax.random.normal(jax.random.key(width), (3, width, width)) + 3.0 * jnp.eye(width)
 
-    found = jax.jit(rotation.orthonormal)(matrices)
+    found = jax.jit(orthogonal.orthonormal)(matrices)
 
     expected, upper = np.linalg.qr(np.asarray(matrices, np.float64))
     expected = expected * np.sign(np.diagonal(upper, axis1=1, axis2=2))[:, None, :]
@@ -78,7 +78,7 @@ def test_nearly_singular_matrices_give_orthonormal_columns(width):
     thin = jax.random.normal(jax.random.key(0), (2, width, 3))
     matrices = thin @ jnp.swapaxes(thin, 1, 2) + 1e-6 * width * jnp.eye(width)
 
-    found = rotation.orthonormal(matrices)
+    found = orthogonal.orthonormal(matrices)
 
     identity = jnp.swapaxes(found, 1, 2) @ found
     np.testing.assert_allclose(identity, np.broadcast_to(np.eye(width), identity.shape), atol=1e-5)

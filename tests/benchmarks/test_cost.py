@@ -50,6 +50,16 @@ def test_a_coordinatewise_lstm_keeps_eighty_numbers_a_parameter():
     assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 80 * 17
 
 
+def test_every_network_has_a_loss_near_that_of_a_guess():
+    for name, model_fn in runs.MODELS.items():
+        model = model_fn()
+        classes = 96 if name == runs.TRANSFORMER else 10
+
+        loss = float(jax.jit(model.loss)(model.params, *model.batch))
+
+        assert 0.7 * np.log(classes) < loss < 1.6 * np.log(classes), name
+
+
 def _row(optimizer, milliseconds, parameters=10_000_000, model=runs.ONE_TENSOR, **more):
     return {
         "kind": "step",

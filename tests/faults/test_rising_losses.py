@@ -89,14 +89,15 @@ def test_after_a_loss_is_rescaled_for_ever_the_training_is_as_without_a_backoff(
 
 
 def test_stages_of_a_curriculum_are_braked_for_a_small_part_of_the_time():
-    for braked, free in ((_WITH, _OFF), _CONSTANT):
+    for braked, free, factor in ((_WITH, _OFF, 5.0), (*_CONSTANT, 3.0)):
         losses, backoffs = _train(braked, _CURRICULUM, 750, _init())
         freely, _ = _train(free, _CURRICULUM, 750, _init())
 
         assert np.mean(backoffs < 1.0) < 0.2
-        # Each stage is at most 60 steps behind, up to a factor of five.
+        # Each stage is at most 60 steps behind, up to a factor; the rates of the pretrained agent
+        # follow the braked loss.
         for end in (449, 599, 749):
-            assert losses[end] < 5.0 * freely[end - 60]
+            assert losses[end] < factor * freely[end - 60]
 
 
 def test_a_rising_surrogate_of_the_policy_gradient_does_not_stop_a_bandit():

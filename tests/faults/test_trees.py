@@ -59,7 +59,9 @@ def test_other_dtypes_train_like_float32(name, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(clean.params)} == {jnp.dtype(dtype)}
     expected = _in_float32(name).losses[-1]
     assert expected < 0.05 * _in_float32(name).losses[0]
-    np.testing.assert_allclose(clean.losses[-1], expected, rtol=0.5)
+    # Learning enlarges the rounding of the narrowest type.
+    rtol = 0.5 if (name, dtype) == ("learning", "bfloat16") else 0.3
+    np.testing.assert_allclose(clean.losses[-1], expected, rtol=rtol)
     _assert_continues_after_nan(clean, spoiled)
 
 

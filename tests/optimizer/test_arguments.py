@@ -57,6 +57,11 @@ def test_arguments_of_alphaopt_alone(arguments, message):
         ({"learn": "yes"}, r"`learn` must be True, False, or None.*got 'yes'"),
         ({"backoff": "off"}, r"`backoff` must be True, or False to turn it off; got 'off'"),
         ({"backoff": 0.5}, r"`backoff` must be True, or False.*got 0\.5"),
+        (
+            {"coordinates": "own"},
+            r'`coordinates` must be "rotated", "parameters", or None.*\'own\'',
+        ),
+        ({"coordinates": True}, "`coordinates` must be .*got True"),
         ({"learn": jnp.asarray(True)}, r"`learn` must be.*it cannot be an array"),
         (
             {"config": AgentConfig()},

@@ -164,7 +164,8 @@ def test_members_of_a_vmap_train_as_each_alone(agent):
     together = jax.vmap(lambda params: _train(tx, params, loss, 40)[2])(several)
     alone = _train(tx, params, loss, 40)[2]
 
-    np.testing.assert_allclose(together[0], alone, rtol=2e-3)
+    np.testing.assert_allclose(together[0][:20], alone[:20], rtol=1e-4)
+    np.testing.assert_allclose(together[0], alone, rtol=2e-3)  # Rounding grows.
 
 
 def test_complex_leaves_scalars_and_empty_leaves_train(agent):
@@ -190,6 +191,17 @@ def test_complex_leaves_scalars_and_empty_leaves_train(agent):
         lambda leaf: leaf.dtype, grads
     )
     assert float(loss(params)) < 0.2 * start
+
+
+def test_coordinates_can_be_chosen_for_any_agent(agent):
+    params = {"kernel": jnp.ones((40, 8)), "bias": jnp.zeros(8)}
+
+    own = alphaopt.alphaopt(agent=agent, coordinates="parameters").init(params)
+    rotated = alphaopt.alphaopt(agent=None, coordinates="rotated").init(params)
+
+    assert own.bases is None
+    assert own.constants.block_size == 0
+    assert [basis.shape[1] for basis in rotated.bases.bases] == [2, 4, 8, 16, 32]
 
 
 def test_optax_tells_the_trees_of_the_state_that_are_shaped_like_parameters(agent):

@@ -55,7 +55,8 @@ def test_a_spike_is_skipped_and_counted_and_training_goes_on(mode, dtype):
 def test_the_rest_of_a_leaf_is_trained(mode, entry, dtype):
     found, skipped, logits = ranges.forbidden_transitions(trainings.make(mode), entry, dtype)
 
-    assert found < (0.7 if mode == "from scratch" else 3e-3)  # A fresh agent is slow at first.
+    # A fresh agent is slow at first, and exploration costs something.
+    assert found < {"from scratch": 0.7, "learn=True": 3e-3}.get(mode, 1e-3)
     assert skipped == 0
     np.testing.assert_array_equal(np.asarray(logits)[_FORBIDDEN], np.asarray(entry, dtype))
 
