@@ -98,8 +98,9 @@ class MetaConfig:
 def rotated_config() -> MetaConfig:
     """Constants for an agent in rotated coordinates that decides one rate for each leaf.
 
-    The loss at averaged parameters is rewarded, once for each interval. The rates of some tasks are
-    multiplied by unseen factors, so that the agent learns to find their level.
+    The loss at averaged parameters is rewarded, once for each interval. No rates are multiplied by
+    random factors: an agent trained with such factors on 12 % of its tasks found rates that were a
+    hundred times too small somewhat sooner, and had losses a tenth higher where they were right.
 
     Example:
       >>> rotated_config().agent.block_size
@@ -120,6 +121,4 @@ def rotated_config() -> MetaConfig:
         num_explorers=4,
         reward_every="interval",
         reward_averages=True,
-        random_multipliers=(0.01, 2.0),
-        random_multiplier_fraction=0.12,
     )
