@@ -132,11 +132,16 @@ def test_the_ring_is_found_with_the_loss():
 
 @pytest.mark.parametrize("size", [1e3, 1e30])
 def test_a_spike_of_the_loss_alone_costs_little(size):
+    # Several starts: a single training's last loss varies by a factor of two with rounding.
+    scales = jnp.asarray([0.9, 1.0, 1.1, 1.2])
+    starts = jax.tree.map(lambda leaf: scales[:, None, None] * leaf, _init())
     spiked = _regression(lambda number: 1.0, lambda number: jnp.where(number == 100, size, 1.0))
-    losses, _ = _train(_WITH, spiked, 400, _init())
-    usual, _ = _train(_WITH, _regression(lambda number: 1.0), 400, _init())
 
-    assert np.log(losses[0] / losses[-1]) > 0.9 * np.log(usual[0] / usual[-1])
+    def progress(loss_fn):
+        losses = jax.vmap(lambda start: _train(_WITH, loss_fn, 400, start)[0])(starts)
+        return np.mean(np.log(losses[:, 0] / np.median(losses[:, -40:], axis=1)))
+
+    assert progress(spiked) > 0.9 * progress(_regression(lambda number: 1.0))
 
 
 def test_a_divergence_that_lower_rates_cure_is_cured():
