@@ -12,7 +12,7 @@ from optax import contrib
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax.config import pretrained_config
-from benchmarks.common import schedules, versions
+from benchmarks.common import schedules, soap, versions
 
 TOO_SMALL, TOO_LARGE = 0.01, 100.0
 ADAM_DEFAULT = 1e-3
@@ -20,6 +20,8 @@ ADAM_RATES = (1e-5, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
 ADAM_GRID = ADAM_RATES[1:-1]
 """Rates among which Adam and cosine Adam are tuned, by mean final training loss over the reported
 seeds. The ends of `ADAM_RATES` are the default, 100 times too small and 100 times too large."""
+SOAP_GRID = (1e-3, 3e-3, 1e-2)
+"""Rates among which cosine SOAP is tuned, in the same way."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,15 @@ def cosine_adam(rate: float) -> OptimizerSpec:
     return OptimizerSpec(f"cosine Adam {rate:g}", optimizer_fn, "a rate, number of steps")
 
 
+def cosine_soap(rate: float) -> OptimizerSpec:
+    """SOAP with warm-up and a cosine decay, at one peak rate."""
+
+    def optimizer_fn(seed: int, num_steps: int) -> optax.GradientTransformation:
+        return soap.soap(schedules.warmup_cosine(rate, num_steps))
+
+    return OptimizerSpec(f"cosine SOAP {rate:g}", optimizer_fn, "a rate, number of steps")
+
+
 def from_scratch(*, learning_rate: float = 1.0, learn: bool = True) -> OptimizerSpec:
     """AlphaOpt with an untrained agent."""
     config = alphaopt.AlphaOptConfig()
@@ -78,20 +89,23 @@ def from_scratch(*, learning_rate: float = 1.0, learn: bool = True) -> Optimizer
     return OptimizerSpec(name, optimizer_fn, "nothing", version=version)
 
 
-def pretrained(name: str) -> OptimizerSpec:
-    """AlphaOpt with a pretrained agent, frozen, and the number of steps."""
-    agent = alphaopt.load_agent(name)
+def pretrained(*, told: bool) -> OptimizerSpec:
+    """AlphaOpt as `alphaopt()` makes it, with the number of steps or evaluated at the average."""
+    config = pretrained_config()
 
     def optimizer_fn(seed: int, num_steps: int) -> optax.GradientTransformation:
-        return alphaopt.alphaopt(agent=agent, num_steps=num_steps, seed=seed)
+        return alphaopt.alphaopt(num_steps=num_steps if told else None, seed=seed)
 
-    version = versions.optimizer_version(agent, pretrained_config())
-    return OptimizerSpec("AlphaOpt", optimizer_fn, "number of steps", version=version)
+    version = versions.optimizer_version(alphaopt.load_agent("base"), config, averaged=not told)
+    if told:
+        return OptimizerSpec("AlphaOpt", optimizer_fn, "number of steps", version=version)
+    return OptimizerSpec(
+        "AlphaOpt, no horizon", optimizer_fn, "nothing", alphaopt.eval_params, version
+    )
 
 
 ADAM = adam(ADAM_DEFAULT)
-ALPHAOPT = pretrained("diagonal")
-"""Of the whole comparison, whose stored runs are those of this agent."""
+ALPHAOPT, NO_HORIZON = pretrained(told=True), pretrained(told=False)
 FROM_SCRATCH = from_scratch()
 NOT_LEARNING = from_scratch(learn=False)
 START_TOO_SMALL = from_scratch(learning_rate=TOO_SMALL)
@@ -112,15 +126,17 @@ TUNING_FREE = (
     OptimizerSpec("COCOB", lambda seed, num_steps: contrib.cocob(), "nothing"),
 )
 
-QUICK = (pretrained("base"), FROM_SCRATCH, ADAM)
+QUICK = (ALPHAOPT, FROM_SCRATCH, ADAM)
 FULL = (
     ALPHAOPT,
+    NO_HORIZON,
     FROM_SCRATCH,
     NOT_LEARNING,
     START_TOO_SMALL,
     START_TOO_LARGE,
     *(adam(rate) for rate in ADAM_RATES),
     *(cosine_adam(rate) for rate in ADAM_GRID),
+    *(cosine_soap(rate) for rate in SOAP_GRID),
     OptimizerSpec(
         "SGD momentum 0.1", lambda seed, num_steps: optax.sgd(0.1, momentum=0.9), "a rate"
     ),
