@@ -6,6 +6,7 @@ from collections.abc import Callable
 import dataclasses
 import math
 from typing import Any, NamedTuple
+from unittest import mock
 
 import chex
 import jax
@@ -14,6 +15,7 @@ import optax
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax import config
+from alphaopt_jax._agent import rotation
 from benchmarks.common import versions
 from benchmarks.zero_tuning.optimizers import ALPHAOPT, NO_HORIZON, OptimizerSpec
 
@@ -23,6 +25,7 @@ MULTIPLIERS = (0.01, 0.1, 10.0, 100.0)
 """Values of `learning_rate` other than 1."""
 LAST_PARAMS = f"{NO_HORIZON}, at the last parameters"
 OWN_COORDINATES = "without rotation"
+ONE_SIDE = "the shorter side of matrices rotated, not the longer"
 
 
 class Variant(NamedTuple):
@@ -49,6 +52,9 @@ def variants() -> list[Variant]:
         Variant(OWN_COORDINATES, ALPHAOPT, _spec(OWN_COORDINATES, own)),
         Variant(LAST_PARAMS, NO_HORIZON, _spec(LAST_PARAMS, agent, told=False, averaged=False)),
     ]
+    spec = _spec(ONE_SIDE, agent)
+    one_sided = dataclasses.replace(spec, optimizer_fn=_one_sided(spec.optimizer_fn))
+    found.append(Variant(ONE_SIDE, ALPHAOPT, one_sided))
     for value in CONSTANTS:
         name = constant_name(value)
         found.append(Variant(name, ALPHAOPT, _spec(name, constant_agent(agent, value))))
@@ -87,6 +93,36 @@ def constant_agent(agent: alphaopt.Agent, log_rate: float) -> alphaopt.Agent:
     output = params["actor"]["leaf"]["log_rate"]
     output["bias"] = jnp.full_like(output["bias"], inverse)
     return dataclasses.replace(agent, params=params)
+
+
+def _one_sided(optimizer_fn: Callable[..., Any]) -> Callable[..., optax.GradientTransformation]:
+    """Optimizers whose matrices have a basis for the shorter side only.
+
+    The package has no such option, since both sides earn more; its blocks are replaced while an
+    optimizer is traced.
+    """
+    both_sides = rotation._cuts
+
+    def shorter_side(shape: tuple[int, ...], block_size: int) -> list[tuple[int, int, int, int]]:
+        # Each side ends with the length of the other one.
+        return sorted(both_sides(shape, block_size), key=lambda side: -side[-1])[:1]
+
+    def one_sided_fn(rate: chex.Numeric, num_steps: int) -> optax.GradientTransformation:
+        tx = optimizer_fn(rate, num_steps)
+
+        def init(params: optax.Params) -> optax.OptState:
+            with mock.patch.object(rotation, "_cuts", shorter_side):
+                return tx.init(params)
+
+        def update(
+            updates: optax.Updates, state: optax.OptState, params: Any = None, **extra: Any
+        ) -> tuple[optax.Updates, optax.OptState]:
+            with mock.patch.object(rotation, "_cuts", shorter_side):
+                return tx.update(updates, state, params, **extra)
+
+        return optax.GradientTransformationExtraArgs(init, update)
+
+    return one_sided_fn
 
 
 def _spec(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import alphaopt_jax as alphaopt
+from alphaopt_jax._agent import rotation
 from benchmarks.ablations import report, variants
 from benchmarks.zero_tuning import runs
 
@@ -31,6 +32,31 @@ def test_every_variant_has_runs_of_its_own():
 
     assert len(keys) == len(parts)
     assert {part.compared_with for part in parts} <= {part.name for part in parts}
+
+
+def test_one_sided_optimizers_turn_the_shorter_side_only():
+    parts = {part.name: part.spec for part in variants.variants()}
+    params = {"w": jnp.ones((12, 5))}
+
+    def train(name):
+        tx = parts[name].optimizer_fn(1.0, 60)
+        state = tx.init(params)
+        for _ in range(20):
+            grads = {"w": jnp.ones((12, 5)) + jnp.arange(5.0)}
+            _, state = tx.update(grads, state, params, value=jnp.ones(()))
+        return state.bases
+
+    one, both = train(variants.ONE_SIDE), train("AlphaOpt")
+
+    def turned(bases):
+        return [
+            int(np.sum(np.abs(basis - np.eye(basis.shape[-1])).max(axis=(1, 2)) > 0.01))
+            for basis in bases.bases
+        ]
+
+    assert turned(one) == [0, 0, 1, 0, 0]  # Blocks of 8, for the five columns.
+    assert turned(both) == [0, 0, 1, 1, 0]
+    assert rotation.of_shapes([(12, 5)], 32).counts == (0, 0, 1, 1, 0)
 
 
 def _store(tmp_path, parts, losses):
