@@ -17,7 +17,7 @@ A rotation never changes the shape of a leaf, so samples, shardings and states d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 import math
 from typing import NamedTuple
@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from alphaopt_jax._agent import orthogonal, sampling
+from alphaopt_jax._agent import conditional, orthogonal, sampling
 
 MAX_DIRECTION = 3.0
 """Bound on the components of Adam's direction in rotated coordinates. When a basis turns, second
@@ -36,6 +36,11 @@ _MAX_SIDE = 10_000
 """Longest side that is rotated, as in SOAP: rows of an embedding are seldom seen together."""
 _SHORTEST_MEMORY = 20.0
 """Steps over which second moments are averaged; longer where a step says little."""
+_SELDOM = 4
+"""Steps between two additions to the second moments of blocks that see many gradients in each."""
+_MANY_SEEN = 4
+"""Gradients for each coordinate of a block (of at least 32) in one step, of which a quarter of the
+steps is enough. For matrices of such sizes second moments cost as much as the rotation itself."""
 _NO_MOMENTS = 1e-30
 _RIDGE = 1e-6
 """Share of the identity in second moments, so that directions without a gradient keep theirs."""
@@ -59,6 +64,11 @@ class Side(NamedTuple):
     group: int
     start: int
     seen: int
+
+    @property
+    def interval(self) -> int:
+        """Steps between two additions to the second moments."""
+        return _SELDOM if self.seen >= _MANY_SEEN * max(self.width, 32) else 1
 
 
 Starts = tuple[tuple[int | Int[Array, ""], ...], ...]
@@ -199,36 +209,47 @@ def _identity(matrices: Array) -> Array:
 def add_gradients(
     rotation: Rotation,
     bases: Bases,
-    grads: Sequence[Float[Array, "..."]],
+    grads: Sequence[Callable[[], Float[Array, "..."]]],
     step: Float[Array, ""],
     starts: Starts,
 ) -> Bases:
-    """Adds one step's gradients to the second moments.
+    """Adds one step's gradients to the second moments of all blocks for which it is due.
 
     Args:
       rotation: The blocks.
       bases: The bases.
-      grads: Gradients of the leaves in the parameters' own coordinates, in units of their leaf's
-        root mean square.
+      grads: Functions that compute the gradients of the leaves in the parameters' own coordinates,
+        in units of their leaf's root mean square. They are called where the gradients are needed.
       step: Number of the step, from 1, `float32[]`.
       starts: `rotation.starts`.
 
     Returns:
       The bases with new moments.
     """
-    moments = list(bases.moments)
-    for grad, sides, first in zip(grads, rotation.sides, starts, strict=True):
-        for side, start in zip(sides, first, strict=True):
-            new = sampling.partitioned(
-                functools.partial(_second_moments, side=side), grad, replicated=True
-            )
-            weight = 1.0 / jnp.minimum(step, _memory(side))
-            everything = moments[side.group]
-            old = _blocks(everything, side, start)
-            moments[side.group] = jax.lax.dynamic_update_slice(
-                everything, old + weight * (new - old), _corner(start)
-            )
-    return bases._replace(moments=tuple(moments))
+
+    def added(bases: Bases, interval: int) -> Bases:
+        moments = list(bases.moments)
+        for grad, sides, first in zip(grads, rotation.sides, starts, strict=True):
+            for side, start in zip(sides, first, strict=True):
+                if side.interval != interval:
+                    continue
+                new = sampling.partitioned(
+                    functools.partial(_second_moments, side=side), grad(), replicated=True
+                )
+                # All steps count alike until there are as many as are remembered.
+                weight = interval / jnp.minimum(step + (interval - 1.0), _memory(side))
+                everything = moments[side.group]
+                old = _blocks(everything, side, start)
+                moments[side.group] = jax.lax.dynamic_update_slice(
+                    everything, old + weight * (new - old), _corner(start)
+                )
+        return bases._replace(moments=tuple(moments))
+
+    seen = added(bases, 1)
+    if all(side.interval == 1 for sides in rotation.sides for side in sides):
+        return seen
+    due = jnp.mod(step, float(_SELDOM)) == 1.0  # Also in the steps at which bases are refreshed.
+    return conditional.cond(due, lambda: added(seen, _SELDOM), lambda: seen)
 
 
 def _blocks(blocks: Array, side: Side, start: int | Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import functools
 from typing import NamedTuple
 
 import chex
@@ -78,7 +79,8 @@ def turn(
     mean_squares = jnp.where(sizes.mean_squares > _MIN_MEAN_SQUARE, sizes.mean_squares, 1.0)
     factors = sizes.scales / differentiable.sqrt(mean_squares).astype(sizes.scales.dtype)
     scaled = [
-        units.rescaled(grad, factors[index]) for grad, index in zip(grads, numbers, strict=True)
+        functools.partial(units.rescaled, grad, factors[index])
+        for grad, index in zip(grads, numbers, strict=True)
     ]
     seen = rotation.add_gradients(blocks, old, scaled, number, starts)
     seen = jax.tree.map(lambda new, kept: jnp.where(finite, new, kept), seen, old)

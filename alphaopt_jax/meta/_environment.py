@@ -7,6 +7,7 @@ and this compiles and runs several times faster.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -245,7 +246,8 @@ def _turn(setting: _Setting, state: EnvState, index: chex.Array) -> EnvState:
     (mean_squares,) = leaves.means([jnp.square(grads)])
     scaled = grads * leaves.expand(jax.lax.rsqrt(jnp.maximum(mean_squares, _TINY)))
     starts = blocks.starts
-    seen = rotation.add_gradients(blocks, state.bases, _split(blocks, scaled), number, starts)
+    parts = [functools.partial(jnp.asarray, part) for part in _split(blocks, scaled)]
+    seen = rotation.add_gradients(blocks, state.bases, parts, number, starts)
 
     def refresh() -> tuple[Bases, chex.Array]:
         new = rotation.refreshed(blocks, seen, number)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from alphaopt_jax._agent import agent as agent_lib
 from alphaopt_jax._agent import observation
 from alphaopt_jax._storage import digests
@@ -9,6 +11,8 @@ from alphaopt_jax.config import AlphaOptConfig
 
 STEP_VERSION = 1
 """Raised when the arithmetic of a step changes: stored runs of AlphaOpt are then made again."""
+ROTATION_VERSION = 1
+"""Raised when the arithmetic of rotated coordinates changes: the same, for agents acting there."""
 LEARNING_VERSION = 1
 """Raised when the arithmetic of learning changes: the same, for agents that learn."""
 
@@ -31,11 +35,13 @@ def optimizer_version(
     Returns:
       16 hexadecimal characters.
     """
-    described = (
+    described: tuple[Any, ...] = (
         "from scratch" if agent is None else agent_lib.digest(agent),
         digests.constants(config),
         observation.CONTRACT_VERSION,
         STEP_VERSION,
         LEARNING_VERSION if learn else 0,
     )
+    if agent is not None and agent.block_size:
+        described += (ROTATION_VERSION,)
     return digests.digest((*described, "averaged") if averaged else described)

@@ -1,5 +1,7 @@
 """Rotated coordinates: blocks, bases, and turning to them and back."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,10 @@ from alphaopt_jax._agent import orthogonal, rotation
 _SHAPES = [(784, 10), (33, 70), (3, 3, 5, 8), (2, 3, 4), (7,), (100,), (), (0, 4), (1, 20), (9, 1)]
 
 
+def _functions(arrays):
+    return [functools.partial(jnp.asarray, array) for array in arrays]
+
+
 def _random_bases(blocks):
     """Bases that are not the identity; coordinates of the padding stay by themselves."""
     bases = rotation.init(blocks)
@@ -17,8 +23,10 @@ def _random_bases(blocks):
         jax.random.normal(jax.random.key(number), shape)
         for number, shape in enumerate(blocks.shapes)
     ]
-    seen = rotation.add_gradients(blocks, bases, grads, jnp.float32(1000.0), blocks.starts)
-    return rotation.refreshed(blocks, seen, jnp.float32(1000.0))
+    seen = rotation.add_gradients(
+        blocks, bases, _functions(grads), jnp.float32(1001.0), blocks.starts
+    )
+    return rotation.refreshed(blocks, seen, jnp.float32(1001.0))
 
 
 def test_turning_there_and_back_changes_nothing():
@@ -94,7 +102,7 @@ def test_bases_become_those_of_the_gradients_second_moments():
     def step(bases, numbered):
         number, key = numbered
         grad = left @ jax.random.normal(key, shape) @ right
-        bases = rotation.add_gradients(blocks, bases, [grad], number, blocks.starts)
+        bases = rotation.add_gradients(blocks, bases, _functions([grad]), number, blocks.starts)
         return rotation.refreshed(blocks, bases, number), None
 
     keys = jax.random.split(jax.random.key(2), 300)
@@ -117,6 +125,26 @@ def test_bases_become_those_of_the_gradients_second_moments():
         assert largest_correlation(basis, own) < 0.1
 
 
+def test_blocks_that_see_many_gradients_in_a_step_add_those_of_every_fourth():
+    blocks = rotation.of_shapes([(200, 8)], 32)
+    rows, columns = blocks.sides[0]  # Each sees 8 and 200 gradients in a step.
+    assert (rows.interval, columns.interval) == (1, 4)
+    bases = rotation.init(blocks)
+    grads = jax.random.normal(jax.random.key(0), (9, 200, 8))
+    for number, grad in enumerate(grads):
+        bases = rotation.add_gradients(
+            blocks, bases, _functions([grad]), jnp.float32(number + 1), blocks.starts
+        )
+
+    own = bases.moments[columns.group][columns.start]
+    each = jnp.einsum("nab,nac->nbc", grads, grads) / 200.0
+    np.testing.assert_allclose(own, jnp.mean(each[::4], axis=0), rtol=1e-4, atol=1e-5)
+    first = bases.moments[rows.group][rows.start][: rows.width, : rows.width]
+    part = grads[:, : rows.width]
+    every = jnp.einsum("nab,ncb->nac", part, part) / 8.0
+    np.testing.assert_allclose(first, jnp.mean(every, axis=0), rtol=1e-4, atol=1e-5)
+
+
 def test_a_basis_is_trusted_once_it_has_seen_as_many_gradients_as_it_has_coordinates():
     blocks = rotation.of_shapes([(6,), (6, 3)], 32)  # Three gradients a step for the matrix.
     bases = rotation.init(blocks)
@@ -126,7 +154,9 @@ def test_a_basis_is_trusted_once_it_has_seen_as_many_gradients_as_it_has_coordin
             jax.random.normal(jax.random.key(100 * number + leaf), shape)
             for leaf, shape in enumerate(blocks.shapes)
         ]
-        bases = rotation.add_gradients(blocks, bases, grads, jnp.float32(number), blocks.starts)
+        bases = rotation.add_gradients(
+            blocks, bases, _functions(grads), jnp.float32(number), blocks.starts
+        )
         bases = rotation.refreshed(blocks, bases, jnp.float32(number))
         for leaf in (0, 1):
             side = blocks.sides[leaf][0]
