@@ -36,7 +36,7 @@ _MAX_SIDE = 10_000
 """Longest side that is rotated, as in SOAP: rows of an embedding are seldom seen together."""
 _SHORTEST_MEMORY = 20.0
 """Steps over which second moments are averaged; longer where a step says little."""
-_SELDOM = 4
+MOMENTS_INTERVAL = 4
 """Steps between two additions to the second moments of blocks that see many gradients in each."""
 _MANY_SEEN = 4
 """Gradients for each coordinate of a block (of at least 32) in one step, of which a quarter of the
@@ -68,7 +68,7 @@ class Side(NamedTuple):
     @property
     def interval(self) -> int:
         """Steps between two additions to the second moments."""
-        return _SELDOM if self.seen >= _MANY_SEEN * max(self.width, 32) else 1
+        return MOMENTS_INTERVAL if self.seen >= _MANY_SEEN * max(self.width, 32) else 1
 
 
 Starts = tuple[tuple[int | Int[Array, ""], ...], ...]
@@ -248,8 +248,10 @@ def add_gradients(
     seen = added(bases, 1)
     if all(side.interval == 1 for sides in rotation.sides for side in sides):
         return seen
-    due = jnp.mod(step, float(_SELDOM)) == 1.0  # Also in the steps at which bases are refreshed.
-    return conditional.cond(due, lambda: added(seen, _SELDOM), lambda: seen)
+    due = (
+        jnp.mod(step, float(MOMENTS_INTERVAL)) == 1.0
+    )  # Also in the steps at which bases are refreshed.
+    return conditional.cond(due, lambda: added(seen, MOMENTS_INTERVAL), lambda: seen)
 
 
 def _blocks(blocks: Array, side: Side, start: int | Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alphaopt_jax._agent import sampling
+from alphaopt_jax._agent import rotation, sampling
 from alphaopt_jax.config import DEFAULT_BLOCK_SIZE, pretrained_config
 from benchmarks.common import results
 from benchmarks.common.results import Claim
@@ -205,6 +205,7 @@ class _Traffic(NamedTuple):
 
 def _traffic() -> _Traffic:
     interval, width = pretrained_config().refresh_interval, DEFAULT_BLOCK_SIZE
+    seldom = rotation.MOMENTS_INTERVAL
     adam = {"gradient read": 4, "moments read and written": 16, "parameter read and written": 8}
     own = {
         "gradient read twice, first for the check that it is finite": 8,
@@ -212,14 +213,15 @@ def _traffic() -> _Traffic:
         "parameter read and written": 8,
     }
     turning = {
-        "gradient read for the second moments of both sides": 8,
+        f"gradient read every {seldom} steps for the second moments of both sides": 8 / seldom,
         "gradient turned on both sides, read and written": 16,
         "step turned back on both sides, read and written": 16,
         f"first moments turned every {interval} steps": 16 / interval,
     }
     # A product with a block takes two operations for each parameter and coordinate of the block:
     # two for the second moments, two there and two back.
-    return _Traffic(own, turning, adam, 30, 12 * width + 4 * width / interval, interval)
+    flops = (8 + 4 / seldom + 4 / interval) * width
+    return _Traffic(own, turning, adam, 30, flops, interval)
 
 
 def _on_paper(rows: Sequence[Mapping[str, Any]]) -> str:
