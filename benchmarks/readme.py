@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from alphaopt_jax.tasks.suite import catalog
+from benchmarks.ablations import report as ablations_report
 from benchmarks.common import results
 from benchmarks.cost import report as cost_report
 from benchmarks.l2l import report as l2l
@@ -245,6 +246,14 @@ def _headline(folder: Path) -> str:
 """
 
 
+def _ablations(folder: Path) -> str:
+    return ablations_report.part_table(_rows(folder, "ablations"))
+
+
+def _ablations_multiplier(folder: Path) -> str:
+    return ablations_report.multiplier_table(_rows(folder, "ablations"))
+
+
 def _online_learning(folder: Path) -> str:
     groups = [row for row in _rows(folder, "online_learning") if row["kind"] == "group"]
     return online_learning.group_table(groups)
@@ -319,6 +328,8 @@ _SECTIONS: dict[str, Callable[[Path], str]] = {
     "zero_tuning": _zero_tuning,
     "zero_tuning_evaluation": _zero_tuning_evaluation,
     "zero_tuning_short": _zero_tuning_short,
+    "ablations": _ablations,
+    "ablations_multiplier": _ablations_multiplier,
     "online_learning": _online_learning,
     "meta_learners": _meta_learners,
     "l2l": _l2l,

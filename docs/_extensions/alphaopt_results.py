@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 _MARKER = re.compile(r"<!-- include-if-present: (?P<file>[\w.]+) -->")
 _STORED = "../../benchmarks/results/"  # The results files, seen from a page of findings.
 _PICTURES = (".png", ".gif")
-_FIRST = ("zero_tuning", "mnist", "cost", "online_learning", "robustness", "landscapes")
+_FIRST = (
+    "zero_tuning",
+    "mnist",
+    "ablations",
+    "cost",
+    "online_learning",
+    "robustness",
+    "landscapes",
+)
 _CLAIMS = "claims"
 
 
