@@ -124,6 +124,10 @@ def _cost(folder: Path) -> str:
     return cost_report.summary(_rows(folder, "cost"))
 
 
+def _cost_training(folder: Path) -> str:
+    return cost_report.training_summary(_rows(folder, "cost"))
+
+
 def _zero_tuning(folder: Path) -> str:
     methods = [row for row in _rows(folder, "zero_tuning") if "ratio_interval" in row]
     columns = {
@@ -324,6 +328,7 @@ _SECTIONS: dict[str, Callable[[Path], str]] = {
     "mnist": _mnist,
     "mnist_short": _mnist_short,
     "cost": _cost,
+    "cost_training": _cost_training,
     "headline": _headline,
     "zero_tuning": _zero_tuning,
     "zero_tuning_evaluation": _zero_tuning_evaluation,

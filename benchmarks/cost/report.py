@@ -21,6 +21,7 @@ from benchmarks.cost.optimizers import (
     LEARN_OWN,
     NO_HORIZON,
     OWN,
+    SOAP,
 )
 
 _STEP_COLUMNS = {
@@ -48,6 +49,8 @@ _TRAINING_COLUMNS = {
     "times_adam_interval": "middle 80 %",
     "compile_seconds": "seconds to compile",
 }
+_TRAINED = (ALPHAOPT, NO_HORIZON, LEARN, OWN, SOAP)
+"""Optimizers whose whole train steps are in the short table."""
 SUMMARY_COLUMNS = {
     key: _STEP_COLUMNS[key]
     for key in ("parameters", "optimizer", "milliseconds", "times_adam", "state_bytes_a_parameter")
@@ -141,6 +144,21 @@ def summary(rows: Sequence[Mapping[str, Any]], size: int = 10_000_000) -> str:
         if row["kind"] == "step" and row["parameters"] == size and row["dtype"] == "float32"
     ]
     return results.markdown_table(chosen, SUMMARY_COLUMNS)
+
+
+def training_summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Whole train steps, one row for each model: Adam's time, and the others' ratios to it."""
+    by_model: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row["kind"] != "training":
+            continue
+        shown = by_model.setdefault(row["model"], {"model": row["model"]})
+        if row["optimizer"] == ADAM:
+            shown[ADAM] = f"{row['milliseconds']:.1f} ms"
+        elif row["optimizer"] in _TRAINED:
+            shown[row["optimizer"]] = f"{row['times_adam']:.2f}"
+    columns = {name: name for name in ("model", ADAM, *_TRAINED)}
+    return results.markdown_table(list(by_model.values()), columns)
 
 
 def page(rows: Sequence[Mapping[str, Any]]) -> str:

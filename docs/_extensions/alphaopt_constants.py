@@ -77,11 +77,18 @@ def _figures() -> dict[str, str]:
         "loss_ratio_to_tuned_adam": "zero_tuning.ratio",
         "long_run_ratio": "zero_tuning.length",
         "learn_ratio_too_small": "online_learning.too_small",
-        "step_cost": "cost.times_adam.alphaopt",
+        "step_cost": "cost.times_adam.parameters",
         "step_cost_learn": "cost.times_adam.learn",
         "step_cost_from_scratch": "cost.times_adam.from_scratch",
-        "train_step_cost": "cost.mnist",
-        "state_bytes": "cost.state",
+        "train_step_mnist": "cost.mnist",
+        "train_step_transformer": "cost.transformer",
+        "train_step_large_batches": "cost.large_batches",
+        "train_step_small_batches": "cost.small_batches",
+        "state_bytes": "cost.state.parameters",
+        "state_bytes_rotated": "cost.state.told",
+        "state_bytes_average": "cost.state.untold",
+        "compile_resnet": "cost.compile.resnet",
+        "compile_small_leaves": "cost.compile.small_leaves",
     }
     return {name: _percent(values[claim]) for name, claim in shares.items()} | {
         name: f"{values[claim]:.3g}" for name, claim in ratios.items()

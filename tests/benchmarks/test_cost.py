@@ -113,8 +113,22 @@ def test_the_page_tells_how_the_cost_scales():
     page = report.page(rows)
 
     assert "| 14 | 1.4 | 1.00–2.00 |" in page
-    # 8 + 16 + 8 bytes, then 8 + 16 + 16, and 16 in 16 steps.
+    # 8 + 16 + 8 bytes, then 8 in 4 steps, 16 + 16, and 16 in 16 steps.
     assert "| **in the parameters' coordinates** | **32** |" in page
-    assert "| **in rotated coordinates** | **73** |" in page
+    assert "| **in rotated coordinates** | **67** |" in page
     assert "32 / 28 =\n1.14" in page
     assert "Adam 1.00 ns and AlphaOpt 1.40 ns" in page
+
+
+def test_the_short_table_of_train_steps_has_a_row_for_each_model():
+    rows = [
+        _row(name, 10.0 * ratio, model=model, kind="training")
+        for model in (runs.MNIST, runs.TRANSFORMER)
+        for name, ratio in ((optimizers.ADAM, 1.0), (optimizers.ALPHAOPT, 1.2), ("Prodigy", 3.0))
+    ]
+
+    lines = report.training_summary(rows).splitlines()
+
+    assert lines[0].startswith("| model | Adam | AlphaOpt |")
+    assert lines[2].startswith(f"| {runs.MNIST} | 10.0 ms | 1.20 |")
+    assert len(lines) == 4
