@@ -63,9 +63,8 @@ class RunOptions:
     """Storage, devices and display of a run; they do not change what is learned.
 
     Attributes:
-      folder: Folder for checkpoints, metrics, the best agent (`agent.safetensors`) and the last one
-        (`last_agent.safetensors`). A run resumes from the checkpoints that it finds there. None
-        stores nothing.
+      folder: Folder for checkpoints, metrics and the best agent. A run resumes from the checkpoints
+        that it finds there. None stores nothing.
       mesh: Devices that share the population, along the mesh's first axis; by default one device.
         With several processes (`jax.distributed`), each process calls `meta_train` with the same
         arguments and a mesh over all devices, as from `all_devices_mesh`.
@@ -180,7 +179,6 @@ def meta_train(
     if run.store.folder is not None and jax.process_index() == 0:
         card = _card(identity, result, state)
         agent_lib.save_agent(run.store.folder / f"{card.name}.safetensors", result.agent)
-        agent_lib.save_agent(run.store.folder / "last_agent.safetensors", result.last_agent)
         card_lib.write_card(card, run.store.folder)
     return result
 
