@@ -38,6 +38,8 @@ _SHORTEST_MEMORY = 20.0
 """Steps over which second moments are averaged; longer where a step says little."""
 MOMENTS_INTERVAL = 4
 """Steps between two additions to the second moments of blocks that see many gradients in each."""
+_EARLY = 64.0
+"""Steps in which all gradients are added: bases are found in them, when gradients change fast."""
 _MANY_SEEN = 4
 """Gradients for each coordinate of a block (of at least 32) in one step, of which a quarter of the
 steps is enough. For matrices of such sizes second moments cost as much as the rotation itself."""
@@ -237,7 +239,8 @@ def add_gradients(
                     functools.partial(_second_moments, side=side), grad(), replicated=True
                 )
                 # All steps count alike until there are as many as are remembered.
-                weight = interval / jnp.minimum(step + (interval - 1.0), _memory(side))
+                stands_for = jnp.where(step <= _EARLY, 1.0, float(interval))
+                weight = stands_for / jnp.minimum(step, _memory(side))
                 everything = moments[side.group]
                 old = _blocks(everything, side, start)
                 moments[side.group] = jax.lax.dynamic_update_slice(
@@ -248,9 +251,8 @@ def add_gradients(
     seen = added(bases, 1)
     if all(side.interval == 1 for sides in rotation.sides for side in sides):
         return seen
-    due = (
-        jnp.mod(step, float(MOMENTS_INTERVAL)) == 1.0
-    )  # Also in the steps at which bases are refreshed.
+    # Also in the steps at which bases are refreshed.
+    due = (step <= _EARLY) | (jnp.mod(step, float(MOMENTS_INTERVAL)) == 1.0)
     return conditional.cond(due, lambda: added(seen, MOMENTS_INTERVAL), lambda: seen)
 
 
