@@ -125,24 +125,38 @@ def test_bases_become_those_of_the_gradients_second_moments():
         assert largest_correlation(basis, own) < 0.1
 
 
-def test_blocks_that_see_many_gradients_in_a_step_add_those_of_every_fourth():
+def test_blocks_that_see_many_gradients_in_a_step_later_add_those_of_every_fourth():
     blocks = rotation.of_shapes([(200, 8)], 32)
     rows, columns = blocks.sides[0]  # Each sees 8 and 200 gradients in a step.
     assert (rows.interval, columns.interval) == (1, 4)
-    bases = rotation.init(blocks)
     grads = jax.random.normal(jax.random.key(0), (9, 200, 8))
-    for number, grad in enumerate(grads):
-        bases = rotation.add_gradients(
-            blocks, bases, _functions([grad]), jnp.float32(number + 1), blocks.starts
+    per_step = jnp.einsum("nab,nac->nbc", grads, grads) / 200.0
+    part = grads[:, : rows.width]
+
+    def add(bases, grad, number):
+        return rotation.add_gradients(
+            blocks, bases, _functions([grad]), jnp.float32(number), blocks.starts
         )
 
-    own = bases.moments[columns.group][columns.start]
-    each = jnp.einsum("nab,nac->nbc", grads, grads) / 200.0
-    np.testing.assert_allclose(own, jnp.mean(each[::4], axis=0), rtol=1e-4, atol=1e-5)
-    first = bases.moments[rows.group][rows.start][: rows.width, : rows.width]
-    part = grads[:, : rows.width]
+    def own(bases, side):
+        return bases.moments[side.group][side.start, : side.width, : side.width]
+
+    early = rotation.init(blocks)
+    for number, grad in enumerate(grads):
+        early = add(early, grad, number + 1)
+    between, due = add(early, grads[0], 100), add(early, grads[0], 101)
+
+    mean = jnp.mean(per_step, axis=0)
+    np.testing.assert_allclose(own(early, columns), mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(own(between, columns), own(early, columns))
+    # Of twenty steps that are remembered, one stands for four.
+    later = mean + 0.2 * (per_step[0] - mean)
+    np.testing.assert_allclose(own(due, columns), later, rtol=1e-4, atol=1e-5)
     every = jnp.einsum("nab,ncb->nac", part, part) / 8.0
-    np.testing.assert_allclose(first, jnp.mean(every, axis=0), rtol=1e-4, atol=1e-5)
+    mean = jnp.mean(every, axis=0)
+    np.testing.assert_allclose(own(early, rows), mean, rtol=1e-4, atol=1e-5)
+    later = mean + 0.05 * (every[0] - mean)
+    np.testing.assert_allclose(own(between, rows), later, rtol=1e-4, atol=1e-5)
 
 
 def test_a_basis_is_trusted_once_it_has_seen_as_many_gradients_as_it_has_coordinates():
