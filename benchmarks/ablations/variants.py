@@ -58,10 +58,6 @@ def variants() -> list[Variant]:
     for value in CONSTANTS:
         name = constant_name(value)
         found.append(Variant(name, ALPHAOPT, _spec(name, constant_agent(agent, value))))
-    for width in (64, 128):
-        name = f"blocks of {width}"
-        wider = dataclasses.replace(agent, block_size=width)
-        found.append(Variant(name, ALPHAOPT, _spec(name, wider)))
     return found
 
 
