@@ -25,12 +25,11 @@ def pictured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         optimizers.NOT_LEARNING.name,
         optimizers.ADAM.name,
     ]
-    for spec_fn, rates, tuned in (
-        (optimizers.adam, optimizers.ADAM_GRID, report.tuned_adam),
-        (optimizers.cosine_adam, optimizers.ADAM_GRID, report.tuned_cosine_adam),
-        (optimizers.cosine_soap, optimizers.SOAP_GRID, report.tuned_cosine_soap),
+    for spec_fn, tuned in (
+        (optimizers.adam, report.tuned_adam),
+        (optimizers.cosine_adam, report.tuned_cosine_adam),
     ):
-        if any(spec_fn(rate).name in present for rate in rates):
+        if any(spec_fn(rate).name in present for rate in optimizers.ADAM_GRID):
             names.append(tuned(rows).name)
     names += [spec.name for spec in optimizers.TUNING_FREE]
     return [name for name in dict.fromkeys(names) if name in present]
