@@ -99,7 +99,9 @@ _CASES = {
         max_ratio=1.5,
     ),
     "chain, scale_by_trust_ratio": _Case(
-        optax.chain(_SCALED, optax.scale_by_trust_ratio(), optax.scale(-0.05)), max_ratio=3.0
+        optax.chain(_SCALED, optax.scale_by_trust_ratio(), optax.scale(-0.05)),
+        max_ratio=3.0,
+        max_nan_ratio=2.0,  # Steps of one size end in noise.
     ),
     "chain, reduce_on_plateau": _Case(
         optax.chain(_ALPHAOPT, optax.contrib.reduce_on_plateau(patience=10)), max_ratio=1.3
