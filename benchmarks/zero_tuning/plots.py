@@ -21,7 +21,12 @@ _DASHES = ("-", "--", "-.", ":")
 
 
 def write(table: Comparison, folder: Path) -> None:
-    """Writes `curves.png`, `profile.png` and, if tuned Adam was run, `ratios.png` into `folder`."""
+    """Writes `curves.png`, `profile.png` and, if tuned Adam was run, `ratios.png` into `folder`.
+
+    Large networks alone, which have no rows of tasks, give no pictures.
+    """
+    if not table.tasks:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
         "curves": curves_figure(table),

@@ -326,6 +326,14 @@ def test_page_and_pictures_are_made_of_whatever_there_is(tmp_path):
     }
 
 
+def test_large_networks_alone_give_no_pictures(tmp_path):
+    table = comparison.collect(_store(tmp_path, {}), (), [optimizers.ADAM], _SETTINGS)
+
+    plots.write(table, tmp_path / "pictures")
+
+    assert not (tmp_path / "pictures").exists()
+
+
 def _full_table(
     ours, given_no_steps=0.5, learning=0.5, longer=0.5, large=0.5, rivals=comparison.RIVALS_TUNED
 ):
