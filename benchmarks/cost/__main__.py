@@ -2,7 +2,7 @@
 
 `python -m benchmarks.cost` times, interleaved in one run: one jitted step (update and apply, with
 donated buffers) of every optimizer on one tensor of several sizes and on trees with the shapes of
-ResNet-50 and GPT-2 small, in float32 and bfloat16; whole train steps of two small networks; and a
+ResNet-50 and GPT-2 small, in float32 and bfloat16; whole train steps of four networks; and a
 triad, which measures the machine's memory bandwidth. Every timing covers whole cycles of 16 steps,
 so that it includes the periodic refresh of the rate multipliers. `--quick` takes two minutes.
 """

@@ -43,6 +43,18 @@ def test_trainings_run_under_the_check(mode, flag):
 
 
 @_SLOW
+def test_learning_in_double_precision_is_equal_up_to_its_first_round():
+    def train():
+        tx = trainings.make("learn=True")
+        return checks.train(tx, checks.params(), checks.cost, jit=True, steps=_EAGER_STEPS)[0]
+
+    expected = train()
+
+    with checks.FLAGS["jax_enable_x64"]():
+        assert trainings.distance(train(), expected) < 1e-4
+
+
+@_SLOW
 @pytest.mark.parametrize("flag", checks.FLAGS)
 @pytest.mark.parametrize("mode", _modes())
 def test_calls_outside_of_jit_run_under_the_check(mode, flag):
