@@ -13,7 +13,7 @@ UpdateDirection = Literal["adam", "gradient"]
 """The vector that learning rates multiply: Adam's direction, or the raw gradient."""
 CoordinateSystem = Literal["rotated", "parameters"]
 """What learning rates belong to: blocks of each matrix in eigenbases, or single parameters."""
-DEFAULT_BLOCK_SIZE = 32
+DEFAULT_BLOCK_SIZE = 64
 """Width of the blocks of rotated coordinates where an agent has none of its own."""
 
 

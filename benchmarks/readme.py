@@ -29,7 +29,7 @@ from benchmarks.online_learning import report as online_learning
 from benchmarks.rl_vs_rnn import answer as rl_vs_rnn_answer
 from benchmarks.robustness import games
 from benchmarks.robustness.situations import report as situations
-from benchmarks.zero_tuning import comparison, optimizers, statistics
+from benchmarks.zero_tuning import comparison, optimizers, seconds, statistics
 from benchmarks.zero_tuning import report as zero_tuning_report
 
 _ROOT = results.RESULTS.parents[1]
@@ -217,6 +217,10 @@ def _zero_tuning_evaluation(folder: Path) -> str:
     return _compared_table(_compared(_rows(folder, "zero_tuning")))
 
 
+def _zero_tuning_seconds(folder: Path) -> str:
+    return seconds.table(_rows(folder, "zero_tuning_seconds"))
+
+
 def _zero_tuning_short(folder: Path) -> str:
     """AlphaOpt, tuned rivals, the best of optax's single settings, a default Adam."""
     compared = _compared(_rows(folder, "zero_tuning"))
@@ -332,6 +336,7 @@ _SECTIONS: dict[str, Callable[[Path], str]] = {
     "headline": _headline,
     "zero_tuning": _zero_tuning,
     "zero_tuning_evaluation": _zero_tuning_evaluation,
+    "zero_tuning_seconds": _zero_tuning_seconds,
     "zero_tuning_short": _zero_tuning_short,
     "ablations": _ablations,
     "ablations_multiplier": _ablations_multiplier,

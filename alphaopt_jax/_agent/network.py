@@ -22,9 +22,9 @@ from jaxtyping import Array, Float, Key
 from alphaopt_jax._agent import observation
 from alphaopt_jax.config import AgentConfig
 
-_MEMORY, _RISE, _DRIFT = 0.45, 0.5, 0.1
+_MEMORY, _RISE, _DRIFT = 0.35, 0.3, 0.1
 """Initial weights of a leaf's recent log rate and of the autocorrelation of gradients, and a bias.
-At an autocorrelation of zero the log rate stays near 1.6."""
+At an autocorrelation of zero the log rate stays near 0.7."""
 _AUTOCORRELATIONS = (
     observation.leaf_feature("autocorrelation of the leaf's gradients"),
     observation.leaf_feature("autocorrelation of the whole model's gradients"),

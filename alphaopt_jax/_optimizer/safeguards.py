@@ -285,13 +285,13 @@ def bound_gradients(
 
 
 def bound_rates(
-    rates: Float[Array, " leaves"], largest_base: Float[Array, " leaves"]
-) -> Float[Array, " leaves"]:
-    """Bounds the rates of leaves.
+    rates: Float[Array, "*shape"], largest_base: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """Bounds rates.
 
     Args:
-      rates: Learning rates of the leaves, `float32[leaves]`.
-      largest_base: Base rates at the largest `learning_rate` that counts, `float32[leaves]`.
+      rates: Learning rates, `float32`, any shape.
+      largest_base: Base rates at the largest `learning_rate` that counts, the same shape.
 
     Returns:
       The rates, at most exp(3.5) times these.

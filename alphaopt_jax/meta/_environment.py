@@ -29,7 +29,7 @@ from alphaopt_jax._agent.rotation import Bases
 from alphaopt_jax._agent.schedule import Clock
 from alphaopt_jax._learning import explorers, reward
 from alphaopt_jax._learning.online import KEY_IMPL
-from alphaopt_jax._optimizer import averages
+from alphaopt_jax._optimizer import averages, safeguards
 from alphaopt_jax.meta._episode import EnvState, Interval, LossAndGrads, Model, Noise, Outcome
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family, Task
@@ -325,11 +325,14 @@ def _change(
 ) -> chex.Array:
     """The change of all parameters in their own coordinates, `float32[N]`."""
     config, leaves = setting.config, setting.model.leaves
-    # Exploration may exceed the bound on log rates, so that an action at the bound has neighbours
-    # on both sides.
     scales = leaves.expand(observed.statistics.scale)
-    base = action.base_rates(scales, state.multiplier, clock.schedule(), config.agent, config.step)
-    rates = action.learning_rates(acted.log_rates, base)
+    base, largest = (
+        action.base_rates(scales, each, clock.schedule(), config.agent, config.step)
+        for each in (state.multiplier, jnp.inf)
+    )
+    # Exploration may exceed the bound on log rates, so that an action at the bound has neighbours
+    # on both sides. The size of a step is bounded, as that of a leaf is in a user's training.
+    rates = safeguards.bound_rates(action.learning_rates(acted.log_rates, base), largest)
     if config.agent.update_direction == "gradient":
         direction = observed.coordinates.grad
     else:
@@ -495,15 +498,15 @@ def _rewarded(
     config: MetaConfig,
 ) -> LossAndGrads:
     """The rewarded loss with its gradients; `measured` is that of the batch with this key."""
+    # A number that no `split` gives: small ones are those of the keys that batches are drawn with.
+    reward_key = jax.random.fold_in(batch_key, _REWARD_STREAM)
     reward_loss = task.reward_loss
     if reward_loss is not None:
-        key = jax.random.fold_in(batch_key, 1)
-        loss = lambda flat: reward_loss(unflatten(task, flat), key)  # noqa: E731
+        loss = lambda flat: reward_loss(unflatten(task, flat), reward_key)  # noqa: E731
         return LossAndGrads(*jax.value_and_grad(loss)(flat))
     if not config.reward_averages:
         return measured
-    # A number that no `split` gives: small ones are those of the keys that batches are drawn with.
-    keys = jax.random.split(jax.random.fold_in(batch_key, _REWARD_STREAM), _REWARD_BATCHES)
+    keys = jax.random.split(reward_key, _REWARD_BATCHES)
     found = jax.vmap(lambda key: _loss_and_grads(task, flat, key))(keys)
     return LossAndGrads(*(jnp.mean(each, axis=0) for each in found))
 

@@ -19,7 +19,9 @@ from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family
 
 _LOSS_BATCHES = 16
-_LOSS_FLOOR = 1e-6  # Relative to the initial loss; bounds the log ratio from below.
+_LOSS_FLOOR = 1e-4
+"""Relative to the initial loss. What a loss falls below this counts little, so that tasks whose
+loss becomes tiny do not outweigh all others."""
 _MAX_LOG_RATIO = float(np.log(100.0))  # Log ratio of a diverged task.
 
 

@@ -104,7 +104,7 @@ def rotated_config() -> MetaConfig:
 
     Example:
       >>> rotated_config().agent.block_size
-      32
+      64
     """
     agent = AgentConfig(
         actor_hidden=0,
@@ -116,7 +116,6 @@ def rotated_config() -> MetaConfig:
     return MetaConfig(
         agent=agent,
         max_horizon=3000,
-        loss_floor=1e-6,
         unknown_horizon_fraction=0.5,
         num_explorers=4,
         reward_every="interval",

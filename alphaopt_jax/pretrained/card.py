@@ -62,7 +62,7 @@ def load_card(name: str, folder: pathlib.Path = _files.AGENTS) -> Card:
 
     Example:
       >>> load_card("base").seed
-      5
+      0
     """
     path = folder / f"{name}.json"
     names = _files.pretrained_names(folder)

@@ -17,8 +17,8 @@ from rich import console as rich_console
 from rich import progress as rich_progress
 import tyro
 
-from benchmarks.common import results
-from benchmarks.cost import plots, report, runs, timing
+from benchmarks.common import results, timing
+from benchmarks.cost import plots, report, runs
 
 
 @dataclasses.dataclass(frozen=True)

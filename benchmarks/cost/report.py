@@ -293,8 +293,9 @@ bytes instead of 16.
 
 **State.** Two moments, 8 bytes per parameter (4 in bfloat16), and without a number of steps 4 for
 the average. A block of {DEFAULT_BLOCK_SIZE} x {DEFAULT_BLOCK_SIZE} second moments and one of basis
-for each {DEFAULT_BLOCK_SIZE} rows and each {DEFAULT_BLOCK_SIZE} columns: 1 byte per parameter of a
-matrix of 512 x 512, an eighth of that at 4,096 x 4,096.
+for each {DEFAULT_BLOCK_SIZE} rows and each {DEFAULT_BLOCK_SIZE} columns:
+{16 * DEFAULT_BLOCK_SIZE / 512:.0f} bytes per parameter of a matrix of 512 x 512, an eighth of that
+at 4,096 x 4,096.
 
 **Arithmetic of a step.** About {traffic.own_flops:.0f} floating-point operations per parameter for
 the moments, the direction and the step, and {traffic.turning_flops:.0f} in products with blocks.

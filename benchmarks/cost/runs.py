@@ -15,7 +15,8 @@ import optax
 
 from alphaopt_jax.tasks import mnist, networks
 from alphaopt_jax.tasks.suite import _networks
-from benchmarks.cost import models, timing
+from benchmarks.common import timing
+from benchmarks.cost import models
 from benchmarks.cost.optimizers import (
     ADAM,
     ALPHAOPT,

@@ -1,9 +1,9 @@
 """Two-dimensional landscapes: does an agent reach the minimum, and improve with practice?
 
 `python -m benchmarks.landscapes` runs on every landscape, with several seeds: AlphaOpt from
-scratch, repeated episodes of it with and without learning, and SGD, momentum and Adam at their
-default learning rate and at the best of a grid. Writes `results/landscapes.json`, `.md` and the
-pictures.
+scratch, repeated episodes of it with and without learning, repeated episodes of the pretrained
+agent, which learns on, and SGD, momentum and Adam at their default learning rate and at the best of
+a grid. It writes `results/landscapes.json`, `.md` and the pictures.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main(arguments: Arguments) -> int:
     with rich_progress.Progress(
         *rich_progress.Progress.get_default_columns(), rich_progress.TimeElapsedColumn()
     ) as progress:
-        bar = progress.add_task("", total=len(chosen) * arguments.episodes)
+        bar = progress.add_task("", total=2 * len(chosen) * arguments.episodes)
         for landscape in chosen:
             progress.update(bar, description=landscape.title)
             outcomes.append(

@@ -67,13 +67,15 @@ def run_baselines(landscape: Landscape, name: str, num_steps: int) -> Episode:
 
 
 class AgentRunner:
-    """Runs episodes of AlphaOpt from scratch, one seed after the other.
+    """Runs episodes of AlphaOpt, one seed after the other.
 
     Seeds run in a loop, since `vmap` would turn the `cond` around learning into a `select` and
     compute the learning of every step.
     """
 
-    def __init__(self, *, learn: bool, num_steps: int, stop_at_target: bool):
+    def __init__(
+        self, *, learn: bool, num_steps: int, stop_at_target: bool, agent: str | None = None
+    ):
         """Creates the compiled programs.
 
         Args:
@@ -81,9 +83,10 @@ class AgentRunner:
           num_steps: T, steps in an episode.
           stop_at_target: Whether parameters and agent stay unchanged for the rest of the episode
             once the loss is within `TARGET` of the minimum.
+          agent: Argument `agent` of AlphaOpt; by default an agent starts from scratch.
         """
-        self._learn = learn
-        optimizer = alphaopt.alphaopt(agent=None, learn=learn)
+        self._agent, self._learn = agent, learn
+        optimizer = alphaopt.alphaopt(agent=agent, learn=learn)
 
         def episode(index: jax.Array, state: optax.OptState) -> tuple[optax.OptState, Episode]:
             return _descend(optimizer, index, state, num_steps, _agent_metrics, stop_at_target)
@@ -97,7 +100,7 @@ class AgentRunner:
         """Initial states, one per seed along the leading axis."""
         start = landscape.initial_point()
         states = [
-            alphaopt.alphaopt(agent=None, learn=self._learn, seed=seed).init(start)
+            alphaopt.alphaopt(agent=self._agent, learn=self._learn, seed=seed).init(start)
             for seed in seeds
         ]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)

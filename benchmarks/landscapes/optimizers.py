@@ -8,6 +8,7 @@ import optax
 
 ALPHAOPT = "AlphaOpt, from scratch"
 NOT_LEARNING = f"{ALPHAOPT}, learn=False"
+PRETRAINED = "AlphaOpt, learn=True"
 
 BASELINES: dict[str, tuple[Callable[..., optax.GradientTransformation], float]] = {
     "SGD": (optax.sgd, 0.01),

@@ -10,7 +10,7 @@ import rich.table
 
 from benchmarks.common import results
 from benchmarks.landscapes import episodes
-from benchmarks.landscapes.optimizers import ALPHAOPT, BASELINES, NOT_LEARNING, RATES
+from benchmarks.landscapes.optimizers import ALPHAOPT, BASELINES, NOT_LEARNING, PRETRAINED, RATES
 from benchmarks.landscapes.runs import Outcome, best_rate
 
 _LAST = 5  # The mean over the last five episodes counts as the result of practice.
@@ -33,6 +33,8 @@ _STEP_COLUMNS = {
     "steps_last": f"mean of the last {_LAST}",
     "steps_off": "learn=False",
     "learning_helps": "learning helps",
+    "pretrained_first": f"{PRETRAINED}: first episode",
+    "pretrained_last": f"{PRETRAINED}: mean of the last {_LAST}",
     "adam_default_steps": "Adam, 1e-3",
     "adam_tuned_steps": "Adam, tuned",
     "adam_tuned_rate": "its learning rate",
@@ -53,6 +55,8 @@ def summarize(outcome: Outcome) -> dict[str, Any]:
         "steps_first": outcome.steps_on[:, 0].mean(),
         "steps_last": outcome.steps_on[:, -_LAST:].mean(),
         "steps_off": outcome.steps_off.mean(),
+        "pretrained_first": outcome.steps_pretrained[:, 0].mean(),
+        "pretrained_last": outcome.steps_pretrained[:, -_LAST:].mean(),
         "steps_by_seed_and_episode": outcome.steps_on,
         "steps_off_by_seed": outcome.steps_off[:, 0],
     }
@@ -77,12 +81,17 @@ def summarize(outcome: Outcome) -> dict[str, Any]:
 
 
 def make_claims(rows: Sequence[dict[str, Any]]) -> list[results.Claim]:
-    """The claims, over the unimodal and few-minima landscapes."""
+    """The claims, most over the unimodal and few-minima landscapes."""
     counted = [row for row in rows if row["kind"] in _COUNTED]
     reached, stays, helped = (
         sum(row[key] for row in counted) for key in ("reached", "stays", "learning_helps")
     )
     count = len(counted)
+    compared = [row for row in rows if row["kind"] != "multimodal"]
+    ahead = {
+        name: sum(row[key] < row["adam_tuned_steps"] for row in compared)
+        for name, key in ((ALPHAOPT, "steps_last"), (PRETRAINED, "pretrained_last"))
+    }
     return [
         results.Claim(
             "landscapes.reached",
@@ -104,6 +113,16 @@ def make_claims(rows: Sequence[dict[str, Any]]) -> list[results.Claim]:
             f" fewer steps than the first and than {NOT_LEARNING}",
             helped,
             f">= {-(-count // 2)}",
+        ),
+        *(
+            results.Claim(
+                f"landscapes.adam.{'pretrained' if name == PRETRAINED else 'scratch'}",
+                f"{name}: landscapes, of {len(compared)} without many minima, on which the last"
+                f" {_LAST} episodes need fewer steps than Adam at the best of {len(RATES)} rates",
+                number,
+                ">= 7",
+            )
+            for name, number in ahead.items()
         ),
     ]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import dataclasses
 
 import numpy as np
+import optax
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax.tasks.landscapes import Landscape
@@ -25,6 +26,7 @@ class Outcome:
       steps_on: `int[S, E]`, steps to the target in every episode, with learning.
       off: First episodes without learning; leading axis S.
       steps_off: `int[S, E]`, steps to the target without learning.
+      steps_pretrained: As `steps_on`, of the pretrained agent, which learns on.
       baselines: Episodes by baseline; the leading axis is the learning rate.
       practice: Points visited by the first seed in each episode, up to the target.
       agent: The first seed's agent after all episodes.
@@ -36,6 +38,7 @@ class Outcome:
     steps_on: np.ndarray
     off: Episode
     steps_off: np.ndarray
+    steps_pretrained: np.ndarray
     baselines: dict[str, Episode]
     practice: list[np.ndarray]
     agent: alphaopt.Agent
@@ -47,6 +50,7 @@ class Runners:
     Attributes:
       whole: Whole episodes with learning.
       practice: Repeated episodes with learning, which usually end at the target.
+      pretrained: The same, of the pretrained agent.
       frozen: Whole episodes without learning.
       num_steps: Steps in an episode.
     """
@@ -60,8 +64,11 @@ class Runners:
         """
         self.num_steps = num_steps
         self.whole = AgentRunner(learn=True, num_steps=num_steps, stop_at_target=False)
-        self.practice = AgentRunner(
-            learn=True, num_steps=num_steps, stop_at_target=not whole_episodes
+        self.practice, self.pretrained = (
+            AgentRunner(
+                learn=True, num_steps=num_steps, stop_at_target=not whole_episodes, agent=agent
+            )
+            for agent in (None, "base")
         )
         self.frozen = AgentRunner(learn=False, num_steps=num_steps, stop_at_target=False)
 
@@ -80,16 +87,23 @@ def measure(
       runners: Compiled programs.
       seeds: Seeds of the agents.
       num_episodes: E, repeated episodes of each agent.
-      on_episode: Called after every repeated episode.
+      on_episode: Called twice for every repeated episode.
     """
     _, whole = runners.whole.run(landscape, runners.whole.init(landscape, seeds))
-    steps_on, practice = [], []
-    states = runners.practice.init(landscape, seeds)
-    for _ in range(num_episodes):
-        states, episode = runners.practice.run(landscape, runners.practice.new_episode(states))
-        steps_on.append(episodes.steps_to_target(landscape, episode.losses))
-        practice.append(episode.points[0, : steps_on[-1][0] + 1])
-        on_episode()
+
+    def practise(runner: AgentRunner) -> tuple[optax.OptState, np.ndarray, list[np.ndarray]]:
+        """The states after all episodes, the steps of each, and the first seed's paths."""
+        states = runner.init(landscape, seeds)
+        steps, paths = [], []
+        for _ in range(num_episodes):
+            states, episode = runner.run(landscape, runner.new_episode(states))
+            steps.append(episodes.steps_to_target(landscape, episode.losses))
+            paths.append(episode.points[0, : steps[-1][0] + 1])
+            on_episode()
+        return states, np.stack(steps, axis=1), paths
+
+    states, steps_on, practice = practise(runners.practice)
+    _, steps_pretrained, _ = practise(runners.pretrained)
     # Without learning nothing is random, so all episodes are the same.
     _, off = runners.frozen.run(landscape, runners.frozen.init(landscape, seeds))
     steps_off = episodes.steps_to_target(landscape, off.losses)
@@ -97,9 +111,10 @@ def measure(
         landscape=landscape,
         whole=whole,
         steps_first=episodes.steps_to_target(landscape, whole.losses),
-        steps_on=np.stack(steps_on, axis=1),
+        steps_on=steps_on,
         off=off,
         steps_off=np.repeat(steps_off[:, None], num_episodes, axis=1),
+        steps_pretrained=steps_pretrained,
         baselines={
             name: episodes.run_baselines(landscape, name, runners.num_steps) for name in BASELINES
         },

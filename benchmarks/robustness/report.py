@@ -125,7 +125,8 @@ over seeds. "Steps skipped" is the count in AlphaOpt's `metrics(state)`.
 
 A generator and a discriminator take {games.STEPS} steps each, with one optimizer for both. Errors
 are means over the last fifth of the steps and over seeds: the sliced Wasserstein-2 distance of
-generated points from the ring, and the Wasserstein-2 distance of normal distributions. Adam's first
-decay is 0.5. A game is chaotic: seeds differ by more than a factor of two.
+generated points from the ring, and the Wasserstein-2 distance of normal distributions. AlphaOpt is
+evaluated at `eval_params`, Adam at its last parameters and at an average with the same weights.
+Adam's first decay is 0.5. A game is chaotic: seeds differ by more than a factor of two.
 
 {games.table(played)}"""

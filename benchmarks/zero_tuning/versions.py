@@ -127,9 +127,9 @@ def page(summary: Sequence[dict[str, Any]], details: Sequence[dict[str, Any]]) -
     """The page beside the JSON file."""
     return (
         "# Before and after\n\nMade by `python -m benchmarks.zero_tuning_versions` from the stored"
-        " runs of `python -m benchmarks.zero_tuning`: the same agent, before and after the step was"
-        " made cheaper (leaves are sampled, and the per-parameter rate multipliers are refreshed"
-        " every 16 steps). Final training losses, geometric means over five seeds and over tasks at"
+        " runs of `python -m benchmarks.zero_tuning`: the last two versions of each mode, which"
+        " differ in the agent or in the arithmetic of a step. Final training losses, geometric"
+        " means over five seeds and over tasks at"
         f" 200 and 2,000 steps.\n\n{results.markdown_table(summary, _SUMMARY)}\n"
         f"## {optimizers.ALPHAOPT}\n\n{results.markdown_table(details, _TASKS)}"
     )

@@ -19,7 +19,7 @@ def _percent(share: float) -> str:
 def substitutions() -> dict[str, str]:
     """Maps each `{{ name }}` on a page to its text."""
     fresh, given = config.AlphaOptConfig(), config.pretrained_config()
-    training, schedule = meta.MetaConfig(), meta.Schedule()
+    training, schedule = meta.rotated_config(), meta.Schedule()
     base, card = agent.load_agent("base"), card_lib.load_card("base")
     numbers = {
         "contract_version": observation.CONTRACT_VERSION,

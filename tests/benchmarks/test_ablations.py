@@ -54,8 +54,8 @@ def test_one_sided_optimizers_turn_the_shorter_side_only():
             for basis in bases.bases
         ]
 
-    assert turned(one) == [0, 0, 1, 0, 0]  # Blocks of 8, for the five columns.
-    assert turned(both) == [0, 0, 1, 1, 0]
+    assert turned(one) == [0, 0, 1, 0, 0, 0]  # Blocks of 8, for the five columns.
+    assert turned(both) == [0, 0, 1, 1, 0, 0]
     assert rotation.of_shapes([(12, 5)], 32).counts == (0, 0, 1, 1, 0)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks.cost import models, optimizers, report, runs, timing
+from benchmarks.common import timing
+from benchmarks.cost import models, optimizers, report, runs
 
 
 def test_trees_are_of_the_size_of_the_models_they_are_named_after():

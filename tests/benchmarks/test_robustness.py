@@ -1,5 +1,7 @@
 """Rows, claims, table and picture of `benchmarks.robustness`."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -74,12 +76,13 @@ def _played(optimizer, error):
 
 def test_claims_of_games_compare_the_errors_with_the_loss_to_every_rival():
     errors = {games.WITH: 1.0, games.WITHOUT: 2.0, games.USUAL[0]: 1.0, games.USUAL[1]: 0.5}
+    errors |= dict.fromkeys(games.AVERAGED, 1.0)
     rows = [_played(name, error) for name, error in errors.items()]
 
     claims = games.make_claims(rows)
 
-    assert [claim.value for claim in claims] == [0.5, 1.0, 2.0]
-    assert [claim.holds for claim in claims] == [True, True, False]
+    assert [claim.value for claim in claims] == [0.5, 1.0, 2.0, 1.0, 1.0]
+    assert [claim.holds for claim in claims] == [True, True, False, True, True]
     assert f"| ring | {games.WITH} | 1 | 1.00 | 0 | 25.0 % |" in games.table(rows)
     assert f"| ring | {games.USUAL[0]} | 1 | 1.00 | 0 | – |" in games.table(rows)
 
@@ -93,6 +96,16 @@ def test_players_that_do_not_move_keep_the_error_of_their_start(game):
     assert outcome.errors.shape == (2,)
     assert (outcome.errors > 0.5).all()
     np.testing.assert_array_equal(outcome.braked, 0.0)
+
+
+def test_a_contender_is_evaluated_at_the_parameters_that_it_names():
+    origin = lambda player: jax.tree.map(jnp.zeros_like, player.params)  # noqa: E731
+    still = games.Contender(optax.set_to_zero(), False, origin)
+
+    outcome = games.play("ring", still, (0, 1), steps=10)
+
+    # All points are at the origin.
+    np.testing.assert_allclose(outcome.errors, games.RADIUS / np.sqrt(2.0), rtol=1e-3)
 
 
 def test_the_distance_of_normal_distributions_is_that_of_the_closed_form():

@@ -30,8 +30,9 @@ _CASES = [
     for fault in faults.FAULTS
     if name == "frozen" or fault.name in _FAULTS_OF_LEARNING_AGENTS
 ]
-# 250 steps are too few for the second moments to forget gradients a thousand times as large.
-_SLOW_RECOVERY = "gradients times 1,000, 50 steps"
+# 250 steps are too few for the second moments to forget gradients a thousand times as large, and to
+# make up for all of 50 bold steps uphill.
+_SLOW_RECOVERY = {"gradients times 1,000, 50 steps", "gradients with opposite sign, 50 steps"}
 
 
 @functools.cache
@@ -53,7 +54,7 @@ def test_parameters_stay_finite_and_the_training_continues(name, fault):
     assert alphaopt.metrics(course.state)["updates_made"] == faults.STEPS - skipped
     # The final loss is about that before the fault, or better.
     before, after = course.losses[faults.FIRST], course.losses[-1]
-    assert after < (1.25 if fault.name == _SLOW_RECOVERY else 1.05) * before
+    assert after < (1.25 if fault.name in _SLOW_RECOVERY else 1.05) * before
     # The largest loss is that of bounded steps uphill.
     assert course.losses.max() < 20.0 * course.losses[0]
     # A fault of one step, or one that is skipped, costs little progress.

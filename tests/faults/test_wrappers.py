@@ -81,6 +81,7 @@ _LOOKAHEAD = {
     "trained": lambda pair, state: pair.slow,
     "receives_value": False,
 }
+# Alone the loss falls to a two-hundredth. Ratios are large where a wrapper makes smaller steps.
 _CASES = {
     # Transformations before and after it.
     "chain, clip_by_global_norm": _Case(
@@ -166,14 +167,18 @@ _CASES = {
     ),
     "schedule_free": _Case(  # Runs, but is a poor match.
         optax.contrib.schedule_free(_ALPHAOPT, learning_rate=1.0),
-        max_ratio=60.0,
-        max_share=0.2,
+        max_ratio=90.0,
+        max_nan_ratio=1.5,
+        max_share=0.4,
         trained=lambda params, state: optax.contrib.schedule_free_eval_params(state, params),
     ),
-    "lookahead": _Case(_lookahead(_ALPHAOPT), max_ratio=3.0, training=_WITHOUT_VALUE, **_LOOKAHEAD),
+    "lookahead": _Case(
+        _lookahead(_ALPHAOPT), max_ratio=10.0, training=_WITHOUT_VALUE, **_LOOKAHEAD
+    ),
     "lookahead, reset_state": _Case(
         _lookahead(_ALPHAOPT, reset_state=True),
-        max_ratio=10.0,
+        max_ratio=45.0,
+        max_share=0.2,
         max_nan_ratio=1.5,
         made=0,  # The reset at the last step resets the counters too.
         missed=0,
@@ -182,11 +187,11 @@ _CASES = {
         **_LOOKAHEAD,
     ),
     "with_extra_args_support, lookahead": _Case(
-        optax.with_extra_args_support(_lookahead(_ALPHAOPT)), max_ratio=3.0, **_LOOKAHEAD
+        optax.with_extra_args_support(_lookahead(_ALPHAOPT)), max_ratio=10.0, **_LOOKAHEAD
     ),
     "apply_if_finite, sam": _Case(
         _apply_if_finite(_sam(_ALPHAOPT)),
-        max_ratio=1.5,
+        max_ratio=2.5,
         max_nan_ratio=4.0,
         missed=2,
         skipped=0,

@@ -203,7 +203,7 @@ def test_coordinates_can_be_chosen_for_any_agent(agent):
 
     assert own.bases is None
     assert own.constants.block_size == 0
-    assert [basis.shape[1] for basis in rotated.bases.bases] == [2, 4, 8, 16, 32]
+    assert [basis.shape[1] for basis in rotated.bases.bases] == [2, 4, 8, 16, 32, 64]
 
 
 def test_optax_tells_the_trees_of_the_state_that_are_shaped_like_parameters(agent):

@@ -104,12 +104,13 @@ def training_conv_nets() -> list[Family]:
 
 
 def validation_networks() -> list[Family]:
-    """Returns networks whose depth, width, activation and data differ from the training ones."""
+    """Returns networks that differ from the training ones in depth, width, activation or data."""
     mlp = networks.MLP
     return [
         classifier(
             "wide_digits_gelu", mlp((48,) * 3, 10, nn.gelu), _digits.digits(), batch_size=128
         ),
+        classifier("large_digits_relu", mlp((256,), 10), _digits.digits(), batch_size=64),
         classifier(
             "wide_mixture_sigmoid",
             mlp((64,), 8, nn.sigmoid),

@@ -26,7 +26,7 @@ def training_families() -> dict[str, Family]:
 
 
 def validation_families() -> dict[str, Family]:
-    """Returns the families for validation by name, of other kinds and without augmentation."""
+    """Returns the families for validation by name, other networks and without augmentation."""
     return _by_name(
         [
             _regressions.linear_regression("wide_linear_regression", 40, batch_size=24),
