@@ -56,7 +56,8 @@ def test_the_rest_of_a_leaf_is_trained(mode, entry, dtype):
     found, skipped, logits = ranges.forbidden_transitions(trainings.make(mode), entry, dtype)
 
     # A fresh agent is slow at first, and exploration costs something.
-    assert found < {"from scratch": 0.7}.get(mode, 5e-3)
+    bounds = {"from scratch": 0.7, "learn=True": 3e-3, "no horizon": 5e-3}
+    assert found < bounds.get(mode, 1e-3)
     assert skipped == 0
     np.testing.assert_array_equal(np.asarray(logits)[_FORBIDDEN], np.asarray(entry, dtype))
 
