@@ -46,6 +46,8 @@ _LANDSCAPE_COLUMNS = {
     "steps_first": "first episode",
     "steps_last": "mean of the last 5",
     "steps_off": "learn=False",
+    "pretrained_first": "pretrained: first episode",
+    "pretrained_last": "mean of its last 5",
     "adam_tuned_steps": "Adam, best of 9 rates",
 }
 _LI_MALIK_2016_COLUMNS = ("problem", "rival", "ahead", "ahead_later", "at_5", "at_40", "wins")

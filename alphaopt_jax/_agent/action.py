@@ -53,13 +53,14 @@ class LeafRates(NamedTuple):
     def applied(
         self,
         multipliers: Float16[Array, "*shape"],
-        leaf: Int[Array | np.ndarray, "*#shape"] | int,
+        leaf: Int[Array | np.ndarray, "*#shape"] | int | None = None,
     ) -> Float[Array, "*shape"]:
         """The rate applied to each parameter.
 
         Args:
           multipliers: Rate multipliers, any shape.
-          leaf: Index of the leaf, one for all or one for each multiplier.
+          leaf: Index of the leaf, one for all or one for each multiplier; None if these are the
+            rates of one leaf, `float32[]`.
 
         Returns:
           `float32` rates of the multipliers' shape.
@@ -70,8 +71,8 @@ class LeafRates(NamedTuple):
           >>> [f"{rate:.1f}" for rate in applied]
           ['0.2', '0.4']
         """
-        bounded = jnp.minimum(multipliers.astype(jnp.float32), self.max_multipliers[leaf])
-        return self.rates[leaf] * bounded
+        rates, most = self if leaf is None else (self.rates[leaf], self.max_multipliers[leaf])
+        return rates * jnp.minimum(multipliers.astype(jnp.float32), most)
 
 
 def decide(policy: Policy, observed: Observation, leaves: Leaves) -> Action:

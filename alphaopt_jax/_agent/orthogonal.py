@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -33,25 +35,28 @@ def orthonormal(matrices: Float[Array, "blocks width width"]) -> Float[Array, "b
     width = columns.shape[1]
     panel = min(width, _PANEL)
 
+    def twice(function: Callable[[Array], Array], vectors: Array) -> Array:
+        # A loop, though a short one: both passes share one compiled program.
+        return jax.lax.fori_loop(0, 2, lambda _, each: function(each), vectors)
+
     def without(vectors: Array, done: Array) -> Array:
-        for _ in range(2):
-            shares = einsum("iab,icb->iac", vectors, done)
-            vectors = _normalized(vectors - einsum("iac,icb->iab", shares, done))
-        return vectors
+        shares = einsum("iab,icb->iac", vectors, done)
+        return _normalized(vectors - einsum("iac,icb->iab", shares, done))
 
     def add_panel(index: Array, done: Array) -> Array:
         vectors = jax.lax.dynamic_slice_in_dim(columns, index * panel, panel, axis=1)
         if width == panel:
             return orthogonal(vectors)
         # What is nearly dependent within the panel loses precision: the second time it is not.
-        for _ in range(2):
-            vectors = orthogonal(without(vectors, done))
+        vectors = twice(
+            lambda each: orthogonal(twice(lambda one: without(one, done), each)), vectors
+        )
         return jax.lax.dynamic_update_slice_in_dim(done, vectors, index * panel, axis=1)
 
     def orthogonal(vectors: Array) -> Array:
         def add_vector(number: Array, within: Array) -> Array:
             vector = jax.lax.dynamic_slice_in_dim(vectors, number, 1, axis=1)
-            vector = without(vector, within)
+            vector = twice(lambda each: without(each, within), vector)
             return jax.lax.dynamic_update_slice_in_dim(within, vector, number, axis=1)
 
         return jax.lax.fori_loop(0, panel, add_vector, jnp.zeros_like(vectors))

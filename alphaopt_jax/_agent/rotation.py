@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Int
 import numpy as np
 
 from alphaopt_jax._agent import conditional, orthogonal, sampling
+from alphaopt_jax._agent.stacks import Stacks, each
 
 MAX_DIRECTION = 3.0
 """Bound on the components of Adam's direction in rotated coordinates. When a basis turns, second
@@ -78,20 +79,33 @@ Starts = tuple[tuple[int | Int[Array, ""], ...], ...]
 
 
 class Rotation(NamedTuple):
-    """The blocks of L leaves; everything is static.
+    """The blocks of L leaves, or of L stacks of leaves (`stacks.Stacks`); everything is static.
+
+    Blocks of all leaves of one shape lie side by side, so that those of a stack are a slice.
 
     Attributes:
-      shapes: Shape of each leaf.
-      sides: Rotated sides of each leaf, at most two.
+      shapes: Shape of each leaf, or of the members of each stack.
+      sides: Rotated sides of each leaf, or of the first member of each stack; at most two.
       widths: Width of the blocks in each group, all powers of two up to the block size; narrower
         blocks are padded.
       counts: Number of blocks in each group.
+      members: Number of members of each stack; 1 for a leaf.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     sides: tuple[tuple[Side, ...], ...]
     widths: tuple[int, ...]
     counts: tuple[int, ...]
+    members: tuple[int, ...]
+
+    def stacked(self, stacks: Stacks) -> Rotation:
+        """The same blocks for lists of stacks."""
+        first = stacks.first
+        return self._replace(
+            shapes=tuple(self.shapes[index] for index in first),
+            sides=tuple(self.sides[index] for index in first),
+            members=stacks.counts,
+        )
 
     @property
     def is_any_rotated(self) -> bool:
@@ -140,15 +154,24 @@ def of_shapes(shapes: Sequence[tuple[int, ...]], block_size: int) -> Rotation:
     cuts = [_cuts(shape, block_size) for shape in shapes]
     # The same groups for all models: optax compares states of different parameters.
     padded = [1 << power for power in range(1, (block_size - 1).bit_length() + 1)]
-    counts, sides = [0] * len(padded), []
-    for each in cuts:
-        found = []
-        for axis, count, width, seen in each:
+    counts = [0] * len(padded)
+    sides: list[list[Side]] = [[] for _ in cuts]
+    of_shape: dict[tuple[int, ...], list[int]] = {}
+    for index, shape in enumerate(shapes):
+        of_shape.setdefault(tuple(shape), []).append(index)
+    for members in of_shape.values():
+        for axis, count, width, seen in cuts[members[0]]:
             group = padded.index(_padded(width))
-            found.append(Side(axis, count, width, group, counts[group], seen))
-            counts[group] += count
-        sides.append(tuple(found))
-    return Rotation(tuple(tuple(s) for s in shapes), tuple(sides), tuple(padded), tuple(counts))
+            for index in members:
+                sides[index].append(Side(axis, count, width, group, counts[group], seen))
+                counts[group] += count
+    return Rotation(
+        tuple(tuple(shape) for shape in shapes),
+        tuple(tuple(found) for found in sides),
+        tuple(padded),
+        tuple(counts),
+        (1,) * len(sides),
+    )
 
 
 def _cuts(shape: tuple[int, ...], block_size: int) -> list[tuple[int, int, int, int]]:
@@ -220,8 +243,8 @@ def add_gradients(
     Args:
       rotation: The blocks.
       bases: The bases.
-      grads: Functions that compute the gradients of the leaves in the parameters' own coordinates,
-        in units of their leaf's root mean square. They are called where the gradients are needed.
+      grads: Functions that compute the gradients of the leaves (or stacks) in the parameters' own
+        coordinates, in units of their leaf's root mean square, called where they are needed.
       step: Number of the step, from 1, `float32[]`.
       starts: `rotation.starts`.
 
@@ -231,20 +254,24 @@ def add_gradients(
 
     def added(bases: Bases, interval: int) -> Bases:
         moments = list(bases.moments)
-        for grad, sides, first in zip(grads, rotation.sides, starts, strict=True):
+        for grad, sides, first, members in zip(
+            grads, rotation.sides, starts, rotation.members, strict=True
+        ):
             for side, start in zip(sides, first, strict=True):
                 if side.interval != interval:
                     continue
-                new = sampling.partitioned(
-                    functools.partial(_second_moments, side=side), grad(), replicated=True
-                )
+                seen = each(members, functools.partial(_second_moments, side=side))
+                new = sampling.partitioned(seen, grad(), replicated=True)
                 # All steps count alike until there are as many as are remembered.
                 stands_for = jnp.where(step <= _EARLY, 1.0, float(interval))
                 weight = stands_for / jnp.minimum(step, _memory(side))
                 everything = moments[side.group]
-                old = _blocks(everything, side, start)
+                old = _blocks(bases.moments[side.group], side, start, members)
                 moments[side.group] = jax.lax.dynamic_update_slice(
-                    everything, old + weight * (new - old), _corner(start)
+                    everything,
+                    (old + weight * (new - old)).reshape(-1, side.width, side.width),
+                    _corner(start),
+                    allow_negative_indices=False,
                 )
         return bases._replace(moments=tuple(moments))
 
@@ -256,10 +283,11 @@ def add_gradients(
     return conditional.cond(due, lambda: added(seen, MOMENTS_INTERVAL), lambda: seen)
 
 
-def _blocks(blocks: Array, side: Side, start: int | Array) -> Array:
-    """The blocks of one side of a leaf, without padding."""
-    size = (side.blocks, side.width, side.width)
-    return jax.lax.dynamic_slice(blocks, _corner(start), size)
+def _blocks(blocks: Array, side: Side, start: int | Array, members: int) -> Array:
+    """The blocks of one side of a leaf or of a stack of leaves, without padding."""
+    size = (members * side.blocks, side.width, side.width)
+    found = jax.lax.dynamic_slice(blocks, _corner(start), size, allow_negative_indices=False)
+    return found if members == 1 else found.reshape(members, side.blocks, *size[1:])
 
 
 def _corner(start: int | Array) -> tuple[Array, ...]:
@@ -296,20 +324,21 @@ def refreshed(rotation: Rotation, bases: Bases, step: Float[Array, ""]) -> Bases
     Returns:
       The new bases.
     """
-    needed: list[list[float]] = [[] for _ in rotation.widths]
-    for sides in rotation.sides:
+    needed = [np.zeros((count, 1, 1), np.float32) for count in rotation.counts]
+    for sides, members in zip(rotation.sides, rotation.members, strict=True):
         for side in sides:
-            needed[side.group] += [side.width / side.seen] * side.blocks
+            end = side.start + members * side.blocks
+            needed[side.group][side.start : end] = side.width / side.seen
     new = []
     for moments, old, steps in zip(bases.moments, bases.bases, needed, strict=True):
-        if not steps:
+        if not steps.size:
             new.append(old)
             continue
         trace = jnp.trace(moments, axis1=1, axis2=2)[:, None, None]
         # The quotient has a derivative also where there was no gradient.
         relative = moments / jnp.where(trace > _NO_MOMENTS, trace, 1.0) + _RIDGE * _identity(old)
         turned = orthogonal.orthonormal(orthogonal.einsum("iab,ibc->iac", relative, old))
-        trusted = step >= np.array(steps, np.float32)[:, None, None]
+        trusted = step >= steps
         new.append(jnp.where(trusted & jnp.isfinite(turned), turned, old))
     return bases._replace(bases=tuple(new))
 
@@ -328,7 +357,7 @@ def rotate(
     Args:
       rotation: The blocks.
       bases: The bases.
-      leaves: Arrays of the leaves' shapes.
+      leaves: The leaves, or stacks of them.
       starts: `rotation.starts`.
 
     Returns:
@@ -348,12 +377,14 @@ def _turn(
     rotation: Rotation, bases: Bases, leaves: Sequence[Array], starts: Starts, *, back: bool
 ) -> list[Array]:
     turned = []
-    for leaf, sides, first in zip(leaves, rotation.sides, starts, strict=True):
+    for leaf, sides, first, members in zip(
+        leaves, rotation.sides, starts, rotation.members, strict=True
+    ):
         own = [
-            _blocks(bases.bases[side.group], side, start)
+            _blocks(bases.bases[side.group], side, start, members)
             for side, start in zip(sides, first, strict=True)
         ]
-        turn = functools.partial(_turn_leaf, sides=sides, back=back)
+        turn = each(members, functools.partial(_turn_leaf, sides=sides, back=back))
         turned.append(sampling.partitioned(turn, leaf, *own, replicated=False) if sides else leaf)
     return turned
 

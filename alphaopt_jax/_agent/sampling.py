@@ -10,6 +10,7 @@ The sample of L leaves is one array, `[L, P]`, so that all leaves are processed 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ import numpy as np
 
 from alphaopt_jax._agent import differentiable
 from alphaopt_jax._agent import leaves as leaves_lib
+from alphaopt_jax._agent import stacks as stacks_lib
+from alphaopt_jax._agent.stacks import Stacks
 
 _PER_MODEL, _MIN_PER_LEAF, _MAX_PER_LEAF = 16384, 128, 4096  # Sampled parameters.
 _MIN_SHARE = 1e-4  # Less than one of the sampled parameters of a leaf.
@@ -109,25 +112,32 @@ def _spread(size: int, count: int) -> np.ndarray:
 
 
 def read(
-    leaves: Sequence[Float[Array, "..."]], sampling: Sampling
+    leaves: Sequence[Float[Array, "..."]], sampling: Sampling, stacks: Stacks | None = None
 ) -> Float[Array, "leaves samples"]:
     """Reads the sampled values from leaves of any type, shape and sharding.
 
     Only these values of sharded leaves are gathered.
 
     Args:
-      leaves: Arrays of the sampled shapes.
+      leaves: Arrays of the sampled shapes, or a list of stacks of them.
       sampling: The sample.
+      stacks: The stacks; None for leaves.
 
     Returns:
       `[L, P]`, `float32` or the widest type of a leaf, if that is wider.
     """
     dtype = widest_type(leaf.dtype for leaf in leaves)
-    rows = [
-        _read(leaf, positions, count, dtype)
-        for leaf, positions, count in zip(leaves, sampling.positions, sampling.counts, strict=True)
+    if not leaves:
+        return jnp.zeros((0, 0), dtype)
+    if stacks is None:
+        stacks = stacks_lib.single(len(leaves))
+    readers = [
+        functools.partial(
+            _read, positions=sampling.positions[first], count=sampling.counts[first], dtype=dtype
+        )
+        for first in stacks.first
     ]
-    return jnp.stack(rows) if rows else jnp.zeros((0, 0), dtype)
+    return stacks_lib.collect(stacks, readers, leaves)
 
 
 def widest_type(dtypes: Iterable[jnp.dtype]) -> jnp.dtype:

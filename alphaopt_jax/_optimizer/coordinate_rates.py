@@ -14,14 +14,17 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float16, Int
+from jaxtyping import Array, Float, Float16
 import numpy as np
 
 from alphaopt_jax._agent import action, sampling, statistics
+from alphaopt_jax._agent import stacks as stacks_lib
 from alphaopt_jax._agent.action import Action
 from alphaopt_jax._agent.network import LeafDecision, Policy
+from alphaopt_jax._agent.stacks import Stacks
 from alphaopt_jax._agent.statistics import BiasCorrections, Coordinates, LeafStatistics
 from alphaopt_jax._optimizer import units
+from alphaopt_jax._optimizer.layout import Layout
 from alphaopt_jax.config import StepConfig
 
 _MAX_BATCH = 1 << 23  # Parameters; copies take time and memory.
@@ -33,14 +36,14 @@ class LeafInputs(NamedTuple):
     """The inputs of a refresh that are decided per leaf, for L leaves.
 
     Attributes:
-      numbers: Indices of the leaves, from 0, each `int32[]`.
+      layout: Of the leaves.
       statistics: Each `float32[L]`.
       action: The leaves' action.
       corrections: Bias corrections of both moments.
       inverse_units: As in `AlphaOptState`.
     """
 
-    numbers: Sequence[Int[Array, ""]]
+    layout: Layout
     statistics: LeafStatistics
     action: Action
     corrections: BiasCorrections
@@ -48,20 +51,23 @@ class LeafInputs(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """Leaves that are processed together.
+    """Stacks of leaves that are processed together.
 
     Attributes:
-      members: Indices of the leaves.
-      rows: Number of rows of each leaf; None if whole leaves of one shape are stacked.
+      members: Indices of the stacks.
+      rows: Number of rows of each leaf of each stack; None if whole leaves of one shape are joined.
     """
 
     members: list[int]
     rows: list[int] | None
 
-    @property
-    def owners(self) -> np.ndarray:
-        """Leaf of each row, or of each stacked leaf."""
-        return np.repeat(self.members, 1 if self.rows is None else self.rows)
+    def owners(self, stacks: Stacks) -> np.ndarray:
+        """Leaf of each row, or of each whole leaf."""
+        leaves = [stacks.members[index] for index in self.members]
+        rows = [1] * len(leaves) if self.rows is None else self.rows
+        return np.concatenate(
+            [np.repeat(each, number) for each, number in zip(leaves, rows, strict=True)]
+        )
 
 
 def refresh(
@@ -71,20 +77,23 @@ def refresh(
 
     Args:
       policy: The policy.
-      leaves: Parameters, gradients and moments of L leaves, of any shapes and types.
+      leaves: Parameters, gradients and moments of L leaves, of any shapes and types, a list of
+        stacks.
       inputs: What was decided for the leaves.
       config: The constants.
 
     Returns:
       `float16` multipliers of each leaf's shape.
     """
+    stacks = inputs.layout.stacks
     if units.may_change(inputs.inverse_units):  # Before gradients are stored as float32.
-        leaves = [
-            leaf._replace(grad=units.rescaled(leaf.grad, inverse_unit))
-            for leaf, inverse_unit in zip(leaves, inputs.inverse_units, strict=True)
-        ]
-    groups = _groups(leaves)
-    order = np.concatenate([group.owners for group in groups])
+        inverse_units = stacks_lib.spread(stacks, inputs.inverse_units)
+        grads = [leaf.grad for leaf in leaves]
+        rescaled = [units.rescaled] * len(grads)
+        grads = stacks_lib.for_each(stacks, rescaled, grads, inverse_units)
+        leaves = [leaf._replace(grad=grad) for leaf, grad in zip(leaves, grads, strict=True)]
+    groups = _groups(leaves, stacks)
+    order = np.concatenate([group.owners(stacks) for group in groups])
     # Sorted once for all groups, so that the values of a group are a slice.
     leaf_statistics = jax.tree.map(lambda each: each[order], inputs.statistics)
     decision = inputs.action.decision
@@ -94,8 +103,9 @@ def refresh(
     start = 0
     for group in groups:
         members = [leaves[i] for i in group.members]
-        joined = Coordinates(*(_join(each, group) for each in zip(*members, strict=True)))
-        here = slice(start, start + len(group.owners))
+        counts = [stacks.counts[i] for i in group.members]
+        joined = Coordinates(*(_join(each, counts, group) for each in zip(*members, strict=True)))
+        here = slice(start, start + len(group.owners(stacks)))
         start = here.stop
         along = functools.partial(_along, here=here, ndim=joined.param.ndim)
         joined = Coordinates(*(each.astype(jnp.float32) for each in joined))
@@ -108,12 +118,13 @@ def refresh(
         )
         found = action.rate_multipliers(own, along(leaf_log_rates))
         shapes = [leaves[i].param.shape for i in group.members]
-        parts = _split(found, group, shapes, [inputs.numbers[i] for i in group.members])
+        parts = _split(found, group, shapes, inputs.layout)
         multipliers |= dict(zip(group.members, parts, strict=True))
-    return [multipliers[index] for index in range(len(leaves))]
+    in_order = [multipliers[index] for index in range(len(leaves))]
+    return stacks_lib.unstack(stacks, in_order, inputs.layout.places)
 
 
-def _groups(leaves: Sequence[Coordinates]) -> list[_Group]:
+def _groups(leaves: Sequence[Coordinates], stacks: Stacks) -> list[_Group]:
     """Groups small leaves, and larger leaves of one shape and type.
 
     Leaves that may be sharded differently are not batched; batching would move data between
@@ -121,12 +132,12 @@ def _groups(leaves: Sequence[Coordinates]) -> list[_Group]:
     """
     small: list[int] = []
     same_shape: dict[Any, list[int]] = {}
-    for index, leaf in enumerate(leaves):
+    for index, (leaf, count) in enumerate(zip(leaves, stacks.counts, strict=True)):
         explicit, alone = sampling.is_explicit(leaf.param), jax.device_count() == 1
-        if alone and not explicit and leaf.param.size <= _SMALL:
+        if alone and not explicit and leaf.param.size // count <= _SMALL:
             small.append(index)
         else:
-            key = jax.tree.map(jax.typeof, leaf) if alone or explicit else index
+            key = jax.tree.map(jax.typeof, leaf) if (alone or explicit) and count == 1 else index
             same_shape.setdefault(key, []).append(index)
     if len(small) == 1:
         same_shape["small"] = [small.pop()]
@@ -134,20 +145,38 @@ def _groups(leaves: Sequence[Coordinates]) -> list[_Group]:
     for members in same_shape.values():
         most = max(_MAX_BATCH // max(leaves[members[0]].param.size, 1), 1)
         groups += [_Group(members[at : at + most], None) for at in range(0, len(members), most)]
-    most = _MAX_BATCH // max(_SMALL, 1)
-    for at in range(0, len(small), most):
-        members = small[at : at + most]
-        groups.append(_Group(members, [-(-leaves[i].param.size // _WIDTH) for i in members]))
-    return groups
+    return groups + _row_groups(small, leaves, stacks)
 
 
-def _join(arrays: Sequence[chex.Array], group: _Group) -> chex.Array:
+def _row_groups(
+    small: Sequence[int], leaves: Sequence[Coordinates], stacks: Stacks
+) -> list[_Group]:
+    """Groups of some stacks of small leaves, in rows."""
+    groups: list[_Group] = []
+    members: list[int] = []
+    rows: list[int] = []
+    size = 0
+    for index in small:
+        own = leaves[index].param.size
+        if members and size + own > _MAX_BATCH:
+            groups.append(_Group(members, rows))
+            members, rows, size = [], [], 0
+        members.append(index)
+        rows.append(-(-(own // stacks.counts[index]) // _WIDTH))
+        size += own
+    return [*groups, _Group(members, rows)] if members else groups
+
+
+def _join(arrays: Sequence[chex.Array], counts: Sequence[int], group: _Group) -> chex.Array:
+    """The leaves of all stacks of a group, whole or in rows, along a new first axis."""
+    stacked = [array if n > 1 else array[None] for array, n in zip(arrays, counts, strict=True)]
     if group.rows is None:
-        return jnp.stack(arrays)
+        return jnp.concatenate(stacked)
     rows = []
-    for array, number in zip(arrays, group.rows, strict=True):
-        flat = array.astype(jnp.float32).reshape(-1)
-        rows.append(jnp.pad(flat, (0, number * _WIDTH - flat.size)).reshape(number, _WIDTH))
+    for array, number in zip(stacked, group.rows, strict=True):
+        flat = array.astype(jnp.float32).reshape(array.shape[0], -1)
+        padded = jnp.pad(flat, ((0, 0), (0, number * _WIDTH - flat.shape[1])))
+        rows.append(padded.reshape(-1, _WIDTH))
     return jnp.concatenate(rows)
 
 
@@ -158,18 +187,23 @@ def _along(values: chex.Array, here: slice, ndim: int) -> chex.Array:
 
 
 def _split(
-    joined: chex.Array,
-    group: _Group,
-    shapes: Sequence[tuple[int, ...]],
-    numbers: Sequence[chex.Array],
+    joined: chex.Array, group: _Group, shapes: Sequence[tuple[int, ...]], layout: Layout
 ) -> list[chex.Array]:
     """Undoes `_join`."""
+    counts = [layout.stacks.counts[index] for index in group.members]
+    lengths = np.array(counts) * (1 if group.rows is None else group.rows)
+    ends = np.cumsum(lengths)
     if group.rows is None:
-        return list(joined)
-    starts = np.zeros((max(group.members) + 1,), np.int32)
-    starts[group.members] = np.cumsum(group.rows) - group.rows
+        return [
+            joined[end - length : end] if count > 1 else joined[end - 1]
+            for count, length, end in zip(counts, lengths, ends, strict=True)
+        ]
+    starts = np.zeros((len(layout.sampled.shapes),), np.int32)
+    starts[[layout.stacks.first[index] for index in group.members]] = ends - lengths
     parts = []
-    for number, count, shape in zip(numbers, group.rows, shapes, strict=True):
-        rows = jax.lax.dynamic_slice_in_dim(joined, jnp.asarray(starts)[number], count)
-        parts.append(rows.reshape(-1)[: math.prod(shape)].reshape(shape))
+    for index, count, length, shape in zip(group.members, counts, lengths, shapes, strict=True):
+        start = jnp.asarray(starts)[layout.numbers[index]]
+        part = jax.lax.dynamic_slice_in_dim(joined, start, length, allow_negative_indices=False)
+        size = math.prod(shape) // count  # Of a leaf, without the rest of its last row.
+        parts.append(part.reshape(count, -1)[:, :size].reshape(shape))
     return parts

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import functools
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from alphaopt_jax._agent import action, conditional, differentiable, rotation, sampling
-from alphaopt_jax._agent.rotation import Bases, Rotation
-from alphaopt_jax._agent.sampling import Sampling
+from alphaopt_jax._agent import stacks as stacks_lib
+from alphaopt_jax._agent.rotation import Bases
 from alphaopt_jax._optimizer import stochastic_rounding, units
+from alphaopt_jax._optimizer.layout import Layout
 from alphaopt_jax._optimizer.state import AlphaOptState
 from alphaopt_jax.config import AlphaOptConfig
 
@@ -25,62 +25,53 @@ class Turned(NamedTuple):
     """Gradients in the coordinates of a step, and the state in the same coordinates.
 
     Attributes:
-      grads: Gradients of L leaves; `float32` where they are rotated.
-      first_moments: First moments of the steps before, in the stored type.
+      grads: Gradients, a list of stacks; `float32` where they are rotated.
+      first_moments: First moments of the steps before, in the stored type, a list of stacks.
       sampled_first_moments: Those of the sampled coordinates, `float32[L, P]`.
       bases: The bases; None for the parameters' own coordinates.
-      starts: Of the blocks; see `rotation.Starts`.
-      numbers: Indices of the leaves, from 0, each `int32[]`; see `conditional.hidden`.
     """
 
     grads: list[Float[Array, "..."]]
     first_moments: list[Float[Array, "..."]]
     sampled_first_moments: Float[Array, "leaves samples"]
     bases: Bases | None
-    starts: rotation.Starts
-    numbers: Sequence[Int[Array, ""]]
-
-
-def rotation_of(shapes: Sequence[tuple[int, ...]], config: AlphaOptConfig) -> Rotation:
-    """The blocks of leaves of these shapes, or none in the parameters' own coordinates."""
-    return rotation.of_shapes(shapes, config.agent.block_size)
 
 
 def turn(
-    blocks: Rotation,
+    layout: Layout,
     grads: list[Float[Array, "..."]],
     sizes: units.Sizes,
     finite: Bool[Array, ""],
-    sampled: Sampling,
     state: AlphaOptState,
     config: AlphaOptConfig,
 ) -> Turned:
     """Adds the gradients to the second moments, refreshes the bases at intervals, and rotates.
 
     Args:
-      blocks: The blocks of the leaves.
-      grads: Gradients in the parameters' own coordinates.
+      layout: Of the leaves.
+      grads: Gradients in the parameters' own coordinates, a list of stacks.
       sizes: Their sizes.
       finite: Whether the step is made; a skipped one changes no basis.
-      sampled: The sample of the leaves.
       state: The state.
       config: The constants.
 
     Returns:
       The gradients and first moments in the coordinates of this step.
     """
-    moments = jax.tree.leaves(state.gradient_average)
+    stacks, blocks, starts = layout.stacks, layout.blocks, layout.starts
+    moments = stacks_lib.stack(stacks, jax.tree.leaves(state.gradient_average))
     old = state.bases
-    starts, numbers = conditional.hidden((blocks.starts, tuple(range(len(grads)))), finite)
     if old is None or not blocks.is_any_rotated:
-        return Turned(grads, moments, state.sampled_moments[0], old, starts, numbers)
+        return Turned(grads, moments, state.sampled_moments[0], old)
     number = state.updates_made.astype(jnp.float32) + 1.0
     # The quotient has a derivative also where there is no gradient.
     mean_squares = jnp.where(sizes.mean_squares > _MIN_MEAN_SQUARE, sizes.mean_squares, 1.0)
     factors = sizes.scales / differentiable.sqrt(mean_squares).astype(sizes.scales.dtype)
     scaled = [
-        functools.partial(units.rescaled, grad, factors[index])
-        for grad, index in zip(grads, numbers, strict=True)
+        functools.partial(stacks_lib.each(members, units.rescaled), grad, factor)
+        for members, grad, factor in zip(
+            stacks.counts, grads, stacks_lib.spread(stacks, factors, layout.numbers), strict=True
+        )
     ]
     seen = rotation.add_gradients(blocks, old, scaled, number, starts)
     seen = jax.tree.map(lambda new, kept: jnp.where(finite, new, kept), seen, old)
@@ -95,11 +86,11 @@ def turn(
                 rotation.rotate(blocks, turns, moments, starts), moments, strict=True
             )
         ]
-        return new, turned, sampling.read(turned, sampled).astype(jnp.float32)
+        return new, turned, sampling.read(turned, layout.sampled, stacks).astype(jnp.float32)
 
     due = finite & action.should_refresh(state.updates_made, config)
     bases, moments, sampled_moments = conditional.cond(
         due, refresh, lambda: (seen, moments, state.sampled_moments[0])
     )
     rotated = rotation.rotate(blocks, bases, grads, starts)
-    return Turned(rotated, moments, sampled_moments, bases, starts, numbers)
+    return Turned(rotated, moments, sampled_moments, bases)

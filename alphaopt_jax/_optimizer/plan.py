@@ -22,7 +22,9 @@ from alphaopt_jax._agent.sampling import Sampling
 from alphaopt_jax._agent.schedule import Clock
 from alphaopt_jax._agent.statistics import BiasCorrections, LeafStatistics
 from alphaopt_jax._learning import online
-from alphaopt_jax._optimizer import averages, frames, safeguards, units
+from alphaopt_jax._optimizer import averages, safeguards, units
+from alphaopt_jax._optimizer import layout as layouts
+from alphaopt_jax._optimizer.layout import Layout
 from alphaopt_jax._optimizer.state import AlphaOptState
 from alphaopt_jax.config import AlphaOptConfig
 
@@ -59,13 +61,11 @@ class Inputs(NamedTuple):
     """The inputs of a step with L leaves.
 
     Attributes:
-      grads: Gradients, in the coordinates of the step.
-      params: Parameters.
+      grads: Gradients, in the coordinates of the step, a list of stacks.
+      params: Parameters, a list of stacks.
       loss: `float32[]`, or None.
       sizes: Of the gradients.
       scaling: The user's arguments.
-      numbers: Indices of the leaves, from 0, each `int32[]`, which no compiler takes for constants:
-        leaves of one shape share compiled programs.
     """
 
     grads: list[chex.Array]
@@ -73,7 +73,6 @@ class Inputs(NamedTuple):
     loss: chex.Array | None
     sizes: units.Sizes
     scaling: Scaling
-    numbers: Sequence[Int[Array, ""]]
 
 
 class Coefficients(NamedTuple):
@@ -130,9 +129,9 @@ class StepPlan(NamedTuple):
     state: AlphaOptState
 
 
-def plan_step(spec: StepSpec, sampled: Sampling, inputs: Inputs, state: AlphaOptState) -> StepPlan:
+def plan_step(spec: StepSpec, layout: Layout, inputs: Inputs, state: AlphaOptState) -> StepPlan:
     """Computes everything in a step except the arithmetic per parameter."""
-    config = spec.config
+    config, sampled = spec.config, layout.sampled
     multiplier = jnp.asarray(inputs.scaling.multiplier).astype(jnp.float32)
     number = state.updates_made.astype(jnp.float32) + 1.0
     clock = Clock(number, spec.num_steps, config.agent.inverse_sqrt_steps)
@@ -153,8 +152,12 @@ def plan_step(spec: StepSpec, sampled: Sampling, inputs: Inputs, state: AlphaOpt
             guarded, inputs.loss, state.history.loss.fast, history.loss.fast
         )
     coordinates = statistics.accumulate(
-        sampling.finite(sampling.read(inputs.params, sampled).astype(jnp.float32), sampled),
-        units.rescaled(sampling.read(inputs.grads, sampled), gradient_factors[:, None]),
+        sampling.finite(
+            sampling.read(inputs.params, sampled, layout.stacks).astype(jnp.float32), sampled
+        ),
+        units.rescaled(
+            sampling.read(inputs.grads, sampled, layout.stacks), gradient_factors[:, None]
+        ),
         state.sampled_moments[0],
         state.sampled_moments[1],
         config,
@@ -216,8 +219,9 @@ def plan_step(spec: StepSpec, sampled: Sampling, inputs: Inputs, state: AlphaOpt
     )
 
 
-def skip_step(spec: StepSpec, sampled: Sampling, inputs: Inputs, state: AlphaOptState) -> StepPlan:
+def skip_step(spec: StepSpec, layout: Layout, inputs: Inputs, state: AlphaOptState) -> StepPlan:
     """Changes nothing except the count of skipped steps."""
+    sampled = layout.sampled
     zero, one = jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)
     none = jnp.zeros((len(sampled.shapes),), jnp.float32)
     hidden = jnp.zeros((*none.shape, spec.config.agent.actor_hidden), jnp.float32)
@@ -306,7 +310,7 @@ def _sampled_directions(
     momentum = observed.normalized.momentum
     if not config.agent.block_size:
         return momentum
-    rotated = frames.rotation_of(sampled.shapes, config).is_rotated[:, None] > 0
+    rotated = layouts.rotation_of(sampled.shapes, config).is_rotated[:, None] > 0
     bounded = jnp.clip(momentum, -rotation.MAX_DIRECTION, rotation.MAX_DIRECTION)
     return jnp.where(rotated, bounded, momentum)
 

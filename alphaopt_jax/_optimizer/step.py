@@ -10,13 +10,18 @@ refresh of the rate multipliers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import functools
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 import optax
 
-from alphaopt_jax._agent import conditional, network, rotation, sampling, statistics
+from alphaopt_jax._agent import conditional, network, rotation, statistics
+from alphaopt_jax._agent import stacks as stacks_lib
+from alphaopt_jax._agent.action import LeafRates
 from alphaopt_jax._agent.network import Policy
 from alphaopt_jax._agent.sampling import Sampling
 from alphaopt_jax._agent.statistics import Coordinates
@@ -28,8 +33,10 @@ from alphaopt_jax._optimizer import (
     stochastic_rounding,
     units,
 )
+from alphaopt_jax._optimizer import layout as layouts
 from alphaopt_jax._optimizer import plan as plan_lib
 from alphaopt_jax._optimizer.coordinate_rates import LeafInputs
+from alphaopt_jax._optimizer.layout import Layout
 from alphaopt_jax._optimizer.plan import Inputs, Scaling, StepPlan, StepSpec
 from alphaopt_jax._optimizer.state import AlphaOptState
 from alphaopt_jax.config import AlphaOptConfig
@@ -65,53 +72,58 @@ def step(
     loss, finite = None, jnp.asarray(True)
     if value is not None:
         loss, finite = units.compressed_loss(value)
-    sampled = sampling.of_shapes([leaf.shape for leaf in grads])
     arguments = (grads, jax.tree.leaves(params), loss, finite, scaling, state)
     arguments = conditional.varying_like(arguments, arguments)
-    grads, leaves, loss, finite, scaling, state = arguments
-    sizes = units.measure(grads, state.inverse_units, state.updates_made, state.skipped_in_a_row)
+    grads, own_params, loss, finite, scaling, state = arguments
+    moments = (state.gradient_average, state.squared_gradient_average)
+    stacks = layouts.stacks_of(grads, own_params, *(jax.tree.leaves(each) for each in moments))
+    stacked_grads = stacks_lib.stack(stacks, grads)
+    number, skipped = state.updates_made, state.skipped_in_a_row
+    sizes = units.measure(stacks, stacked_grads, state.inverse_units, number, skipped)
     finite = _all_finite(finite, sizes)
-    dtypes = [leaf.dtype for leaf in grads]
-    blocks = frames.rotation_of(sampled.shapes, config)
-    turned = frames.turn(blocks, grads, sizes, finite, sampled, state, config)
+    always = state.updates_made >= 0  # No compiler knows that.
+    layout = layouts.layout_of(stacks, [leaf.shape for leaf in grads], always, config)
+    turned = frames.turn(layout, stacked_grads, sizes, finite, state, config)
     state = _in_coordinates(state, turned)
-    inputs = Inputs(turned.grads, leaves, loss, sizes, scaling, turned.numbers)
+    stacked_params = stacks_lib.stack(stacks, own_params)
+    inputs = Inputs(turned.grads, stacked_params, loss, sizes, scaling)
     plan = jax.lax.cond(
         finite,
-        lambda: conditional.varying_like(plan_lib.plan_step(spec, sampled, inputs, state), inputs),
-        lambda: conditional.varying_like(plan_lib.skip_step(spec, sampled, inputs, state), inputs),
+        lambda: conditional.varying_like(plan_lib.plan_step(spec, layout, inputs, state), inputs),
+        lambda: conditional.varying_like(plan_lib.skip_step(spec, layout, inputs, state), inputs),
     )
-    plan = plan._replace(state=_learn(plan, sampled, state, config))
+    plan = plan._replace(state=_learn(plan, layout.sampled, state, config))
 
-    averaged = _average(plan, inputs, state)
-    leaves = _accumulate(plan, inputs, state)
-    multipliers = _multipliers(plan, inputs, leaves, sampled, state, config)
-    steps = [
-        _change(plan, number, leaf, multiplier, bool(sides), config)
-        for number, leaf, multiplier, sides in zip(
-            inputs.numbers, leaves, multipliers, blocks.sides, strict=True
-        )
-    ]
+    scalars = _scalars(plan, layout)
+    before = stacks_lib.stack(stacks, jax.tree.leaves(state.squared_gradient_average))
+    leaves = list(map(Coordinates, stacked_params, turned.grads, turned.first_moments, before))
+    leaves = _accumulate(plan, layout, scalars, leaves, state.updates_made)
+    multipliers = _multipliers(plan, layout, leaves, state, config)
+    changes = _changes(plan, layout, scalars, leaves, multipliers, config)
     if turned.bases is not None:
-        steps = rotation.rotate_back(blocks, turned.bases, steps, turned.starts)
-    steps = [
-        _apply(plan, number, leaf.param, change, bool(sides)).astype(dtype)
-        for number, leaf, change, sides, dtype in zip(
-            inputs.numbers, leaves, steps, blocks.sides, dtypes, strict=True
+        changes = rotation.rotate_back(layout.blocks, turned.bases, changes, layout.starts)
+    steps = _updates(plan, layout, scalars, stacked_params, changes)
+    updates, first, second = (
+        stacks_lib.unstack(stacks, arrays, layout.places)
+        for arrays in (
+            [step.astype(grad.dtype) for step, grad in zip(steps, stacked_grads, strict=True)],
+            [leaf.first_moment for leaf in leaves],
+            [leaf.second_moment for leaf in leaves],
         )
-    ]
+    )
 
     def like_state(leaves: Sequence[chex.Array]) -> chex.ArrayTree:
         return jax.tree.unflatten(jax.tree.structure(state.gradient_average), leaves)
 
+    averaged = None if state.average is None else like_state(_average(plan, own_params, state))
     new_state = plan.state._replace(
-        gradient_average=like_state([leaf.first_moment for leaf in leaves]),
-        squared_gradient_average=like_state([leaf.second_moment for leaf in leaves]),
-        average=None if state.average is None else like_state(averaged),
-        rate_multipliers=None if state.rate_multipliers is None else like_state(multipliers),
+        gradient_average=like_state(first),
+        squared_gradient_average=like_state(second),
+        average=averaged,
+        rate_multipliers=None if multipliers is None else like_state(multipliers),
         bases=turned.bases,
     )
-    return jax.tree.unflatten(structure, steps), new_state
+    return jax.tree.unflatten(structure, updates), new_state
 
 
 def _learn(
@@ -139,60 +151,90 @@ def _all_finite(loss_is_finite: chex.Array, sizes: units.Sizes) -> chex.Array:
 
 
 def _in_coordinates(state: AlphaOptState, turned: frames.Turned) -> AlphaOptState:
-    """The state with its first moments in the coordinates of this step."""
+    """The state with the sampled first moments in the coordinates of this step."""
     if turned.bases is None:
         return state
-    structure = jax.tree.structure(state.gradient_average)
-    return state._replace(
-        gradient_average=jax.tree.unflatten(structure, turned.first_moments),
-        sampled_moments=jnp.stack([turned.sampled_first_moments, state.sampled_moments[1]]),
+    sampled = jnp.stack([turned.sampled_first_moments, state.sampled_moments[1]])
+    return state._replace(sampled_moments=sampled)
+
+
+class _Scalars(NamedTuple):
+    """What the arithmetic per parameter needs to know of each leaf of a stack.
+
+    Attributes:
+      gradient_factor: Factor of the gradients.
+      unit_change: Factor of the first moments, where the units of gradients may change; else None.
+      inverse_unit: As in `AlphaOptState`.
+      decay: Weight decay, or None.
+      rates: The learning rate.
+    """
+
+    gradient_factor: Float[Array, "..."]
+    unit_change: Float[Array, "..."] | None
+    inverse_unit: Float[Array, "..."]
+    decay: Float[Array, "..."] | None
+    rates: LeafRates
+
+
+def _scalars(plan: StepPlan, layout: Layout) -> list[_Scalars]:
+    """The scalars of all leaves, a list of stacks."""
+    vectors = _Scalars(
+        plan.coefficients.gradient_factors,
+        plan.coefficients.unit_changes,
+        plan.state.inverse_units,
+        plan.decays,
+        plan.rates,
     )
+    return stacks_lib.spread(layout.stacks, vectors, layout.numbers)
 
 
-def _accumulate(plan: StepPlan, inputs: Inputs, state: AlphaOptState) -> list[Coordinates]:
-    """The leaves with their new moments, in the stored type."""
-    coefficients = plan.coefficients
-    seed = state.updates_made.astype(jnp.uint32)
-    averages = jax.tree.leaves(state.gradient_average)
-    squares = jax.tree.leaves(state.squared_gradient_average)
-    leaves = []
-    for index, (param, grad) in enumerate(zip(inputs.params, inputs.grads, strict=True)):
-        number = inputs.numbers[index]
-        scaled = units.rescaled(grad, coefficients.gradient_factors[number])
+def _accumulate(
+    plan: StepPlan,
+    layout: Layout,
+    scalars: list[_Scalars],
+    leaves: list[Coordinates],
+    updates_made: chex.Array,
+) -> list[Coordinates]:
+    """The leaves with their new moments in the stored type, a list of stacks."""
+    coefficients, seed = plan.coefficients, updates_made.astype(jnp.uint32)
+
+    def accumulated(scalars: _Scalars, leaf: Coordinates) -> Coordinates:
+        scaled = units.rescaled(leaf.grad, scalars.gradient_factor)
         scaled = jnp.where(coefficients.finite, scaled, 0.0)
         first_decay, second_decay = coefficients.first_decay, coefficients.second_decay
-        if coefficients.unit_changes is not None:
-            change = coefficients.unit_changes[number]
-            first_decay, second_decay = first_decay * change, second_decay * jnp.square(change)
-        average, square = (each[index].astype(jnp.float32) for each in (averages, squares))
+        if scalars.unit_change is not None:
+            first_decay = first_decay * scalars.unit_change
+            second_decay = second_decay * jnp.square(scalars.unit_change)
+        average, square = (
+            each.astype(jnp.float32) for each in (leaf.first_moment, leaf.second_moment)
+        )
         first = first_decay * average + coefficients.first_weight * scaled
         second = second_decay * square + coefficients.second_weight * jnp.square(scaled)
-        leaves.append(
-            Coordinates(
-                param,
-                grad,
-                stochastic_rounding.to_dtype(first, averages[index].dtype, 2 * seed),
-                stochastic_rounding.to_dtype(second, squares[index].dtype, 2 * seed + 1),
-            )
+        return Coordinates(
+            leaf.param,
+            leaf.grad,
+            stochastic_rounding.to_dtype(first, leaf.first_moment.dtype, 2 * seed),
+            stochastic_rounding.to_dtype(second, leaf.second_moment.dtype, 2 * seed + 1),
         )
-    return leaves
+
+    functions = [accumulated] * len(scalars)
+    return stacks_lib.for_each(layout.stacks, functions, scalars, leaves)
 
 
 def _multipliers(
     plan: StepPlan,
-    inputs: Inputs,
+    layout: Layout,
     leaves: list[Coordinates],
-    sampled: Sampling,
     state: AlphaOptState,
     config: AlphaOptConfig,
-) -> list[chex.Array]:
-    """The rate multipliers of all parameters, refreshed or held, with those of the explorers."""
+) -> list[chex.Array] | None:
+    """The rate multipliers of each leaf's parameters, refreshed or held, with the explorers'."""
     if state.rate_multipliers is None:
-        return [jnp.ones((), jnp.float16)] * len(leaves)
+        return None
     held = jax.tree.leaves(state.rate_multipliers)
     policy = Policy(network.unflatten(state.agent), config.agent)
     leaf_inputs = LeafInputs(
-        inputs.numbers,
+        layout,
         plan.statistics,
         plan.action,
         plan.coefficients.corrections,
@@ -205,53 +247,73 @@ def _multipliers(
     )
     if plan.state.learner is None:
         return multipliers
-    exploration = online.exploration_of(sampled, config.learning)
+    exploration = online.exploration_of(layout.sampled, config.learning)
     return online.write_multipliers(plan.state.learner, multipliers, exploration)
 
 
-def _average(plan: StepPlan, inputs: Inputs, state: AlphaOptState) -> list[chex.Array]:
-    """The averages with the parameters before this step; none for a known number of steps."""
-    if state.average is None:
-        return []
+def _average(
+    plan: StepPlan, params: Sequence[chex.Array], state: AlphaOptState
+) -> list[chex.Array]:
+    """The averages of the leaves with the parameters before this step."""
     weight = plan.coefficients.average_weight
     return [
         averages.update(average, param, weight)
-        for average, param in zip(jax.tree.leaves(state.average), inputs.params, strict=True)
+        for average, param in zip(jax.tree.leaves(state.average), params, strict=True)
     ]
 
 
-def _change(
+def _changes(
     plan: StepPlan,
-    number: chex.Array,
-    leaf: Coordinates,
-    multiplier: chex.Array,
-    is_rotated: bool,
+    layout: Layout,
+    scalars: list[_Scalars],
+    leaves: list[Coordinates],
+    multipliers: list[chex.Array] | None,
     config: AlphaOptConfig,
-) -> chex.Array:
-    """The change of one leaf in the coordinates of the step, in float32."""
+) -> list[chex.Array]:
+    """The changes in the coordinates of the step, a list of stacks, in float32."""
+    if multipliers is None:
+        multipliers = [jnp.ones((), jnp.float16)] * len(layout.sampled.shapes)
     coefficients = plan.coefficients
-    if config.agent.update_direction == "gradient":
-        scale = plan.state.inverse_units[number].astype(jnp.float32)
-        direction = units.rescaled(leaf.grad, coefficients.gradient_factors[number]) / scale
-        direction = jnp.where(coefficients.finite, direction, 0.0)
-    else:
-        leaf32 = Coordinates(*(each.astype(jnp.float32) for each in leaf))
-        direction = statistics.normalize(leaf32, coefficients.corrections, config).momentum
-        if is_rotated:
-            direction = jnp.clip(direction, -rotation.MAX_DIRECTION, rotation.MAX_DIRECTION)
-    if plan.decays is not None and not is_rotated:
-        direction = direction + plan.decays[number] * _finite(leaf.param)
-    return plan.sign * plan.rates.applied(multiplier, number) * direction
+
+    def change(
+        is_rotated: bool, own: _Scalars, leaf: Coordinates, multiplier: chex.Array
+    ) -> chex.Array:
+        if config.agent.update_direction == "gradient":
+            scale = own.inverse_unit.astype(jnp.float32)
+            direction = units.rescaled(leaf.grad, own.gradient_factor) / scale
+            direction = jnp.where(coefficients.finite, direction, 0.0)
+        else:
+            leaf32 = Coordinates(*(each.astype(jnp.float32) for each in leaf))
+            direction = statistics.normalize(leaf32, coefficients.corrections, config).momentum
+            if is_rotated:
+                direction = jnp.clip(direction, -rotation.MAX_DIRECTION, rotation.MAX_DIRECTION)
+        if own.decay is not None and not is_rotated:
+            direction = direction + own.decay * _finite(leaf.param)
+        return plan.sign * own.rates.applied(multiplier) * direction
+
+    functions = [functools.partial(change, bool(sides)) for sides in layout.blocks.sides]
+    factors = stacks_lib.stack(layout.stacks, multipliers)
+    return stacks_lib.for_each(layout.stacks, functions, scalars, leaves, factors)
 
 
-def _apply(
-    plan: StepPlan, number: chex.Array, param: chex.Array, change: chex.Array, is_rotated: bool
-) -> chex.Array:
-    """The update of one leaf, in the parameters' own coordinates."""
-    if plan.decays is not None and is_rotated:
-        decay = plan.decays[number] * plan.rates.rates[number]
-        change = change + plan.sign * decay * _finite(param)
-    return _within_range(change, param)
+def _updates(
+    plan: StepPlan,
+    layout: Layout,
+    scalars: list[_Scalars],
+    params: list[chex.Array],
+    changes: list[chex.Array],
+) -> list[chex.Array]:
+    """The updates, given the changes in the parameters' own coordinates; lists of stacks."""
+
+    def update(
+        is_rotated: bool, own: _Scalars, param: chex.Array, change: chex.Array
+    ) -> chex.Array:
+        if own.decay is not None and is_rotated:
+            change = change + plan.sign * own.decay * own.rates.rates * _finite(param)
+        return _within_range(change, param)
+
+    functions = [functools.partial(update, bool(sides)) for sides in layout.blocks.sides]
+    return stacks_lib.for_each(layout.stacks, functions, scalars, params, changes)
 
 
 def _finite(param: chex.Array) -> chex.Array:

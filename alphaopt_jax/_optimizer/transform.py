@@ -22,12 +22,12 @@ from alphaopt_jax._optimizer import (
     arguments,
     checks,
     complex_numbers,
-    frames,
     safeguards,
     seeds,
     trees,
     units,
 )
+from alphaopt_jax._optimizer import layout as layouts
 from alphaopt_jax._optimizer.plan import Scaling, StepSpec
 from alphaopt_jax._optimizer.state import AgentConstants, AlphaOptState
 from alphaopt_jax._optimizer.step import step
@@ -229,7 +229,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
     dtype = jnp.dtype(config.moment_dtype)
     sampled = sampling.of_shapes([leaf.shape for leaf in leaves])
     exploration = online.exploration_of(sampled, config.learning)
-    blocks = frames.rotation_of([leaf.shape for leaf in leaves], config)
+    blocks = layouts.rotation_of([leaf.shape for leaf in leaves], config)
     none = jnp.zeros((len(leaves),), jnp.float32)
     state = AlphaOptState(
         updates_made=jnp.zeros((), jnp.int32),

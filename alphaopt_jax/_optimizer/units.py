@@ -10,6 +10,7 @@ changes no unit, since moments in its units would vanish: that step is skipped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import functools
 from typing import NamedTuple
 
 import chex
@@ -19,6 +20,8 @@ from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from alphaopt_jax._agent import differentiable, sampling
+from alphaopt_jax._agent import stacks as stacks_lib
+from alphaopt_jax._agent.stacks import Stacks
 
 _PATIENCE = 100
 """Steps in a row with gradients too large for their unit, after which it is changed."""
@@ -57,6 +60,7 @@ def may_change(scales: Float[Array, " leaves"]) -> bool:
 
 
 def measure(
+    stacks: Stacks,
     grads: Sequence[Float[Array, "..."]],
     scales: Float[Array, " leaves"],
     updates_made: Int[Array, ""],
@@ -65,7 +69,8 @@ def measure(
     """Measures the gradients, in new units if they do not fit the old ones.
 
     Args:
-      grads: Gradients of L leaves.
+      stacks: The stacks of L leaves.
+      grads: Their gradients, a list of stacks.
       scales: The old scales.
       updates_made: `int32[]`, 0 at the first step.
       skipped_in_a_row: `int32[]`, steps skipped since the last update.
@@ -74,20 +79,21 @@ def measure(
       The sizes.
     """
     if not may_change(scales):
-        return Sizes(scales, _mean_squares(grads))
-    mean_squares = _mean_squares(grads, scales)
+        return Sizes(scales, _mean_squares(stacks, grads))
+    mean_squares = _mean_squares(stacks, grads, scales)
     is_first = updates_made == 0
     too_large = ~jnp.all(jnp.isfinite(mean_squares)) & (is_first | (skipped_in_a_row >= _PATIENCE))
     too_small = jnp.all(mean_squares < _FIRST_SMALL**2) & is_first
 
     def in_new_units() -> Sizes:
-        largest = jnp.stack([_largest(leaf, scales.dtype) for leaf in grads])
+        functions = [functools.partial(_largest, dtype=scales.dtype)] * len(grads)
+        largest = stacks_lib.collect(stacks, functions, grads)
         in_all = jnp.max(jnp.where(jnp.isfinite(largest), largest, 0.0))
         small = (in_all < _FIRST_SMALL) & (in_all > 0)
         unfit = ~jnp.isfinite(mean_squares) & jnp.isfinite(largest) & (largest > 0)
         size = jnp.where(small, in_all, jnp.where(unfit, largest, 1.0))
         new = jnp.where(small | unfit, jnp.exp2(-jnp.floor(jnp.log2(size))), scales)
-        return Sizes(new, _mean_squares(grads, new))
+        return Sizes(new, _mean_squares(stacks, grads, new))
 
     return jax.lax.cond(too_large | too_small, in_new_units, lambda: Sizes(scales, mean_squares))
 
@@ -171,15 +177,16 @@ def rescaled(
 
 
 def _mean_squares(
-    grads: Sequence[chex.Array], scales: Float[Array, " leaves"] | None = None
+    stacks: Stacks, grads: Sequence[chex.Array], scales: Float[Array, " leaves"] | None = None
 ) -> Float[Array, " leaves"]:
-    if scales is None:
-        in_units = [leaf.astype(jnp.float32) for leaf in grads]
-    else:
-        in_units = [rescaled(leaf, scale) for leaf, scale in zip(grads, scales, strict=True)]
-    return jnp.stack(
-        [jnp.sum(jnp.square(leaf)) / np.float32(max(leaf.size, 1)) for leaf in in_units]
-    )
+    def sum_of_squares(leaf: chex.Array, scale: chex.Array | None = None) -> chex.Array:
+        in_units = leaf.astype(jnp.float32) if scale is None else rescaled(leaf, scale)
+        return jnp.sum(jnp.square(in_units))
+
+    factors = [] if scales is None else [stacks_lib.spread(stacks, scales)]
+    sums = stacks_lib.collect(stacks, [sum_of_squares] * len(grads), grads, *factors)
+    sizes = np.array([leaf.size // n for leaf, n in zip(grads, stacks.counts, strict=True)])
+    return sums / stacks_lib.per_leaf(stacks, np.maximum(sizes, 1).astype(np.float32))
 
 
 def _largest(leaf: chex.Array, dtype: jnp.dtype) -> chex.Array:

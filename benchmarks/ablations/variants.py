@@ -19,13 +19,14 @@ from alphaopt_jax._agent import rotation
 from benchmarks.common import versions
 from benchmarks.zero_tuning.optimizers import ALPHAOPT, NO_HORIZON, OptimizerSpec
 
-CONSTANTS = (1.0, 1.5, 2.0)
+CONSTANTS = (0.5, 1.0, 1.5, 2.0)
 """Log rates of the agents that decide nothing."""
 MULTIPLIERS = (0.01, 0.1, 10.0, 100.0)
 """Values of `learning_rate` other than 1."""
 LAST_PARAMS = f"{NO_HORIZON}, at the last parameters"
 OWN_COORDINATES = "without rotation"
 ONE_SIDE = "the shorter side of matrices rotated, not the longer"
+ONLY_MATRICES = "vectors not rotated"
 
 
 class Variant(NamedTuple):
@@ -52,9 +53,10 @@ def variants() -> list[Variant]:
         Variant(OWN_COORDINATES, ALPHAOPT, _spec(OWN_COORDINATES, own)),
         Variant(LAST_PARAMS, NO_HORIZON, _spec(LAST_PARAMS, agent, told=False, averaged=False)),
     ]
-    spec = _spec(ONE_SIDE, agent)
-    one_sided = dataclasses.replace(spec, optimizer_fn=_one_sided(spec.optimizer_fn))
-    found.append(Variant(ONE_SIDE, ALPHAOPT, one_sided))
+    for name, cuts in ((ONE_SIDE, _shorter_side), (ONLY_MATRICES, _matrices)):
+        spec = _spec(name, agent)
+        cut = dataclasses.replace(spec, optimizer_fn=_with_cuts(spec.optimizer_fn, cuts))
+        found.append(Variant(name, ALPHAOPT, cut))
     for value in CONSTANTS:
         name = constant_name(value)
         found.append(Variant(name, ALPHAOPT, _spec(name, constant_agent(agent, value))))
@@ -91,34 +93,44 @@ def constant_agent(agent: alphaopt.Agent, log_rate: float) -> alphaopt.Agent:
     return dataclasses.replace(agent, params=params)
 
 
-def _one_sided(optimizer_fn: Callable[..., Any]) -> Callable[..., optax.GradientTransformation]:
-    """Optimizers whose matrices have a basis for the shorter side only.
+_Cuts = list[tuple[int, int, int, int]]
+_cuts = rotation._cuts
 
-    The package has no such option, since both sides earn more; its blocks are replaced while an
-    optimizer is traced.
+
+def _shorter_side(shape: tuple[int, ...], block_size: int) -> _Cuts:
+    # Each side ends with the length of the other one.
+    return sorted(_cuts(shape, block_size), key=lambda side: -side[-1])[:1]
+
+
+def _matrices(shape: tuple[int, ...], block_size: int) -> _Cuts:
+    return [side for side in _cuts(shape, block_size) if side[-1] > 1]
+
+
+def _with_cuts(
+    optimizer_fn: Callable[..., Any], cuts: Callable[[tuple[int, ...], int], _Cuts]
+) -> Callable[..., optax.GradientTransformation]:
+    """Optimizers that rotate other sides of leaves.
+
+    The package has no such option, since all sides are to be rotated that earn something; its
+    blocks are replaced while an optimizer is traced.
     """
-    both_sides = rotation._cuts
 
-    def shorter_side(shape: tuple[int, ...], block_size: int) -> list[tuple[int, int, int, int]]:
-        # Each side ends with the length of the other one.
-        return sorted(both_sides(shape, block_size), key=lambda side: -side[-1])[:1]
-
-    def one_sided_fn(rate: chex.Numeric, num_steps: int) -> optax.GradientTransformation:
+    def with_cuts_fn(rate: chex.Numeric, num_steps: int) -> optax.GradientTransformation:
         tx = optimizer_fn(rate, num_steps)
 
         def init(params: optax.Params) -> optax.OptState:
-            with mock.patch.object(rotation, "_cuts", shorter_side):
+            with mock.patch.object(rotation, "_cuts", cuts):
                 return tx.init(params)
 
         def update(
             updates: optax.Updates, state: optax.OptState, params: Any = None, **extra: Any
         ) -> tuple[optax.Updates, optax.OptState]:
-            with mock.patch.object(rotation, "_cuts", shorter_side):
+            with mock.patch.object(rotation, "_cuts", cuts):
                 return tx.update(updates, state, params, **extra)
 
         return optax.GradientTransformationExtraArgs(init, update)
 
-    return one_sided_fn
+    return with_cuts_fn
 
 
 def _spec(

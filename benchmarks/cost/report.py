@@ -264,7 +264,8 @@ def _on_paper(rows: Sequence[Mapping[str, Any]]) -> str:
 **What grows with the number of leaves.** A step of many leaves takes longer to trace and compile:
 each leaf has a gather of the parameter, one of the gradient, a sum, three loops and, in rotated
 coordinates, two products of matrices for the second moments, two there, two back and two for the
-first moments. Leaves of one shape share these compiled programs, on any number of devices.
+first moments. Small leaves of one shape are stacked, so that one computation serves all of them;
+larger ones share compiled programs. Both hold on any number of devices.
 """
 
 

@@ -79,7 +79,7 @@ def measure(
         curves.append(Curve(problem.name, name, best, losses(optimizer_fn, best, test, STEPS)))
     learned = {
         LSTM: lambda _: l2l(lstm),
-        ALPHAOPT: lambda _: alphaopt.alphaopt(agent="diagonal", num_steps=STEPS),
+        ALPHAOPT: lambda _: alphaopt.alphaopt(num_steps=STEPS),
     }
     for name, optimizer_fn in learned.items():
         curves.append(Curve(problem.name, name, None, losses(optimizer_fn, 0, test, STEPS)))

@@ -2,10 +2,10 @@
 
 `python -m benchmarks.mnist` trains it for one epoch with AlphaOpt's pretrained agent, with AlphaOpt
 from scratch and with Adam at 1e-3, and shows them side by side; it takes some minutes on two cores.
-`python -m benchmarks.mnist --full` is the whole comparison: three epochs, three seeds; Adam and
-cosine Adam over a grid of rates, SGD with momentum, optax's tuning-free optimizers, an agent that
-does not learn, and learning rates 100 times too small and too large. It takes hours on two cores;
-finished runs are stored, so that an interrupted comparison continues where it stopped.
+`python -m benchmarks.mnist --full` is the whole comparison: three epochs, three seeds; Adam, cosine
+Adam and cosine SOAP over grids of rates, SGD with momentum, optax's tuning-free optimizers, an
+agent that does not learn, and learning rates 100 times too small and too large. It takes hours on
+two cores; finished runs are stored, so that an interrupted comparison continues where it stopped.
 """
 
 from __future__ import annotations

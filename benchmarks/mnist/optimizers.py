@@ -12,7 +12,7 @@ from optax import contrib
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax.config import pretrained_config
-from benchmarks.common import schedules, versions
+from benchmarks.common import schedules, soap, versions
 
 TOO_SMALL, TOO_LARGE = 0.01, 100.0
 ADAM_DEFAULT = 1e-3
@@ -20,6 +20,8 @@ ADAM_RATES = (1e-5, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
 ADAM_GRID = ADAM_RATES[1:-1]
 """Rates among which Adam and cosine Adam are tuned, by mean final training loss over the reported
 seeds. The ends of `ADAM_RATES` are the default, 100 times too small and 100 times too large."""
+SOAP_GRID = (1e-3, 3e-3, 1e-2)
+"""Rates among which cosine SOAP is tuned, in the same way."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,15 @@ def cosine_adam(rate: float) -> OptimizerSpec:
         return optax.adam(schedules.warmup_cosine(rate, num_steps))
 
     return OptimizerSpec(f"cosine Adam {rate:g}", optimizer_fn, "a rate, number of steps")
+
+
+def cosine_soap(rate: float) -> OptimizerSpec:
+    """SOAP with warm-up and a cosine decay, at one peak rate."""
+
+    def optimizer_fn(seed: int, num_steps: int) -> optax.GradientTransformation:
+        return soap.soap(schedules.warmup_cosine(rate, num_steps))
+
+    return OptimizerSpec(f"cosine SOAP {rate:g}", optimizer_fn, "a rate, number of steps")
 
 
 def from_scratch(*, learning_rate: float = 1.0, learn: bool = True) -> OptimizerSpec:
@@ -125,6 +136,7 @@ FULL = (
     START_TOO_LARGE,
     *(adam(rate) for rate in ADAM_RATES),
     *(cosine_adam(rate) for rate in ADAM_GRID),
+    *(cosine_soap(rate) for rate in SOAP_GRID),
     OptimizerSpec(
         "SGD momentum 0.1", lambda seed, num_steps: optax.sgd(0.1, momentum=0.9), "a rate"
     ),

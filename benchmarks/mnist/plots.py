@@ -25,11 +25,12 @@ def pictured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         optimizers.NOT_LEARNING.name,
         optimizers.ADAM.name,
     ]
-    for spec_fn, tuned in (
-        (optimizers.adam, report.tuned_adam),
-        (optimizers.cosine_adam, report.tuned_cosine_adam),
+    for spec_fn, grid, tuned in (
+        (optimizers.adam, optimizers.ADAM_GRID, report.tuned_adam),
+        (optimizers.cosine_adam, optimizers.ADAM_GRID, report.tuned_cosine_adam),
+        (optimizers.cosine_soap, optimizers.SOAP_GRID, report.tuned_cosine_soap),
     ):
-        if any(spec_fn(rate).name in present for rate in optimizers.ADAM_GRID):
+        if any(spec_fn(rate).name in present for rate in grid):
             names.append(tuned(rows).name)
     names += [spec.name for spec in optimizers.TUNING_FREE]
     return [name for name in dict.fromkeys(names) if name in present]

@@ -40,6 +40,11 @@ def tuned_cosine_adam(rows: Sequence[Mapping[str, Any]]) -> OptimizerSpec:
     return best_of([optimizers.cosine_adam(rate) for rate in optimizers.ADAM_GRID], rows)
 
 
+def tuned_cosine_soap(rows: Sequence[Mapping[str, Any]]) -> OptimizerSpec:
+    """Cosine SOAP at the best peak rate of the grid."""
+    return best_of([optimizers.cosine_soap(rate) for rate in optimizers.SOAP_GRID], rows)
+
+
 def make_claims(rows: Sequence[Mapping[str, Any]]) -> list[results.Claim]:
     """The claims of the full comparison."""
     by_name = {row["optimizer"]: row for row in rows}
@@ -71,7 +76,7 @@ def make_claims(rows: Sequence[Mapping[str, Any]]) -> list[results.Claim]:
         value = by_name[ours.name][figure] / by_name[theirs.name][figure]
         return results.Claim(f"mnist.{name}", text, value, "<= 1")
 
-    tuned, cosine = tuned_adam(rows), tuned_cosine_adam(rows)
+    tuned, cosine, soap = tuned_adam(rows), tuned_cosine_adam(rows), tuned_cosine_soap(rows)
     small, large = (
         optimizers.adam(optimizers.ADAM_DEFAULT * factor)
         for factor in (optimizers.TOO_SMALL, optimizers.TOO_LARGE)
@@ -92,6 +97,7 @@ def make_claims(rows: Sequence[Mapping[str, Any]]) -> list[results.Claim]:
         ratio("pretrained", optimizers.ALPHAOPT, optimizers.ADAM),
         ratio("pretrained_tuned_adam", optimizers.ALPHAOPT, tuned, note=best),
         ratio("pretrained_tuned_cosine_adam", optimizers.ALPHAOPT, cosine, note=best),
+        ratio("pretrained_tuned_cosine_soap", optimizers.ALPHAOPT, soap, note=best),
         ratio(
             "pretrained_tuned_cosine_adam.test_loss",
             optimizers.ALPHAOPT,

