@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Int
 import numpy as np
 
 from alphaopt_jax._agent import conditional, orthogonal, sampling
-from alphaopt_jax._agent.stacks import Stacks, each
+from alphaopt_jax._agent.stacks import Stacks, by_shape, each
 
 MAX_DIRECTION = 3.0
 """Bound on the components of Adam's direction in rotated coordinates. When a basis turns, second
@@ -156,10 +156,7 @@ def of_shapes(shapes: Sequence[tuple[int, ...]], block_size: int) -> Rotation:
     padded = [1 << power for power in range(1, (block_size - 1).bit_length() + 1)]
     counts = [0] * len(padded)
     sides: list[list[Side]] = [[] for _ in cuts]
-    of_shape: dict[tuple[int, ...], list[int]] = {}
-    for index, shape in enumerate(shapes):
-        of_shape.setdefault(tuple(shape), []).append(index)
-    for members in of_shape.values():
+    for members in by_shape(shapes).values():
         for axis, count, width, seen in cuts[members[0]]:
             group = padded.index(_padded(width))
             for index in members:

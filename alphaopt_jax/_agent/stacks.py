@@ -58,17 +58,22 @@ def of_leaves(shapes: Sequence[tuple[int, ...]], kinds: Sequence[Hashable | None
       >>> of_leaves([(2, 3), (3,), (2, 3)], ["float32"] * 3).members
       ((0, 2), (1,))
     """
-    of_shape: dict[tuple[int, ...], list[int]] = {}
-    for index, shape in enumerate(shapes):
-        of_shape.setdefault(tuple(shape), []).append(index)
     members: list[tuple[int, ...]] = []
-    for shape, found in of_shape.items():
+    for shape, found in by_shape(shapes).items():
         alike = len({kinds[index] for index in found}) == 1 and kinds[found[0]] is not None
         if alike and 0 < math.prod(shape) <= _MAX_SIZE:
             members.append(tuple(found))
         else:
             members += [(index,) for index in found]
     return Stacks(tuple(sorted(members)))
+
+
+def by_shape(shapes: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], list[int]]:
+    """Indices of the leaves of each shape, shapes in the order of their first leaves."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for index, shape in enumerate(shapes):
+        found.setdefault(tuple(shape), []).append(index)
+    return found
 
 
 def single(number: int) -> Stacks:

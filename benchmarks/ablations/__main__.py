@@ -1,10 +1,11 @@
 """Ablations: what is lost without each part of the pretrained agent.
 
 `python -m benchmarks.ablations` trains the tasks of the test suite with the agent as it is and
-without one of its parts: without rotated coordinates, with one side rotated, without averaged
-parameters, without the agent (the best constant log rate in the same coordinates). Then it trains
-the cheap tasks with `learning_rate` from a hundredth to a hundred times its default, which the
-agent does not observe. It takes half an hour; finished runs are kept, and the same command goes on.
+without one of its parts: without rotated coordinates, with one side rotated, with matrices rotated
+but no vectors, without averaged parameters, without the agent (the best constant log rate in the
+same coordinates). Then it trains the cheap tasks with `learning_rate` from a hundredth to a hundred
+times its default, which the agent does not observe. It takes two hours on one core; finished runs
+are kept, and the same command goes on.
 `--quick` runs two tasks.
 """
 

@@ -111,8 +111,7 @@ def _with_cuts(
 ) -> Callable[..., optax.GradientTransformation]:
     """Optimizers that rotate other sides of leaves.
 
-    The package has no such option, since all sides are to be rotated that earn something; its
-    blocks are replaced while an optimizer is traced.
+    The package has no such option; its blocks are replaced while an optimizer is traced.
     """
 
     def with_cuts_fn(rate: chex.Numeric, num_steps: int) -> optax.GradientTransformation:
