@@ -11,8 +11,8 @@ import chex
 import jax
 import numpy as np
 
-# Constants that are switched off, and the default update direction, in each of its spellings.
-_ABSENT = (None, False, 0, "adam")
+_ABSENT = (None, False, 0)
+"""Constants that are switched off."""
 
 
 def digest(tree: chex.ArrayTree) -> str:
@@ -43,13 +43,12 @@ def digest(tree: chex.ArrayTree) -> str:
 
 
 def constants(config: Any) -> list[str]:
-    """Values of a frozen configuration, as sorted text, without the names of its fields.
+    """Fields of a frozen configuration with their values, as sorted text.
 
-    A field that is renamed or moved changes nothing, nor does a new one that is switched off.
-    Strings are listed once each.
+    A new field that is switched off (None, False or 0) changes nothing.
 
     Args:
-      config: A dataclass of numbers, strings, tuples and further dataclasses.
+      config: A dataclass or a tuple of numbers, strings, tuples and further dataclasses.
 
     Example:
       >>> @dataclasses.dataclass(frozen=True)
@@ -58,18 +57,18 @@ def constants(config: Any) -> list[str]:
       ...   clipping: float | None = None
       ...   steps: int = 3
       >>> constants(Config())
-      ['0.5', '3.0']
+      ['rate=0.5', 'steps=3.0']
     """
-    values = list(_leaves(config))
-    numbers = [repr(float(value)) for value in values if not isinstance(value, str)]
-    return sorted(numbers) + sorted({value for value in values if isinstance(value, str)})
+    return sorted(_fields(config, ""))
 
 
-def _leaves(config: Any) -> Iterator[str | float]:
+def _fields(config: Any, path: str) -> Iterator[str]:
     if dataclasses.is_dataclass(config):
-        config = [getattr(config, field.name) for field in dataclasses.fields(config)]
-    if isinstance(config, (list, tuple)):
-        for part in config:
-            yield from _leaves(part)
+        for field in dataclasses.fields(config):
+            yield from _fields(getattr(config, field.name), f"{path}.{field.name}")
+    elif isinstance(config, (list, tuple)):
+        for index, part in enumerate(config):
+            yield from _fields(part, f"{path}[{index}]")
     elif config not in _ABSENT:
-        yield config
+        value = config if isinstance(config, str) else repr(float(config))
+        yield f"{path.removeprefix('.')}={value}"
