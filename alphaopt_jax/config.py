@@ -1,7 +1,7 @@
-"""Constants of the optimizer, in frozen dataclasses that no user needs to touch.
+"""Constants of the optimizer, in frozen dataclasses.
 
-The defaults were chosen by measurement over tasks of very different scale. They are here for
-research, not for tuning.
+The defaults were chosen by measurement over tasks of very different scale. They are for research;
+users need no changes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Literal
 UpdateDirection = Literal["adam", "gradient"]
 """The vector that learning rates multiply: Adam's direction, or the raw gradient."""
 CoordinateSystem = Literal["rotated", "parameters"]
-"""What learning rates belong to: blocks of each matrix in eigenbases, or single parameters."""
+"""Coordinates of the learning rates: blocks of each matrix in eigenbases, or single parameters."""
 DEFAULT_BLOCK_SIZE = 64
-"""Width of the blocks of rotated coordinates where an agent has none of its own."""
+"""Width of the blocks of rotated coordinates for agents without a block size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class StepConfig:
       squared_gradient_decay: Decay of the second moment.
       epsilon: Added to the root of the second moment in the denominator.
       moment_dtype: Type of both stored moments. `"bfloat16"` halves their memory and rounds
-        stochastically, so that small changes are not lost.
+        stochastically, to keep small changes.
       refresh_interval: Steps between two refreshes of the per-parameter rate multipliers. The rates
         of whole leaves are decided at every step. Bases are refreshed at the same steps.
     """
@@ -62,8 +62,8 @@ class AgentConfig:
         convergence can leave the minimum again.
       update_direction: The vector that rates multiply. `"adam"`: first moment over the root of the
         second. `"gradient"`: the raw gradient, with rates ten times as large.
-      block_size: Largest width of the blocks of rotated coordinates, in which moments, rates and
-        exploration live: eigenbases of the second moments of each matrix's gradients. 0 for the
+      block_size: Largest width of the blocks of rotated coordinates, the eigenbases of the second
+        moments of each matrix's gradients, for moments, rates and exploration. 0 for the
         parameters' own coordinates.
     """
 
@@ -82,7 +82,7 @@ class PPOConfig:
 
     Attributes:
       discount: Discount of future rewards, per step of the rollout.
-      gae_lambda: Lambda of generalised advantage estimation (Schulman et al. 2016).
+      gae_lambda: Lambda of generalized advantage estimation (Schulman et al. 2016).
       clip_epsilon: Bound on the distance of the probability ratio from 1.
       epochs: Passes over a rollout.
       value_loss_weight: Weight of the critic's loss.
@@ -109,7 +109,7 @@ class LearningConfig:
         `"shared"` rewards all with the whole decrease, which needs `value`.
       previous_gradient_weight: Weight of the gradient before the step in the divided reward. 0.5 is
         the trapezoid rule, exact on a quadratic without noise; 0 uses only the gradient after the
-        step, whose minibatch noise is independent of the step.
+        step, with minibatch noise that is independent of the step.
       team_weight: Weight of the sum of all rewards in each parameter's divided reward, divided by
         the number of parameters: the few parameters of a small problem act as a team.
       kl_weight: Weight of the KL divergence from the initial policy; 0 for a fresh agent.

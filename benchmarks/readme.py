@@ -17,7 +17,7 @@ import numpy as np
 
 from alphaopt_jax.tasks.suite import catalog
 from benchmarks.ablations import report as ablations_report
-from benchmarks.common import results
+from benchmarks.common import modes, results
 from benchmarks.cost import report as cost_report
 from benchmarks.l2l import report as l2l
 from benchmarks.li_malik import paper_2017
@@ -38,16 +38,16 @@ FINDINGS = _ROOT / "docs" / "findings"
 """The folder of pages with the text and summary tables of each benchmark."""
 
 _SECTION = re.compile(r"<!-- results: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
-_MODES = ("AlphaOpt", "AlphaOpt, no horizon", "AlphaOpt, learn=True", "AlphaOpt, from scratch")
+_MODES = (modes.ALPHAOPT, modes.NO_HORIZON, modes.LEARN, modes.FROM_SCRATCH)
 _HORIZONS = (200, 2000)  # Numbers of steps of the suite's tasks.
 
 _LANDSCAPE_COLUMNS = {
     "landscape": "landscape",
-    "steps_first": "first episode",
+    "steps_first": "AlphaOpt, from scratch: first episode",
     "steps_last": "mean of the last 5",
     "steps_off": "learn=False",
-    "pretrained_first": "pretrained: first episode",
-    "pretrained_last": "mean of its last 5",
+    "pretrained_first": "AlphaOpt, learn=True: first episode",
+    "pretrained_last": "AlphaOpt, learn=True: mean of the last 5",
     "adam_tuned_steps": "Adam, best of 9 rates",
 }
 _LI_MALIK_2016_COLUMNS = ("problem", "rival", "ahead", "ahead_later", "at_5", "at_40", "wins")

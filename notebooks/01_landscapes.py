@@ -14,10 +14,11 @@
 # %% [markdown]
 # # An agent in a landscape
 #
-# AlphaOpt is an optimizer that is a reinforcement-learning agent. At every step it observes each
-# parameter and chooses that parameter's learning rate; its reward is the decrease of the loss. With
-# two parameters everything can be drawn: the landscape, the path, the learning rates, and the
-# improvement of the agent with practice.
+# AlphaOpt is an optimizer that is a reinforcement-learning agent. At every step it observes the
+# parameters and chooses learning rates; its reward is the decrease of the loss. (The agent here
+# starts from scratch and chooses one rate for each parameter; the default agent chooses one for
+# each array, in rotated coordinates.) With two parameters everything can be drawn: the landscape,
+# the path, the learning rates, and the improvement of the agent with practice.
 #
 # It takes about two minutes on a CPU and needs no GPU.
 
@@ -137,7 +138,7 @@ plotting.landscape_figure(landscape, traces, title=f"{landscape.title}: from scr
 
 
 # %%
-def practise(seed):
+def run_episodes(seed):
     """Returns the steps and the path of each episode, and the agent at the end."""
     optimizer = alphaopt.alphaopt(agent=None, seed=seed)
     state = optimizer.init(params)
@@ -159,7 +160,7 @@ def steps_needed(trace):
 
 frozen = alphaopt.alphaopt(agent=None, learn=False)
 never = steps_needed(run(frozen, landscape, frozen.init(params))[1])
-seeds = [practise(seed) for seed in range(NUM_SEEDS)]
+seeds = [run_episodes(seed) for seed in range(NUM_SEEDS)]
 steps = np.array([each[0] for each in seeds])
 print(f"learn=False: {never} steps; learning, by episode: {steps.mean(axis=0).round()}")
 
@@ -217,22 +218,22 @@ def policy_map(optimizer, resolution=41 if QUICK else 121, num_steps=5):
 plotting.policy_map_figure(landscape, policy_map(frozen), title="Rates before practice")
 
 # %%
-practised = alphaopt.alphaopt(agent=agent, learn=False)
+practiced = alphaopt.alphaopt(agent=agent, learn=False)
 plotting.policy_map_figure(
-    landscape, policy_map(practised), title=f"Rates after {NUM_EPISODES} episodes of practice"
+    landscape, policy_map(practiced), title=f"Rates after {NUM_EPISODES} episodes of practice"
 )
 
 # %% [markdown]
 # ## Transfer
 #
-# An agent that practised on one landscape can be frozen and used on another. Nothing guarantees
+# An agent that practiced on one landscape can be frozen and used on another. Nothing guarantees
 # that it fits; training over many tasks is for that.
 
 # %%
 elsewhere = LANDSCAPES["beale"]
 start = elsewhere.initial_point()
 traces = {
-    "AlphaOpt\npractised elsewhere": run(practised, elsewhere, practised.init(start))[1],
+    "AlphaOpt\npracticed elsewhere": run(practiced, elsewhere, practiced.init(start))[1],
     "AlphaOpt\nfrom scratch, learn=False": run(frozen, elsewhere, frozen.init(start))[1],
 }
 plotting.landscape_figure(

@@ -15,9 +15,9 @@
 # # MNIST, with only the optimizer replaced
 #
 # The network is the CNN of Flax's own MNIST example. The optimizer is an agent: it chooses the
-# learning rate of every parameter, and its reward is the decrease of the loss. No learning rate is
-# given. The agent starts from scratch here, to show how it learns during training;
-# `alphaopt.alphaopt(num_steps=...)` uses the pretrained agent.
+# learning rates, and its reward is the decrease of the loss. No learning rate is given. The agent
+# starts from scratch here, to show how it learns during training, with one rate for each parameter;
+# `alphaopt.alphaopt(num_steps=...)` uses the pretrained agent, with one rate for each array.
 #
 # The only addition to a training loop is the loss, passed as `value`: `tx.update(grads, state,
 # params, value=loss)`. This notebook shows the lines for NNX and for Linen.

@@ -140,7 +140,7 @@ plotting.accuracies_figure(
 
 # %% [markdown]
 # These were a few episodes. `python -m benchmarks.omniglot` uses 600, and compares with Reptile,
-# MAML and Meta-SGD, and with the default pretrained agent.
+# MAML and Meta-SGD, and with the pretrained agent `diagonal`.
 
 # %% [markdown]
 # ## Learning rates

@@ -1,7 +1,7 @@
 """Runs the scripts as notebooks and stores the notebooks with their output.
 
 `python notebooks/store.py` runs all of them, in some ten minutes on two cores;
-`python notebooks/store.py 02_mnist` runs one. Pictures are stored with 256 colours.
+`python notebooks/store.py 02_mnist` runs one. Pictures are stored with 256 colors.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def store(script: Path) -> None:
 
 
 def _make_small(output: NotebookNode) -> None:
-    """Reduces a picture to 256 colours, like the pictures of results."""
+    """Reduces a picture to 256 colors, like the pictures of results."""
     if "image/png" not in output.get("data", {}):
         return
     with Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))) as picture:

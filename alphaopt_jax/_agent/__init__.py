@@ -1,1 +1,1 @@
-"""The agent: what it observes, its actor-critic, its actions, and how it is saved."""
+"""The agent: observation, actor-critic, actions, and agent files."""

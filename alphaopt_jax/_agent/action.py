@@ -8,6 +8,7 @@ between: it changes slowly, and a pass over every parameter costs more than the 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import chex
@@ -24,6 +25,22 @@ from alphaopt_jax.config import AgentConfig, StepConfig
 
 _MAX_FLOAT16 = 6e4
 _GRADIENT_STEP = 10.0  # Rates of raw gradients, relative to those of Adam's direction.
+
+
+_MAX_LOG_RATE = 3.5
+"""Largest log rate relative to the largest base rate: a step of 1.7 times the size of a leaf."""
+
+
+class RateFactors(NamedTuple):
+    """Factors of all learning rates.
+
+    Attributes:
+      multiplier: The user's `learning_rate`, positive, `float32[]`.
+      schedule: The factor from `Clock.schedule`, times the backoff, `float32[]`.
+    """
+
+    multiplier: chex.Numeric
+    schedule: Float[Array, ""]
 
 
 class Action(NamedTuple):
@@ -124,37 +141,34 @@ def parameter_log_rates(
     return network.mean_log_rate(policy, features, decision.activation, decision.log_rate)
 
 
-def base_rates(
+def learning_rates(
+    log_rates: Float[Array, "*shape"],
     scales: Float[Array, "*shape"],
-    multiplier: chex.Numeric,
-    schedule: Float[Array, ""],
+    factors: RateFactors,
     agent: AgentConfig,
     config: StepConfig,
 ) -> Float[Array, "*shape"]:
-    """Learning rates for log rates of zero.
+    """Learning rates from log rates, bounded so that no step is much larger than its leaf.
+
+    An agent whose log rates reach farther can make up for a small `learning_rate`, and does no harm
+    at the usual one.
 
     Args:
-      scales: Root mean squares of leaves, `float32`, any shape.
-      multiplier: The user's `learning_rate`, positive, `float32[]`.
-      schedule: The factor from `Clock.schedule`, `float32[]`.
+      log_rates: Actions, any shape.
+      scales: Root mean squares of their leaves, likewise.
+      factors: What multiplies all rates.
       agent: Gives the update direction.
       config: Gives the size of a step.
 
     Returns:
-      `float32` rates of the scales' shape.
+      `float32` rates of the same shape; 0 where a log rate or a scale is not finite.
     """
-    base = jnp.minimum(multiplier * config.relative_step, config.max_relative_step)
-    if agent.update_direction == "gradient":
-        base = base * _GRADIENT_STEP
-    return scales * schedule * base
-
-
-def learning_rates(
-    log_rates: Float[Array, "*shape"], base: Float[Array, "*shape"]
-) -> Float[Array, "*shape"]:
-    """Learning rates from log rates and `base_rates`; 0 where either is not finite."""
-    rates = base * jnp.exp(log_rates)
-    return jnp.where(jnp.isfinite(rates), rates, 0.0)
+    scheduled = scales * factors.schedule
+    unit = _GRADIENT_STEP if agent.update_direction == "gradient" else 1.0
+    step = jnp.minimum(factors.multiplier * config.relative_step, config.max_relative_step)
+    rates = scheduled * (step * unit) * jnp.exp(log_rates)
+    largest = np.float32(math.exp(_MAX_LOG_RATE)) * (scheduled * (config.max_relative_step * unit))
+    return jnp.where(jnp.isfinite(rates), jnp.minimum(rates, largest), 0.0)
 
 
 def rate_multipliers(

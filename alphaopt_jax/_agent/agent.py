@@ -139,7 +139,7 @@ class Agent:
 
 
 def digest(agent: Agent) -> str:
-    """Digest of an agent: equal for equal parameters and constants, whatever their names in code.
+    """Digest of an agent: equal for equal parameters and constants, independent of field names.
 
     Args:
       agent: The agent.
@@ -205,7 +205,7 @@ def load_agent(name_or_path: str | os.PathLike[str]) -> Agent:
                 contract=int(metadata["contract"]),
                 max_log_rate=float(metadata["max_log_rate"]),
                 inverse_sqrt_steps=float(
-                    # The second name is that of files written before version 0.1.
+                    # Files written before version 0.1 have the second name.
                     metadata.get("inverse_sqrt_steps", metadata.get("anytime_steps", math.inf))
                 ),
                 update_direction=typing.cast(

@@ -1,9 +1,8 @@
 """Conditionals that remain conditionals under `jax.vmap`, and branches that agree in `shard_map`.
 
 `jax.vmap` turns `lax.cond` with a batched predicate into a select that computes both branches for
-every member: work that is due at every eighth step would be done at every step. And `shard_map`
-requires of both branches that their results vary over the same axes of the mesh, which constants in
-one branch do not.
+every member: work due at every eighth step would be done at every step. `shard_map` requires
+results of both branches that vary over the same axes of the mesh; constants do not vary.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _T = TypeVar("_T")
 
 
 def cond(predicate: Bool[Array, ""], true_fun: Callable[[], _T], false_fun: Callable[[], _T]) -> _T:
-    """`lax.cond` that computes `true_fun` only if it is due for some member of a batch.
+    """`lax.cond` that computes `true_fun` only if it is due for at least one member of a batch.
 
     Args:
       predicate: Whether `true_fun` is due, `bool[]`.
@@ -28,7 +27,7 @@ def cond(predicate: Bool[Array, ""], true_fun: Callable[[], _T], false_fun: Call
       false_fun: The cheap branch, computed at every call under `jax.vmap`.
 
     Returns:
-      The result of the branch that the predicate chooses, for every member its own.
+      For each member of a batch, the result of the branch that its predicate chooses.
 
     Example:
       >>> double = lambda due, x: cond(due, lambda: 2.0 * x, lambda: x)
@@ -48,13 +47,13 @@ def cond(predicate: Bool[Array, ""], true_fun: Callable[[], _T], false_fun: Call
 
 
 def hidden(numbers: Any, predicate: Bool[Array, ""]) -> Any:
-    """Static numbers as arrays that no compiler takes for constants.
+    """Integers as traced arrays, so XLA cannot specialize on them.
 
-    Leaves of one shape then share compiled programs, though each has its own place in an array.
+    Leaves of one shape then share compiled programs, although their indices differ.
 
     Args:
       numbers: A pytree of integers.
-      predicate: Whether the numbers are needed, `bool[]`; where they are not, they are 0.
+      predicate: True if the numbers are needed, `bool[]`; else they are 0.
 
     Returns:
       A pytree of `int32[]`.
@@ -74,7 +73,7 @@ def hidden(numbers: Any, predicate: Bool[Array, ""]) -> Any:
 
 @custom_batching.custom_vmap
 def _any_member(predicate: Bool[Array, ""]) -> Bool[Array, ""]:
-    """The predicate; under `jax.vmap` whether it holds for any member, which is not batched."""
+    """The predicate; under `jax.vmap` the unbatched disjunction over all members."""
     return predicate
 
 
@@ -87,14 +86,14 @@ def _any_of_batch(
 
 
 def varying_like(tree: _T, references: Any) -> _T:
-    """The arrays, varying over every axis of a mesh that some reference varies over.
+    """The arrays, varying over every axis of a mesh that any reference varies over.
 
     Args:
       tree: A pytree of arrays.
       references: A pytree of arrays.
 
     Returns:
-      The tree. Outside of `shard_map` nothing varies and nothing changes.
+      The tree; outside of `shard_map` unchanged.
     """
     axes: frozenset[str] = frozenset().union(*(_axes(leaf) for leaf in jax.tree.leaves(references)))
     if not axes:

@@ -1,9 +1,9 @@
 """Roots and quotients that can be differentiated everywhere, for gradients through an update.
 
 The derivative of a root is infinite at zero and that of a quotient overflows near it, so that the
-chain rule gives `0 * inf`, which is NaN, for a leaf of zeros or for the first loss. Here such an
-element has a derivative of zero, in forward and reverse mode; values are those of the plain
-functions, bit for bit.
+chain rule gives `0 * inf`, which is NaN, for a leaf of zeros or for the first loss. Here the
+derivative of such an element is zero, in forward and reverse mode; values equal those of the plain
+functions bit for bit.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from jaxtyping import Array, Bool, Float
 _MIN_ROOTED = 1e-28
 """The derivative of `1 / (sqrt(x) + 1e-12)` overflows in float32 below this."""
 _TINY = 1e-30
-"""Below the square of any gradient that float32 distinguishes from zero."""
+"""Value below the square of any gradient that float32 distinguishes from zero."""
 _MIN_DIVIDED = 1e-18
-"""The square of a divisor, which the derivative of a quotient contains, must not underflow."""
+"""Smallest divisor whose square, a part of the quotient's derivative, does not underflow."""
 
 
 @jax.custom_jvp
@@ -68,7 +68,7 @@ def _log_ratio_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple
 def in_deviations(
     distance: Float[Array, "*shape"], variance: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """A distance in standard deviations, with derivatives of zero where there is no variance.
+    """A distance in standard deviations, with derivatives of zero for a variance of zero.
 
     Example:
       >>> derivative = jax.grad(in_deviations)

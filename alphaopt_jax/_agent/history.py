@@ -44,7 +44,7 @@ class LeafHistory(NamedTuple):
           statistics: Of the leaves, each `float32[leaves]`.
           step: Number of this update, from 1, `float32[]`.
         """
-        # Plain averages over the first steps, so that the very first has no larger weight.
+        # Uniform averages until the window is full: the first step has no extra weight.
         fast, slow = jnp.maximum(0.05, 1.0 / step), jnp.maximum(0.005, 1.0 / step)
         first = jnp.where(step <= 10.0, 1.0 / step, 0.0)
         autocorrelation = statistics.gradient_autocorrelation
@@ -112,11 +112,11 @@ class LossHistory(NamedTuple):
 
 
 class History(NamedTuple):
-    """Everything remembered of earlier steps besides the moments.
+    """Moving averages of leaf statistics and of the loss.
 
     Attributes:
-      leaves: Of each leaf.
-      loss: Of the loss.
+      leaves: Averages of each leaf's statistics.
+      loss: Averages of the loss.
     """
 
     leaves: LeafHistory

@@ -1,8 +1,8 @@
-"""Leaves: what observation needs to know about the arrays of a model, however they are laid out.
+"""Leaves: layout of parameters, and means over each leaf.
 
-The optimizer sees each leaf through a sample (`sampling.Sampling`, arrays `[leaves, samples]`), so
-that leaves keep their shapes and sharding. Meta-training has tiny models in one flat vector
-(`FlatLeaves`, arrays `[N]`). Both run the same arithmetic.
+The optimizer reads a sample of each leaf (`sampling.Sampling`, arrays `[leaves, samples]`), so that
+leaves keep their shapes and sharding. Meta-training has tiny models in one flat vector
+(`FlatLeaves`, arrays `[N]`). The arithmetic is the same in both layouts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 @runtime_checkable  # Tests check annotations while they run.
 class Leaves(Protocol):
-    """L leaves, whose parameters lie in arrays of one shape."""
+    """L leaves with their parameters in arrays of one shape."""
 
     @property
     def is_matrix(self) -> Float32[np.ndarray, " leaves"]:
@@ -39,7 +39,7 @@ class Leaves(Protocol):
 
 
 class FlatLeaves(NamedTuple):
-    """Leaves that lie one after the other in a flat vector of N parameters; everything is static.
+    """L leaves in sequence in a flat vector of N parameters; static.
 
     Attributes:
       sizes: Number of parameters of each leaf.

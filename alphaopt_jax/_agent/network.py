@@ -1,9 +1,9 @@
 """The actor-critic: from an observation to a Gaussian over the log of a learning rate.
 
 One small network is shared by all parameters. It has two implementations. `ActorCritic` takes
-observations on a trailing axis and serves learning, for a few explorers. `mean_log_rate` computes
-the same actor for whole leaves, element by element: it never holds an array of
-[parameters, hidden units], the compiler fuses it into the update, and leaves keep their shape and
+observations on a trailing axis, for learning from a few explorers. `mean_log_rate` computes
+the same actor for whole leaves, element by element, without an array of
+[parameters, hidden units]: the compiler fuses it into the update, and leaves keep their shape and
 sharding.
 """
 
@@ -23,7 +23,7 @@ from alphaopt_jax._agent import observation
 from alphaopt_jax.config import AgentConfig
 
 _MEMORY, _RISE, _DRIFT = 0.35, 0.3, 0.1
-"""Initial weights of a leaf's recent log rate and of the autocorrelation of gradients, and a bias.
+"""Initial weights of a leaf's recent log rate and gradient autocorrelation, and a bias.
 At an autocorrelation of zero the log rate stays near 0.7."""
 _AUTOCORRELATIONS = (
     observation.leaf_feature("autocorrelation of the leaf's gradients"),
@@ -46,7 +46,7 @@ class LeafTrunk(nn.Module):
     ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch hidden"]]:
         """From leaf features, `float32[..., C]`, to `float32[...]` and `float32[..., H]`."""
         if not self.actor_hidden:
-            return self._remembered(features)
+            return self._recent(features)
         hidden = nn.tanh(nn.Dense(self.hidden, name="first")(features))
         hidden = nn.tanh(nn.Dense(self.hidden, name="second")(hidden))
         small = nn.initializers.zeros
@@ -54,13 +54,13 @@ class LeafTrunk(nn.Module):
         shift = nn.Dense(self.actor_hidden, kernel_init=small, use_bias=False, name="shift")(hidden)
         return rate, shift
 
-    def _remembered(
+    def _recent(
         self, features: Float[Array, "*batch features"]
     ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch 0"]]:
-        """A log rate that is mostly a change of the recent one, so that a level found is kept.
+        """Log rate as a correction of the recent one.
 
-        A new trunk raises rates while gradients keep pointing in one direction, as they do where
-        rates are too low, and lowers them where they alternate.
+        A new trunk raises rates while gradients are consistent, as with rates that are too low, and
+        lowers them while they alternate.
         """
         first = nn.Dense(self.hidden, kernel_init=_averaging(_AUTOCORRELATIONS, 0.5), name="first")
         second = nn.Dense(self.hidden, kernel_init=_averaging((0,), 1.0), name="second")
@@ -77,7 +77,7 @@ class LeafTrunk(nn.Module):
 
 
 def _averaging(inputs: Sequence[int], weight: float) -> nn.initializers.Initializer:
-    """The usual initial weights, but for the first unit, which averages some of the inputs."""
+    """Default initializer; the first unit averages the given inputs."""
 
     def init(key: chex.PRNGKey, shape: Sequence[int], dtype: Any = jnp.float32) -> chex.Array:
         weights = nn.linear.default_kernel_init(key, shape, dtype)
@@ -180,7 +180,7 @@ def unflatten(arrays: Sequence[Float[Array, "..."]]) -> chex.ArrayTree:
       >>> sorted(unflatten(flatten(params)))
       ['actor', 'critic']
     """
-    # Actors without a leaf trunk, with one, and with nothing else differ in structure.
+    # Three structures: an actor without a leaf trunk, with one, and a leaf trunk alone.
     for actor_hidden, leaf_hidden in ((1, 0), (1, 1), (0, 1)):
         structure = _structure(AgentConfig(actor_hidden=actor_hidden, leaf_hidden=leaf_hidden))
         if structure.num_leaves == len(arrays):

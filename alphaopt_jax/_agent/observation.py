@@ -1,14 +1,14 @@
-"""The observation of every parameter: itself, its gradient, their history, the loss, the time.
+"""Observation: the parameter, its gradient, their history, the loss and the time.
 
 An observation has three parts. *Coordinate features* differ between the parameters of a leaf, so
-there are few, and they need only the accumulators that Adam has. *Context features* and *history
-features* are shared by all parameters of a leaf: its statistics now, and what is remembered of
-earlier steps, with the horizon. None of them changes when the loss is multiplied by a constant, nor
-(but for the logarithm of a leaf's scale) when a leaf is; only the few features of the loss's trend
-change when the loss is shifted.
+there are few, computed from the parameter, its gradient and Adam's two moments. *Context features*
+and *history features* are shared by all parameters of a leaf: its present statistics, and moving
+averages over earlier steps with the horizon. Features are invariant to the scale of the loss and,
+except for the logarithm of a leaf's scale, to the scale of a leaf. A shift of the loss changes only
+the features of its trend.
 
 Meaning and order of the features are the *observation contract*. An agent is valid for the contract
-that it was trained with: changing a feature means raising `CONTRACT_VERSION`.
+that it was trained with: raise `CONTRACT_VERSION` with any change of a feature.
 """
 
 from __future__ import annotations
@@ -254,5 +254,5 @@ def _squash(feature: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def _magnify(autocorrelation: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Scales up small values: a good rate and one too high differ by about a hundredth."""
+    """Magnifies small values: those of a good rate and of one too high differ by about 0.01."""
     return 3.0 * autocorrelation / jnp.sqrt(jnp.abs(autocorrelation) + 0.01)

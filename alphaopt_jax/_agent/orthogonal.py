@@ -9,16 +9,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 _PANEL = 32
-"""Columns that are orthogonalised one after the other; wider matrices have several panels."""
+"""Width of a panel, in which columns are orthogonalized one by one."""
 _NO_SQUARE = 1e-24  # The derivative of its root is finite.
 
 
 def orthonormal(matrices: Float[Array, "blocks width width"]) -> Float[Array, "blocks width width"]:
-    """Orthonormal columns with the spans of the first columns, the first two, ..., as those of QR.
+    """Orthonormal columns as those of QR: the first k span the space of the first k columns.
 
-    Gram-Schmidt orthogonalisation in panels, each done twice (Giraud et al. 2005, "Rounding error
+    Gram-Schmidt orthogonalization in panels, each done twice (Giraud et al. 2005, "Rounding error
     analysis of the classical Gram-Schmidt orthogonalization process"). QR of LAPACK is not called:
-    on CPUs, several calls in one program can wait for each other for ever.
+    on CPUs, several calls in one program can deadlock.
 
     Args:
       matrices: Of full rank; the width is a power of two.
@@ -36,7 +36,7 @@ def orthonormal(matrices: Float[Array, "blocks width width"]) -> Float[Array, "b
     panel = min(width, _PANEL)
 
     def twice(function: Callable[[Array], Array], vectors: Array) -> Array:
-        # A loop, though a short one: both passes share one compiled program.
+        # A loop of two passes, so that both share one compiled program.
         return jax.lax.fori_loop(0, 2, lambda _, each: function(each), vectors)
 
     def without(vectors: Array, done: Array) -> Array:
@@ -47,7 +47,7 @@ def orthonormal(matrices: Float[Array, "blocks width width"]) -> Float[Array, "b
         vectors = jax.lax.dynamic_slice_in_dim(columns, index * panel, panel, axis=1)
         if width == panel:
             return orthogonal(vectors)
-        # What is nearly dependent within the panel loses precision: the second time it is not.
+        # Nearly dependent columns within the panel lose precision in the first pass only.
         vectors = twice(
             lambda each: orthogonal(twice(lambda one: without(one, done), each)), vectors
         )
@@ -73,5 +73,5 @@ def _normalized(vectors: Array) -> Array:
 def einsum(
     subscripts: str, left: Float[Array, "..."], right: Float[Array, "..."]
 ) -> Float[Array, "..."]:
-    """A product in full precision, also where a device rounds the factors by default."""
+    """A product in full precision, on devices that round the factors by default too."""
     return jnp.einsum(subscripts, left, right, precision=jax.lax.Precision.HIGHEST)

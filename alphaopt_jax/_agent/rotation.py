@@ -2,17 +2,17 @@
 
 The second moments of a matrix's gradients G, over its rows and over its columns, are `E[G G^T]` and
 `E[G^T G]`. In their eigenbases the components of the gradient are nearly uncorrelated, so that a
-learning rate for each coordinate is nearly all there is to decide. Shampoo (Gupta et al. 2018)
+learning rate for each coordinate is nearly enough. Shampoo (Gupta et al. 2018)
 preconditions with roots of these matrices; SOAP (Vyas et al. 2024) runs Adam in their eigenbases,
 as here; K-FAC (Martens & Grosse 2015) derives them as factors of the curvature.
 
 Rows and columns are cut into blocks of at most `AgentConfig.block_size`, each with a basis of its
-own. A block costs as many operations for each parameter as it is wide, and its share of memory
+own. The operations per parameter are proportional to the width of a block; the memory per parameter
 falls with the size of the leaf. One step of orthogonal iteration, `Q <- qr(C Q)`, refreshes a
 basis. Short vectors have one block. Long vectors, scalars and very long sides (a vocabulary) keep
 the parameters' own coordinates.
 
-A rotation never changes the shape of a leaf, so samples, shardings and states do not know of it.
+Rotation keeps the shapes of leaves, so samples, shardings and moments keep their layout.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ import numpy as np
 from alphaopt_jax._agent import conditional, orthogonal, sampling
 from alphaopt_jax._agent.stacks import Stacks, by_shape, each
 
-MAX_DIRECTION = 3.0
-"""Bound on the components of Adam's direction in rotated coordinates. When a basis turns, second
-moments of the old coordinates meet gradients of the new ones."""
+_MAX_DIRECTION = 3.0
+"""Bound on the components of Adam's direction in rotated coordinates. After a basis turns, second
+moments of the old coordinates normalize gradients of the new ones."""
 _MAX_SIDE = 10_000
-"""Longest side that is rotated, as in SOAP: rows of an embedding are seldom seen together."""
-_SHORTEST_MEMORY = 20.0
-"""Steps over which second moments are averaged; longer where a step says little."""
+"""Longest side that is rotated, as in SOAP: few rows of an embedding have gradients in one step."""
+_MIN_WINDOW = 20.0
+"""Averaging window of the second moments, in steps; longer for few gradients per step."""
 MOMENTS_INTERVAL = 4
-"""Steps between two additions to the second moments of blocks that see many gradients in each."""
+"""Steps between two updates of the second moments of blocks with many gradients per step."""
 _EARLY = 64.0
-"""Steps in which all gradients are added: bases are found in them, when gradients change fast."""
-_MANY_SEEN = 4
-"""Gradients for each coordinate of a block (of at least 32) in one step, of which a quarter of the
-steps is enough. For matrices of such sizes second moments cost as much as the rotation itself."""
+"""First steps, in which all gradients are added: the statistics change fast."""
+_MANY_GRADIENTS = 4
+"""Gradients per coordinate and step from which every fourth update is enough; blocks count as at
+least 32 wide. In such matrices second moments cost as much as the rotation itself."""
 _NO_MOMENTS = 1e-30
 _RIDGE = 1e-6
 """Share of the identity in second moments, so that directions without a gradient keep theirs."""
@@ -58,7 +58,8 @@ class Side(NamedTuple):
       width: Length of a block.
       group: Index of the arrays in `Bases` that hold the blocks.
       start: Index of the first block there.
-      seen: Gradients that a block sees in one step: the length of the other side.
+      gradients_per_step: Number of gradients that a step adds to a block: the length of the other
+        side.
     """
 
     axis: int
@@ -66,12 +67,13 @@ class Side(NamedTuple):
     width: int
     group: int
     start: int
-    seen: int
+    gradients_per_step: int
 
     @property
     def interval(self) -> int:
-        """Steps between two additions to the second moments."""
-        return MOMENTS_INTERVAL if self.seen >= _MANY_SEEN * max(self.width, 32) else 1
+        """Steps between two updates of the second moments."""
+        many = _MANY_GRADIENTS * max(self.width, 32)
+        return MOMENTS_INTERVAL if self.gradients_per_step >= many else 1
 
 
 Starts = tuple[tuple[int | Int[Array, ""], ...], ...]
@@ -81,7 +83,7 @@ Starts = tuple[tuple[int | Int[Array, ""], ...], ...]
 class Rotation(NamedTuple):
     """The blocks of L leaves, or of L stacks of leaves (`stacks.Stacks`); everything is static.
 
-    Blocks of all leaves of one shape lie side by side, so that those of a stack are a slice.
+    Blocks of all leaves of one shape are adjacent, so that those of a stack are a slice.
 
     Attributes:
       shapes: Shape of each leaf, or of the members of each stack.
@@ -157,10 +159,10 @@ def of_shapes(shapes: Sequence[tuple[int, ...]], block_size: int) -> Rotation:
     counts = [0] * len(padded)
     sides: list[list[Side]] = [[] for _ in cuts]
     for members in by_shape(shapes).values():
-        for axis, count, width, seen in cuts[members[0]]:
+        for axis, count, width, gradients in cuts[members[0]]:
             group = padded.index(_padded(width))
             for index in members:
-                sides[index].append(Side(axis, count, width, group, counts[group], seen))
+                sides[index].append(Side(axis, count, width, group, counts[group], gradients))
                 counts[group] += count
     return Rotation(
         tuple(tuple(shape) for shape in shapes),
@@ -172,7 +174,7 @@ def of_shapes(shapes: Sequence[tuple[int, ...]], block_size: int) -> Rotation:
 
 
 def _cuts(shape: tuple[int, ...], block_size: int) -> list[tuple[int, int, int, int]]:
-    """Axis, number of blocks, their width, and gradients seen in a step, of every rotated side."""
+    """Axis, number of blocks, their width and their gradients per step, for each rotated side."""
     if math.prod(shape) < 2 or not block_size:
         return []
     sides = _matrix_shape(shape)
@@ -208,9 +210,9 @@ def _padded(width: int) -> int:
 
 
 def init(rotation: Rotation) -> Bases:
-    """No second moments yet, and the parameters' own coordinates."""
+    """Initial bases: zero moments, identity matrices."""
     sizes = zip(rotation.counts, rotation.widths, strict=True)
-    # One block in place of none: libraries for checkpoints refuse arrays without numbers.
+    # At least one block: libraries for checkpoints reject empty arrays.
     none = tuple(jnp.zeros((max(count, 1), width, width), jnp.float32) for count, width in sizes)
     return blank(Bases(none, none))
 
@@ -224,7 +226,7 @@ def blank(bases: Bases) -> Bases:
 
 
 def _identity(matrices: Array) -> Array:
-    """An identity for each block; `jax_numpy_rank_promotion` may forbid to broadcast one."""
+    """Identity matrices, broadcast explicitly for `jax_numpy_rank_promotion`."""
     return jnp.broadcast_to(jnp.eye(matrices.shape[-1], dtype=jnp.float32), matrices.shape)
 
 
@@ -257,11 +259,11 @@ def add_gradients(
             for side, start in zip(sides, first, strict=True):
                 if side.interval != interval:
                     continue
-                seen = each(members, functools.partial(_second_moments, side=side))
-                new = sampling.partitioned(seen, grad(), replicated=True)
-                # All steps count alike until there are as many as are remembered.
-                stands_for = jnp.where(step <= _EARLY, 1.0, float(interval))
-                weight = stands_for / jnp.minimum(step, _memory(side))
+                second_moments = each(members, functools.partial(_second_moments, side=side))
+                new = sampling.partitioned(second_moments, grad(), replicated=True)
+                # Uniform average until the window is full.
+                steps = jnp.where(step <= _EARLY, 1.0, float(interval))
+                weight = steps / jnp.minimum(step, _window(side))
                 everything = moments[side.group]
                 old = _blocks(bases.moments[side.group], side, start, members)
                 moments[side.group] = jax.lax.dynamic_update_slice(
@@ -272,12 +274,12 @@ def add_gradients(
                 )
         return bases._replace(moments=tuple(moments))
 
-    seen = added(bases, 1)
+    every_step = added(bases, 1)
     if all(side.interval == 1 for sides in rotation.sides for side in sides):
-        return seen
-    # Also in the steps at which bases are refreshed.
+        return every_step
+    # These include the steps at which bases are refreshed.
     due = (step <= _EARLY) | (jnp.mod(step, float(MOMENTS_INTERVAL)) == 1.0)
-    return conditional.cond(due, lambda: added(seen, MOMENTS_INTERVAL), lambda: seen)
+    return conditional.cond(due, lambda: added(every_step, MOMENTS_INTERVAL), lambda: every_step)
 
 
 def _blocks(blocks: Array, side: Side, start: int | Array, members: int) -> Array:
@@ -288,30 +290,30 @@ def _blocks(blocks: Array, side: Side, start: int | Array, members: int) -> Arra
 
 
 def _corner(start: int | Array) -> tuple[Array, ...]:
-    # Of one type, also where JAX would make `int64` of Python's numbers.
+    # `int32` also with 64-bit types enabled.
     return tuple(jnp.asarray(index, jnp.int32) for index in (start, 0, 0))
 
 
 def _second_moments(grad: Array, *, side: Side) -> Array:
     """Second moments of a gradient for the blocks of one side, `[blocks, width, width]`."""
     matrix = _as_matrix(grad)
-    if side.blocks == 1:  # Without an axis for blocks nothing has to be transposed.
+    if side.blocks == 1:  # Without an axis for blocks no transposition is needed.
         subscripts = "ab,cb->ac" if side.axis == 0 else "ab,ac->bc"
-        return orthogonal.einsum(subscripts, matrix, matrix)[None] / side.seen
+        return orthogonal.einsum(subscripts, matrix, matrix)[None] / side.gradients_per_step
     blocks = _cut(matrix, side)
     subscripts = "iab,icb->iac" if side.axis == 0 else "aib,aic->ibc"
-    return orthogonal.einsum(subscripts, blocks, blocks) / side.seen
+    return orthogonal.einsum(subscripts, blocks, blocks) / side.gradients_per_step
 
 
-def _memory(side: Side) -> float:
-    """Steps over which a block's second moments are averaged."""
-    return max(_SHORTEST_MEMORY, 4.0 * side.width / side.seen)
+def _window(side: Side) -> float:
+    """Averaging window of a block's second moments, in steps."""
+    return max(_MIN_WINDOW, 4.0 * side.width / side.gradients_per_step)
 
 
 def refreshed(rotation: Rotation, bases: Bases, step: Float[Array, ""]) -> Bases:
-    """One step of orthogonal iteration for every basis that can be trusted.
+    """One step of orthogonal iteration for every basis with enough gradients.
 
-    A basis is trusted once its block has seen as many gradients as it has coordinates.
+    A basis stays the identity until its block has had as many gradients as coordinates.
 
     Args:
       rotation: The blocks.
@@ -325,23 +327,23 @@ def refreshed(rotation: Rotation, bases: Bases, step: Float[Array, ""]) -> Bases
     for sides, members in zip(rotation.sides, rotation.members, strict=True):
         for side in sides:
             end = side.start + members * side.blocks
-            needed[side.group][side.start : end] = side.width / side.seen
+            needed[side.group][side.start : end] = side.width / side.gradients_per_step
     new = []
     for moments, old, steps in zip(bases.moments, bases.bases, needed, strict=True):
         if not steps.size:
             new.append(old)
             continue
         trace = jnp.trace(moments, axis1=1, axis2=2)[:, None, None]
-        # The quotient has a derivative also where there was no gradient.
+        # The derivative of the quotient is finite also without any gradient.
         relative = moments / jnp.where(trace > _NO_MOMENTS, trace, 1.0) + _RIDGE * _identity(old)
         turned = orthogonal.orthonormal(orthogonal.einsum("iab,ibc->iac", relative, old))
-        trusted = step >= steps
-        new.append(jnp.where(trusted & jnp.isfinite(turned), turned, old))
+        enough = step >= steps
+        new.append(jnp.where(enough & jnp.isfinite(turned), turned, old))
     return bases._replace(bases=tuple(new))
 
 
 def changes(old: Bases, new: Bases) -> Bases:
-    """The bases that turn coordinates of old bases into those of new ones, by `rotate`."""
+    """Bases for `rotate` from the coordinates of the old bases to those of the new ones."""
     turns = zip(old.bases, new.bases, strict=True)
     return new._replace(bases=tuple(orthogonal.einsum("iba,ibc->iac", *turn) for turn in turns))
 
@@ -349,7 +351,7 @@ def changes(old: Bases, new: Bases) -> Bases:
 def rotate(
     rotation: Rotation, bases: Bases, leaves: Sequence[Float[Array, "..."]], starts: Starts
 ) -> list[Float[Array, "..."]]:
-    """Turns leaves from the parameters' own coordinates into the rotated ones.
+    """Rotates leaves from the parameters' own coordinates into the rotated ones.
 
     Args:
       rotation: The blocks.
@@ -408,6 +410,11 @@ def _turn_side(matrix: Array, basis: Array, side: Side, back: bool) -> Array:
         "aib,icb->aic" if back else "aib,ibc->aic", _cut(matrix, side), basis
     )
     return turned.reshape(rows, -1)[:, :columns]
+
+
+def bounded(direction: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Adam's direction in rotated coordinates, each component at most three."""
+    return jnp.clip(direction, -_MAX_DIRECTION, _MAX_DIRECTION)
 
 
 def _as_matrix(leaf: Array) -> Array:

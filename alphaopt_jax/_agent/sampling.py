@@ -116,7 +116,7 @@ def read(
 ) -> Float[Array, "leaves samples"]:
     """Reads the sampled values from leaves of any type, shape and sharding.
 
-    Only these values of sharded leaves are gathered.
+    From sharded leaves only these values are gathered.
 
     Args:
       leaves: Arrays of the sampled shapes, or a list of stacks of them.
@@ -124,7 +124,7 @@ def read(
       stacks: The stacks; None for leaves.
 
     Returns:
-      `[L, P]`, `float32` or the widest type of a leaf, if that is wider.
+      `[L, P]`, in `float32` or, if wider, the widest type of the leaves.
     """
     dtype = widest_type(leaf.dtype for leaf in leaves)
     if not leaves:
@@ -141,8 +141,8 @@ def read(
 
 
 def widest_type(dtypes: Iterable[jnp.dtype]) -> jnp.dtype:
-    """`float64` if one of the types is and JAX has it, else `float32`; no implicit promotion."""
-    is_double = jnp.dtype(jnp.float64) in list(dtypes)  # NumPy has it also where JAX does not.
+    """`float64` if it is one of the types and enabled, else `float32`; no implicit promotion."""
+    is_double = jnp.dtype(jnp.float64) in list(dtypes)  # NumPy has it even if JAX does not.
     return jax.dtypes.canonicalize_dtype(jnp.float64 if is_double else jnp.float32)
 
 
@@ -151,7 +151,7 @@ def finite(
 ) -> Float[Array, "leaves samples"]:
     """Replaces values that are not finite by the root mean square of their leaf's finite ones.
 
-    A leaf may hold minus infinity where something is forbidden; its other parameters are trained.
+    A leaf may hold minus infinity as a mask; its other parameters are trained.
     """
     is_finite = jnp.isfinite(values)
     share, square = sampling.means(
@@ -224,13 +224,13 @@ def partitioned(
     *others: Float[Array, "..."],
     replicated: bool,
 ) -> Float[Array, "..."]:
-    """Applies a function whose partition the compiler chooses also to explicitly sharded leaves.
+    """Applies a function to a leaf of any sharding; the compiler chooses its partition.
 
     Args:
       function: A function of the arrays; it closes over no other.
       leaf: An array of any sharding.
       *others: More arrays.
-      replicated: Whether every device gets the whole result; else it is sharded like the leaf.
+      replicated: True for the whole result on every device; else it is sharded like the leaf.
 
     Returns:
       The result.

@@ -1,7 +1,7 @@
-"""Leaves of one shape, stacked: one computation serves all of them.
+"""Stacks: leaves of one shape, processed by one computation.
 
-A model of many layers then compiles little longer than one of few, and its step launches few
-programs. Stacking copies leaves, so that only small ones are stacked.
+The time to compile then hardly grows with the number of layers, and a step launches few programs.
+Stacking copies leaves, so only small ones are stacked.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 
 _T = TypeVar("_T")
 _MAX_SIZE = 1 << 12
-"""Parameters of a leaf that may be stacked. Matrices of more are turned faster one after the other,
-and may be sharded differently, so that stacking them would move them between devices."""
+"""Largest number of parameters of a stacked leaf. Larger matrices are rotated faster one by one;
+they may be sharded differently, and stacking would move them between devices."""
 
 
 class Stacks(NamedTuple):
-    """Which of L leaves are computed together; everything is static.
+    """Grouping of L leaves into stacks; static.
 
-    An entry of a list "of stacks" is the leaf itself where a stack has one member, else an array
-    with a first axis for its members.
+    An entry of a list "of stacks" is the leaf itself for a stack of one member, else an array with
+    a first axis for the members.
 
     Attributes:
       members: Indices of the leaves of each stack.
@@ -45,11 +45,11 @@ class Stacks(NamedTuple):
 
 
 def of_leaves(shapes: Sequence[tuple[int, ...]], kinds: Sequence[Hashable | None]) -> Stacks:
-    """Stacks all small leaves of a shape, if they are of one kind.
+    """Stacks all small leaves of one shape and one kind.
 
     Args:
       shapes: Shapes of L leaves.
-      kinds: What else must be equal, such as types; None for a leaf that is not stacked.
+      kinds: Further grouping key, such as the dtype; None: not stacked.
 
     Returns:
       The stacks, in the order of their first leaves.
@@ -116,7 +116,7 @@ def unstack(
 
 
 def each(count: int, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of a leaf as a function of a stack of so many members."""
+    """Vectorizes a function of one leaf over a stack of `count`."""
     return function if count == 1 else jax.vmap(function)
 
 
@@ -178,8 +178,8 @@ def spread(
     Args:
       stacks: The stacks.
       values: A pytree of vectors, each `[L]`.
-      numbers: Index of the first leaf of each stack, if not to be taken for constants; see
-        `conditional.hidden`.
+      numbers: Index of the first leaf of each stack as traced integers, from `conditional.hidden`;
+        None for constants.
 
     Returns:
       For each stack the tree of its values: scalars for a leaf, else a value of each member.

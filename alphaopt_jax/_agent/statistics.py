@@ -1,4 +1,4 @@
-"""Moments of the gradients, normalisation by them, and statistics of whole leaves."""
+"""Moments of the gradients, normalization by them, and statistics of whole leaves."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class LeafStatistics(NamedTuple):
     Attributes:
       scale: Root mean square of the parameters, at least `StepConfig.min_rms`.
       second_moment: Mean of the second moments.
-      momentum_energy: Mean of the squared normalised momentum; 1 for constant gradients.
-      gradient_momentum_correlation: Mean product of normalised gradient and momentum.
+      momentum_energy: Mean of the squared normalized momentum; 1 for constant gradients.
+      gradient_momentum_correlation: Mean product of normalized gradient and momentum.
       gradient_autocorrelation: The same without the contribution of this step's gradient to the
         momentum. Positive for consistent gradients, zero for noise, negative for overshooting.
     """
@@ -115,7 +115,7 @@ def normalize(
 def summands(
     param: Float[Array, "*shape"], normalized: Normalized
 ) -> tuple[Float[Array, "*shape"], ...]:
-    """The five arrays whose means over a leaf `statistics_of_means` takes."""
+    """The five arrays for `statistics_of_means`, which takes their means over a leaf."""
     return (
         jnp.square(param),
         normalized.second_moment,

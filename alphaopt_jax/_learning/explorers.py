@@ -1,7 +1,8 @@
-"""Explorers: the few sampled parameters whose rates carry exploration noise.
+"""Explorers: a few sampled parameters with exploration noise in their rates.
 
-Learning costs O(explorers), whatever the size of the model. An explorer's observation comes from
-the sample of its leaf (`sampling.py`); only its rate is written into the leaf.
+The cost of learning is proportional to the number of explorers and independent of the size of the
+model. An explorer's observation comes from the sample of its leaf (`sampling.py`); only its rate is
+written into the leaf.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from alphaopt_jax._agent.leaves import leaf_of
 def allocate(sizes: Sequence[int], available: Sequence[int], num_explorers: int) -> tuple[int, ...]:
     """Allocates explorers to leaves in proportion to the root of their sizes.
 
-    The root gives small leaves (biases, normalisations) a share beside large ones. Every leaf that
+    The root gives small leaves (biases, normalizations) a share beside large ones. Every leaf that
     is not empty has at least one explorer, and at most as many as are available.
 
     Args:

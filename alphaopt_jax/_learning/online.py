@@ -1,8 +1,8 @@
 """Learning within a training: explorers act with noise, are rewarded, and train the agent.
 
-A rollout of `LearningConfig.rollout_length` steps has the same explorers throughout. The reward of
-a step is known one step later, with the next gradient. The reward of the rollout's last step would
-be known only after new explorers are drawn, so that step has no noise.
+The explorers stay the same for a rollout of `LearningConfig.rollout_length` steps. The reward of a
+step is known one step later, with the next gradient. The last step of a rollout has no noise,
+because new explorers are drawn before its reward is known.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from alphaopt_jax._agent.statistics import Normalized
 from alphaopt_jax._learning import explorers, ppo, reward
 from alphaopt_jax.config import LearningConfig
 
-_MIN_SCALE = 1e-30  # Of gradients whose sum is to stay finite.
+_MIN_SCALE = 1e-30  # Lower bound on the scale that rewards are divided by before their sum.
 _LARGEST = float(np.finfo(np.float32).max)
 KEY_IMPL = "threefry2x32"
-"""Implementation of the random keys in the state, whatever the default of the process is."""
+"""Implementation of the random keys in the state, independent of the default of the process."""
 
 
 class LearnerState(NamedTuple):
@@ -94,8 +94,7 @@ class Step(NamedTuple):
       rates: The leaves' learning rates.
       directions: The vectors that rates multiply, for all sampled parameters, `float32[L, P]`. An
         ascent direction; the sign of the step is that of a descent further down the chain.
-      inverse_units: Factors that are contained in each leaf's gradients, `[L]`, `float32` or
-        `float64`.
+      inverse_units: Factor contained in each leaf's gradients, `[L]`, `float32` or `float64`.
     """
 
     slot: Int[Array, ""]
@@ -112,7 +111,7 @@ class When(NamedTuple):
 
     Attributes:
       slot: Its number in the rollout, `int32[]`.
-      counts: Whether the step is made; a skipped one adds nothing, `bool[]`.
+      counts: `bool[]`, False for a skipped step, which adds nothing.
     """
 
     slot: Int[Array, ""]
@@ -130,7 +129,7 @@ def init(agent: ppo.Arrays, exploration: Exploration, key: Key[Array, ""]) -> Le
     config, count = exploration.config, sum(exploration.counts)
     return LearnerState(
         key_data=jax.random.key_data(key),
-        # Copied: a donated state must not hold one array in two places.
+        # A copy: a donated state must not hold one array in two places.
         prior=jax.tree.map(jnp.array, agent) if config.kl_weight else None,
         agent_optimizer=ppo.agent_optimizer(config.ppo).init(agent),
         explorers=jnp.zeros((count,), jnp.int32),
@@ -147,7 +146,7 @@ def init(agent: ppo.Arrays, exploration: Exploration, key: Key[Array, ""]) -> Le
 
 
 class Experience(NamedTuple):
-    """What a step adds to the rollout of M explorers.
+    """One step's entries of a rollout of M explorers.
 
     Attributes:
       observations: `float32[M, NUM_FEATURES]`.
@@ -174,7 +173,7 @@ def act(
       exploration: The constants.
 
     Returns:
-      The learner, and what `learn` is to add to the rollout.
+      The learner, and the step's entries of the rollout, for `learn`.
     """
     state, rewards = reward_explorers(state, step, exploration)
     state, features, actions, means = explore(state, policy, step, exploration)
@@ -183,7 +182,7 @@ def act(
 
 
 def no_experience(exploration: Exploration) -> Experience:
-    """The experience of a step that is skipped."""
+    """The experience of a skipped step."""
     none = jnp.zeros((sum(exploration.counts),), jnp.float32)
     observations = jnp.zeros((*none.shape, observation.NUM_FEATURES), jnp.float32)
     return Experience(observations, none, none, none)
@@ -201,7 +200,7 @@ def learn(
     Args:
       state: The learner.
       policy: The agent.
-      experience: The step's.
+      experience: The step's entries.
       when: The position of the step.
       exploration: The constants.
 
@@ -214,7 +213,7 @@ def learn(
 
 def _add(rollout: ppo.Rollout, experience: Experience, when: When) -> ppo.Rollout:
     def put(rows: Array, row: Array, slot: Array) -> Array:
-        # A row is chosen, not the whole array: under `jax.vmap` that would copy it at every step.
+        # Selects a row and not the whole array, which `jax.vmap` would copy at every step.
         return rows.at[slot].set(jnp.where(when.counts, row, rows[slot]))
 
     return ppo.Rollout(
@@ -239,7 +238,7 @@ def reward_explorers(
         config.previous_gradient_weight,
     )
     represented = (sizes / np.maximum(counts, 1))[exploration.leaf_of].astype(np.float32)
-    # Relative to one of them: in double precision they are beyond the range of float32.
+    # Relative to one of them: in double precision they can exceed the range of float32.
     unit = jnp.max(step.inverse_units)
     scales = (step.inverse_units / unit).astype(jnp.float32)[exploration.leaf_of]
     scales = jnp.maximum(scales, _MIN_SCALE)

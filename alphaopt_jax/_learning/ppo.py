@@ -1,4 +1,4 @@
-"""Actor-critic learning from one rollout: generalised advantages, PPO's clipped loss, Adam."""
+"""Actor-critic learning from one rollout: generalized advantages, PPO's clipped loss, Adam."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ActionSamples(NamedTuple):
 
     Attributes:
       actions: `float32[...]`, the actions taken.
-      means: Means of the policy that took them.
+      means: Means of the policy that the actions come from.
       advantages: Advantages of the actions.
     """
 
@@ -117,12 +117,12 @@ def advantages(
     discount: float,
     gae_lambda: float,
 ) -> Float[Array, "steps explorers"]:
-    """Generalised advantage estimates of every explorer (Schulman et al. 2016).
+    """Generalized advantage estimates of every explorer (Schulman et al. 2016).
 
     Args:
       rewards: `float32[T, M]`.
       values: `float32[T + 1, M]`; the last row is the bootstrap value.
-      discount: Gamma. Training goes on after the rollout, so no step is terminal.
+      discount: Gamma. Training continues after the rollout, so no step is terminal.
       gae_lambda: Lambda.
 
     Returns:
@@ -131,8 +131,8 @@ def advantages(
 
     def one_explorer(reward: chex.Array, value: chex.Array) -> chex.Array:
         discounts = jnp.full_like(reward, discount)
-        # Equal to rlax's function of that name, whose scan starts from a constant, which
-        # `shard_map` refuses.
+        # Equal to rlax's function of that name, except that `shard_map` rejects the constant carry
+        # of rlax's scan.
         return rlax.lambda_returns(reward, discounts, value[1:], gae_lambda) - value[:-1]
 
     return jax.vmap(one_explorer, in_axes=1, out_axes=1)(rewards, values)
@@ -160,9 +160,32 @@ def policy_loss(
         jnp.exp(log_ratios.ravel()),
         samples.advantages.ravel(),
         clip_epsilon,
-        # The advantages depend on no parameter of the policy, but gradients through an update do.
+        # Advantages are constants for the policy, but not for gradients through an update.
         use_stop_gradient=False,
     )
+
+
+def shifted_policy_loss(
+    shift: Float[Array, "*shape"],
+    noise: Float[Array, "*shape"],
+    advantages: Float[Array, "*shape"],
+    action_std: float,
+    clip_epsilon: float,
+) -> Float[Array, ""]:
+    """`policy_loss` for means that have moved since noise was added to them.
+
+    Args:
+      shift: Movement of the means since the actions, `float32[...]`.
+      noise: Exploration noise of the actions, of the same shape.
+      advantages: Advantages of the actions, likewise.
+      action_std: Standard deviation of the noise.
+      clip_epsilon: Bound on the distance of the probability ratio from 1.
+
+    Returns:
+      `float32[]`, the mean over all samples.
+    """
+    samples = ActionSamples(noise, jnp.zeros_like(shift), advantages)
+    return policy_loss(shift, samples, action_std, clip_epsilon)
 
 
 def divergence(
@@ -189,7 +212,7 @@ def learn(
 
     Args:
       policy: The agent.
-      prior: Parameters of the reference policy of the KL penalty, as arrays, or None.
+      prior: Parameters of the KL penalty's reference policy, as arrays, or None.
       optimizer_state: State of `agent_optimizer(config.ppo)` for the agent's arrays.
       rollout: T steps of M explorers; the last step serves only as the bootstrap.
       counts: Number of explorers of each leaf, summing to M.
@@ -239,7 +262,7 @@ def learn(
 def _advantages_and_returns(
     rollout: Rollout, values: chex.Array, counts: Sequence[int], config: PPOConfig
 ) -> tuple[chex.Array, chex.Array]:
-    """Standardised, clipped advantages and the critic's targets, `float32[T - 1, M]` each."""
+    """Standardized, clipped advantages and the critic's targets, `float32[T - 1, M]` each."""
     rewards = normalize_rewards(rollout.rewards[:-1], counts)
     advantage = advantages(rewards, values, config.discount, config.gae_lambda)
     returns = advantage + values[:-1]

@@ -6,12 +6,12 @@ parameter i the part
     r_i = -½ (g_i(θ_t) + g_i(θ_{t+1})) Δθ_i,        Σ_i r_i = L(θ_t) - L(θ_{t+1}),
 
 exactly for a quadratic and to second order otherwise. Each parameter is then an agent with its own
-reward (a value decomposition, as VDN for teams: Sunehag et al. 2017), and its signal does not drown
-in the noise of all others.
+reward (a value decomposition, as VDN for teams: Sunehag et al. 2017), without the noise of all
+other parameters.
 
 With minibatches the step and g(θ_t) share their noise, so that -g_i(θ_t) Δθ_i is biased upward for
 any rate. The weight of the gradient before the step is therefore free: 0 gives the end-point rule
--g_i(θ_{t+1}) Δθ_i, whose noise is independent of the step.
+-g_i(θ_{t+1}) Δθ_i, with noise that is independent of the step.
 """
 
 from __future__ import annotations

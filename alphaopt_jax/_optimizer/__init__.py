@@ -1,1 +1,1 @@
-"""The optax transformation: one step, its state, and what keeps a step from doing harm."""
+"""The optax transformation: one step, its state and safeguards."""

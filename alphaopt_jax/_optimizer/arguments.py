@@ -1,7 +1,7 @@
-"""Checks of the arguments of `alphaopt(...)`, where it is called.
+"""Checks of the arguments of `alphaopt(...)`, at the call.
 
-Numbers of Python and NumPy are checked. Arrays of JAX, which may be traced, and functions are taken
-as they are.
+Numbers of Python and NumPy are checked. Arrays of JAX, which may be traced, and functions pass
+unchecked.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def check_learning_rate(rate: Any, config: AlphaOptConfig) -> None:
       config: Bounds the rates.
 
     Raises:
-      ValueError: It is no number and no function, negative, or not finite.
+      ValueError: It is neither a number nor a function, negative, or not finite.
     """
     number = _number(rate)
     if number is None:
@@ -77,7 +77,7 @@ def check_weight_decay(strength: Any) -> None:
       strength: As in `alphaopt`.
 
     Raises:
-      ValueError: It is no number and no function, negative, or not finite.
+      ValueError: It is neither a number nor a function, negative, or not finite.
     """
     number = _number(strength)
     if number is None and not (callable(strength) or _is_array(strength)):
@@ -113,7 +113,7 @@ def check_mask(mask: Any) -> None:
 
 
 def is_function(mask: Any) -> bool:
-    """Whether a mask is a function of the parameters; a callable pytree of booleans is none."""
+    """True if the mask is a function; a callable pytree of booleans is not."""
     leaves = jax.tree.leaves(mask)
     return bool(leaves) and all(callable(leaf) for leaf in leaves)
 
@@ -128,7 +128,7 @@ def resolve_num_steps(num_steps: Any) -> chex.Numeric | None:
       An int, an array of JAX as it was given, or None.
 
     Raises:
-      ValueError: It is no whole number of at least 1.
+      ValueError: It is not a whole number of at least 1.
     """
     if num_steps is None or (_is_array(num_steps) and num_steps.shape == ()):
         return num_steps
@@ -142,7 +142,7 @@ def resolve_num_steps(num_steps: Any) -> chex.Numeric | None:
 
 
 def resolve_learn(learn: Any, *, default: bool) -> bool:
-    """Checks whether the agent is to learn.
+    """Checks `learn`.
 
     Args:
       learn: As in `alphaopt`.
@@ -162,13 +162,13 @@ def resolve_learn(learn: Any, *, default: bool) -> bool:
 
 
 def resolve_backoff(backoff: Any) -> bool:
-    """Checks whether a loss that rises lowers the rates.
+    """Checks `backoff`.
 
     Args:
       backoff: As in `alphaopt`.
 
     Raises:
-      ValueError: It is no boolean.
+      ValueError: It is not a boolean.
     """
     if not isinstance(backoff, (bool, np.bool_)):
         raise ValueError(
@@ -182,10 +182,10 @@ def resolve_coordinates(coordinates: Any, block_size: int) -> int:
 
     Args:
       coordinates: As in `alphaopt`.
-      block_size: That of the agent.
+      block_size: The agent's block size.
 
     Raises:
-      ValueError: It is no name of coordinates.
+      ValueError: It is not a name of coordinates.
     """
     if coordinates is None:
         return block_size
@@ -206,7 +206,7 @@ def check_config(config: Any) -> None:
       config: As in `alphaopt`.
 
     Raises:
-      ValueError: They are those of something else.
+      ValueError: They are of another class.
     """
     if config is not None and not isinstance(config, AlphaOptConfig):
         raise ValueError(
@@ -217,7 +217,7 @@ def check_config(config: Any) -> None:
 
 
 def resolve_agent(agent: Any) -> agent_lib.Agent | None:
-    """Loads an agent that is given by its name or path.
+    """Loads an agent given by its name or path.
 
     Args:
       agent: As in `alphaopt`.
@@ -237,7 +237,7 @@ def resolve_agent(agent: Any) -> agent_lib.Agent | None:
 
 
 def _number(value: Any) -> float | None:
-    """A constant of Python or NumPy as a number, otherwise None."""
+    """A constant of Python or NumPy as a float; None for anything else."""
     if isinstance(value, np.ndarray) and value.shape == ():
         value = value[()]
     if isinstance(value, (bool, np.bool_)):
@@ -246,7 +246,7 @@ def _number(value: Any) -> float | None:
 
 
 def _is_array(value: Any) -> bool:
-    """Whether it is an array of JAX, or a variable that holds one; NumPy's are constants."""
+    """True for an array of JAX or a variable that holds one; NumPy's arrays are constants."""
     return hasattr(value, "dtype") and not isinstance(value, (np.ndarray, np.generic))
 
 

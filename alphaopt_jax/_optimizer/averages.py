@@ -1,9 +1,8 @@
-"""Averages of the parameters, at which a training of unknown length is evaluated.
+"""Averages of the parameters, for the evaluation of a training of unknown length.
 
-Rates that never fall far leave the last parameters in noise, which an average over the recent part
-of a training takes out (Polyak & Juditsky 1992). Weights grow with a power of time, so that the
-average forgets at the pace at which a training slows down (Shamir & Zhang 2013, "polynomial-decay
-averaging").
+With rates that never fall far the last parameters are noisy; an average over the recent part of a
+training removes the noise (Polyak & Juditsky 1992). Weights grow with a power of time, so that the
+window of the average grows with the training (Shamir & Zhang 2013, "polynomial-decay averaging").
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 POWER = 8.0
-"""Power of time in the weights: the average reaches over about the last ninth of a training."""
+"""Power of time in the weights; the window is about the last ninth of a training."""
 
 
 def weight(steps: chex.Numeric) -> Float[Array, ""]:
-    """Weight of the parameters after some steps in the average of all parameters until then.
+    """Weight of the newest parameters in the average.
 
     Args:
       steps: Number of steps that led to these parameters.
 
     Returns:
-      `float32[]`, 1 for the first parameters, which the average is to forget at once.
+      `float32[]`; 1 for the first two parameters, so that the initial ones are dropped at once.
 
     Example:
       >>> [round(float(weight(steps)), 3) for steps in (0, 1, 2, 1000)]
@@ -43,7 +42,7 @@ def update(
       weight: Their weight.
 
     Returns:
-      The new average. Entries of minus infinity, which forbid something, are kept.
+      The new average. Entries of minus infinity (masks) are kept.
     """
     params = params.astype(jnp.float32)
     distance = params - average

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from alphaopt_jax._agent.rotation import Bases
 from alphaopt_jax._optimizer import arguments, complex_numbers, trees
 from alphaopt_jax._optimizer.state import AlphaOptState
 
@@ -31,10 +32,10 @@ def check_call(
       updates: The first argument, gradients.
       state: The second, an `AlphaOptState`.
       params: The third, parameters.
-      misplaced: Further ones, of which there must be none.
+      misplaced: Further positional arguments; an error if there are any.
 
     Raises:
-      ValueError: An argument is missing or in a wrong place; the message says which.
+      ValueError: An argument is missing or in a wrong place; the message names it.
     """
     if isinstance(updates, AlphaOptState) or isinstance(params, AlphaOptState):
         raise ValueError(f"The optimizer state is the second argument of `update`: {_CALL}.")
@@ -79,7 +80,7 @@ def check(
       learns: Whether the optimizer's agent learns.
 
     Raises:
-      ValueError: One of them is invalid; the message says which and what to do.
+      ValueError: One of them is invalid; the message names it and the remedy.
     """
     if learns != (state.learner is not None):
         raise ValueError(
@@ -102,9 +103,27 @@ def check(
         if found != shapes["gradients"]:
             raise ValueError(
                 f"The {name} and the gradients have leaves of different shapes: {found} and"
-                f" {shapes['gradients']}. Initialise the optimizer with the parameters that it is"
+                f" {shapes['gradients']}. Initialize the optimizer with the parameters that it is"
                 " to update."
             )
+
+
+def check_bases(bases: Bases | None, expected: Bases | None) -> None:
+    """Checks that a state's rotated coordinates are those of these parameters.
+
+    Args:
+      bases: Of the state.
+      expected: Of the parameters' shapes, arrays or shapes and types of arrays.
+
+    Raises:
+      ValueError: They differ, as in a state that was stored by an earlier version.
+    """
+    if jax.tree.map(jnp.shape, bases) != jax.tree.map(lambda array: array.shape, expected):
+        raise ValueError(
+            "The optimizer state has other rotated coordinates than these parameters: an earlier"
+            " version of alphaopt made it, or one with other `coordinates`. Go on with the"
+            " parameters and a new state, `tx.init(params)`."
+        )
 
 
 def _check_value(value: Any) -> None:
@@ -123,14 +142,14 @@ def _check_value(value: Any) -> None:
 
 
 def check_leaves(tree: chex.ArrayTree, name: str) -> None:
-    """Checks that all leaves can be moved.
+    """Checks that all leaves are floating-point or complex.
 
     Args:
       tree: Gradients or parameters.
-      name: What they are, for the message.
+      name: "gradients" or "parameters", for the message.
 
     Raises:
-      ValueError: A leaf is no floating-point or complex number or array.
+      ValueError: A leaf is not a floating-point or complex number or array.
     """
     for path, leaf in jax.tree.leaves_with_path(tree):
         if not trees.is_inexact(leaf):
@@ -149,14 +168,14 @@ def decays(
     """Weight decay of every leaf.
 
     Args:
-      weight_decay: Its strength, a scalar.
-      mask: Which leaves decay, as in `alphaopt`.
+      weight_decay: Strength of the decay, a scalar.
+      mask: Leaves with weight decay, as in `alphaopt`.
       updates: The gradients. Parameters without one do not decay.
       params: The parameters.
 
     Returns:
       A tree like the parameters of one scalar for every real leaf (two for a complex one), or None
-      where nothing ever decays.
+      without weight decay.
 
     Raises:
       ValueError: The mask does not fit the parameters.
@@ -191,18 +210,18 @@ def _broadcast(mask: Any, params: optax.Params) -> chex.ArrayTree:
 
 
 def warn_of_skips(state: AlphaOptState, *, wait: bool) -> None:
-    """Warns if a training skips step after step; cannot tell while it is traced.
+    """Warns if a training skips step after step; not while the state is traced.
 
     Args:
       state: The state.
-      wait: Whether to wait for a state that is still being computed.
+      wait: True to wait for a state that is still being computed.
     """
     (skipped,) = jax.tree.leaves(state.skipped_in_a_row)  # nnx.Optimizer wraps arrays.
     is_traced = isinstance(skipped, jax.core.Tracer)
     if is_traced or not (wait or getattr(skipped, "is_ready", lambda: True)()):
         return
-    if np.any(jax.device_get(skipped) >= _MANY_SKIPS):  # A transfer that is asked for.
-        warnings.warn(  # One text, so that Python shows it once.
+    if np.any(jax.device_get(skipped) >= _MANY_SKIPS):  # An explicit transfer.
+        warnings.warn(  # A constant text, so that Python shows it once.
             f"AlphaOpt has skipped the last {_MANY_SKIPS} steps or more, since the loss or a"
             " gradient was not finite, or a gradient's square was not in float32: the parameters"
             " do not change. Look for NaN or infinity in the loss (jax_debug_nans finds it), or"

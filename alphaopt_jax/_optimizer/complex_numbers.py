@@ -1,4 +1,4 @@
-"""Complex parameters as pairs of real ones: each real coordinate has a rate of its own."""
+"""Complex parameters as pairs of real ones, each with a rate of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ComplexParts(NamedTuple):
 
 
 def split(tree: chex.ArrayTree) -> chex.ArrayTree:
-    """Replaces complex leaves by `ComplexParts` and Python's numbers by arrays, no other leaf."""
+    """Replaces complex leaves by `ComplexParts` and Python's numbers by arrays."""
 
     def split_leaf(leaf: Any) -> Any:
         if isinstance(leaf, (int, float, complex)) and not hasattr(leaf, "dtype"):

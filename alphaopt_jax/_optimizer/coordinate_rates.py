@@ -1,7 +1,8 @@
 """Periodic refresh of the per-parameter rate multipliers.
 
-It is the only work per parameter that Adam does not have, so it must be cheap for any model: one
-computation serves many leaves, and a model of many layers compiles no longer than one of few.
+In the parameters' coordinates this is the only work per parameter beyond Adam's. It must be cheap
+for any model: one computation serves many leaves, so the time to compile hardly grows with the
+number of layers.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _WIDTH = 256  # Parameters of a row; every leaf begins a new one.
 
 
 class LeafInputs(NamedTuple):
-    """The inputs of a refresh that are decided per leaf, for L leaves.
+    """Per-leaf inputs of a refresh, for L leaves.
 
     Attributes:
       layout: Of the leaves.
@@ -51,7 +52,7 @@ class LeafInputs(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """Stacks of leaves that are processed together.
+    """A group of stacks of leaves that are processed together.
 
     Attributes:
       members: Indices of the stacks.
@@ -79,7 +80,7 @@ def refresh(
       policy: The policy.
       leaves: Parameters, gradients and moments of L leaves, of any shapes and types, a list of
         stacks.
-      inputs: What was decided for the leaves.
+      inputs: Per-leaf inputs.
       config: The constants.
 
     Returns:
@@ -127,8 +128,7 @@ def refresh(
 def _groups(leaves: Sequence[Coordinates], stacks: Stacks) -> list[_Group]:
     """Groups small leaves, and larger leaves of one shape and type.
 
-    Leaves that may be sharded differently are not batched; batching would move data between
-    devices.
+    Leaves that may be sharded differently are not grouped, which would move data between devices.
     """
     small: list[int] = []
     same_shape: dict[Any, list[int]] = {}
@@ -204,6 +204,6 @@ def _split(
     for index, count, length, shape in zip(group.members, counts, lengths, shapes, strict=True):
         start = jnp.asarray(starts)[layout.numbers[index]]
         part = jax.lax.dynamic_slice_in_dim(joined, start, length, allow_negative_indices=False)
-        size = math.prod(shape) // count  # Of a leaf, without the rest of its last row.
+        size = math.prod(shape) // count  # Without the padding of a leaf's last row.
         parts.append(part.reshape(count, -1)[:, :size].reshape(shape))
     return parts

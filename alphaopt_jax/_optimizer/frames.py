@@ -1,4 +1,4 @@
-"""The rotated coordinates of a step: gradients turned into them, updates turned back."""
+"""Frames: the rotated coordinates of a step, for its gradients and first moments."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def turn(
       layout: Of the leaves.
       grads: Gradients in the parameters' own coordinates, a list of stacks.
       sizes: Their sizes.
-      finite: Whether the step is made; a skipped one changes no basis.
+      finite: False for a skipped step, which leaves the bases unchanged.
       state: The state.
       config: The constants.
 
@@ -64,7 +64,7 @@ def turn(
     if old is None or not blocks.is_any_rotated:
         return Turned(grads, moments, state.sampled_moments[0], old)
     number = state.updates_made.astype(jnp.float32) + 1.0
-    # The quotient has a derivative also where there is no gradient.
+    # The derivative of the quotient is finite also without any gradient.
     mean_squares = jnp.where(sizes.mean_squares > _MIN_MEAN_SQUARE, sizes.mean_squares, 1.0)
     factors = sizes.scales / differentiable.sqrt(mean_squares).astype(sizes.scales.dtype)
     scaled = [
@@ -73,11 +73,11 @@ def turn(
             stacks.counts, grads, stacks_lib.spread(stacks, factors, layout.numbers), strict=True
         )
     ]
-    seen = rotation.add_gradients(blocks, old, scaled, number, starts)
-    seen = jax.tree.map(lambda new, kept: jnp.where(finite, new, kept), seen, old)
+    updated = rotation.add_gradients(blocks, old, scaled, number, starts)
+    updated = jax.tree.map(lambda new, kept: jnp.where(finite, new, kept), updated, old)
 
     def refresh() -> tuple[Bases, list[chex.Array], chex.Array]:
-        new = rotation.refreshed(blocks, seen, number)
+        new = rotation.refreshed(blocks, updated, number)
         turns = rotation.changes(old, new)
         seed = state.updates_made.astype(jnp.uint32)
         turned = [
@@ -90,7 +90,7 @@ def turn(
 
     due = finite & action.should_refresh(state.updates_made, config)
     bases, moments, sampled_moments = conditional.cond(
-        due, refresh, lambda: (seen, moments, state.sampled_moments[0])
+        due, refresh, lambda: (updated, moments, state.sampled_moments[0])
     )
     rotated = rotation.rotate(blocks, bases, grads, starts)
     return Turned(rotated, moments, sampled_moments, bases)

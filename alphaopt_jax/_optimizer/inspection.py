@@ -28,7 +28,7 @@ def learning_rates(state: optax.OptState, params: optax.Params) -> optax.Params:
     Returns:
       Positive `float32` rates in a pytree like the parameters. A complex parameter has one rate for
       its real and one for its imaginary part, as a complex number. Zeros before the first step.
-      None in place of what is no floating-point array, such as the functions of a module.
+      None in place of other leaves, such as the functions of a module.
 
     Raises:
       ValueError: The state belongs to other parameters.
@@ -117,16 +117,15 @@ def _rates(state: state_lib.AlphaOptState) -> list[chex.Array]:
 
 
 def eval_params(state: optax.OptState, params: optax.Params) -> optax.Params:
-    """The parameters at which to evaluate a training whose number of steps is not given.
+    """Parameters for the evaluation of a training without `num_steps`.
 
-    They are an average over about the last ninth of the training so far, good at any time: the
-    rates of such a training never fall far, and an average takes out their noise. With `num_steps`
-    they are the parameters themselves. Batch statistics belong to the parameters that they were
-    collected with: collect them again at these.
+    An average over about the last ninth of the training so far, for evaluation at any time: the
+    rates of such a training never fall far, and an average removes the noise. With `num_steps` the
+    parameters themselves. Batch statistics must be collected again at the averaged parameters.
 
     Args:
       state: State of `alphaopt`, or of a chain with it.
-      params: The parameters of the training, which goes on with them.
+      params: The parameters of the training; continue the training with these.
 
     Returns:
       A pytree like `params`, of the same types.
@@ -196,7 +195,7 @@ def new_episode(state: optax.OptState) -> optax.OptState:
 
     Args:
       state: State of `alphaopt`, or of a chain with it; also the `opt_state` of an `nnx.Optimizer`,
-        whose arrays are in variables.
+        with its arrays in variables.
 
     Returns:
       The state for new parameters of the same shapes, in the containers of `state`. Works under
@@ -229,6 +228,6 @@ def new_episode(state: optax.OptState) -> optax.OptState:
         safeguards=safeguards.init(len(old.leaf_rates)),
         learner=learner,
     )
-    # In the variables of the old state, if its arrays are in such.
+    # In the variables of the old state, if it has any.
     new = jax.tree.unflatten(jax.tree.structure(old), jax.tree.leaves(new))
     return state_lib.replace(state, new)

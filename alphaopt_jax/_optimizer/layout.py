@@ -1,4 +1,4 @@
-"""How the leaves of a step are computed together."""
+"""Layout of the leaves of a step: stacks, sample and blocks."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from alphaopt_jax.config import AlphaOptConfig
 
 
 class Layout(NamedTuple):
-    """The stacks, sample and blocks of L leaves; static but for the last three fields.
+    """The stacks, sample and blocks of L leaves; static except for the last three fields.
 
-    Numbers that differ between leaves of one shape are arrays which no compiler takes for
-    constants, so that these leaves share compiled programs.
+    Integers that differ between leaves of one shape are traced arrays, so that these leaves share
+    compiled programs.
 
     Attributes:
       stacks: The stacks.
       sampled: The sample of the leaves.
       blocks: The blocks of the stacks.
-      starts: Of the blocks; see `rotation.Starts`.
+      starts: Indices of the first blocks; see `rotation.Starts`.
       numbers: Index of the first leaf of each stack, each `int32[]`.
-      places: The numbers from 0 on, as many as the largest stack has members, each `int32[]`.
+      places: Integers from 0, as many as the largest stack has members, each `int32[]`.
     """
 
     stacks: Stacks
@@ -41,7 +41,7 @@ class Layout(NamedTuple):
 
 
 def stacks_of(*trees: Sequence[chex.Array]) -> Stacks:
-    """The stacks of leaves, given their gradients and all arrays that are like them.
+    """The stacks of leaves, given their gradients and all arrays of the same shapes.
 
     Explicitly sharded leaves are not stacked.
     """
@@ -71,7 +71,7 @@ def layout_of(
     Args:
       stacks: The stacks.
       shapes: Shapes of the leaves.
-      always: True, but computed: numbers that depend on it are no constants.
+      always: True, but traced, so that integers that depend on it are traced too.
       config: The constants.
 
     Returns:

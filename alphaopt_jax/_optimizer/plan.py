@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from alphaopt_jax._agent import action, network, observation, rotation, sampling, statistics
-from alphaopt_jax._agent.action import Action, LeafRates
+from alphaopt_jax._agent.action import Action, LeafRates, RateFactors
 from alphaopt_jax._agent.network import LeafDecision, Policy
 from alphaopt_jax._agent.observation import Observation
 from alphaopt_jax._agent.sampling import Sampling
@@ -166,18 +166,11 @@ def plan_step(spec: StepSpec, layout: Layout, inputs: Inputs, state: AlphaOptSta
 
     # Decide.
     decided = action.decide(policy, observed, sampled)
-    base, largest = (
-        action.base_rates(
-            observed.statistics.scale,
-            each,
-            clock.schedule() * guarded.backoff,
-            config.agent,
-            config,
-        )
-        for each in (multiplier, jnp.inf)
-    )
+    factors = RateFactors(multiplier, clock.schedule() * guarded.backoff)
     rates = LeafRates(
-        safeguards.bound_rates(action.learning_rates(decided.log_rates, base), largest),
+        action.learning_rates(
+            decided.log_rates, observed.statistics.scale, factors, config.agent, config
+        ),
         action.max_multipliers(decided.log_rates, config.agent.max_log_rate),
     )
 
@@ -311,8 +304,7 @@ def _sampled_directions(
     if not config.agent.block_size:
         return momentum
     rotated = layouts.rotation_of(sampled.shapes, config).is_rotated[:, None] > 0
-    bounded = jnp.clip(momentum, -rotation.MAX_DIRECTION, rotation.MAX_DIRECTION)
-    return jnp.where(rotated, bounded, momentum)
+    return jnp.where(rotated, rotation.bounded(momentum), momentum)
 
 
 def next_number(updates_made: Int[Array, ""], config: AlphaOptConfig) -> Int[Array, ""]:

@@ -20,7 +20,7 @@ def resolve(seed: Any) -> int | chex.Array:
         data. Arrays may be traced.
 
     Returns:
-      The number (JAX is not initialised for it), an array of shape `[]`, or a typed key.
+      The number (without initializing JAX), an array of shape `[]`, or a typed key.
 
     Raises:
       ValueError: It is something else.
@@ -42,7 +42,7 @@ def resolve(seed: Any) -> int | chex.Array:
             return _convert(jax.random.key_data(seed))
         if seed.ndim == 1 and seed.dtype == jnp.uint32:
             return _convert(seed)
-        # `optax.inject_hyperparams` makes floating-point numbers of whole ones.
+        # `optax.inject_hyperparams` converts integers to floating point.
         if not typed and seed.ndim == 0 and seed.dtype != bool:
             return seed
         if typed or (seed.ndim > 1 and seed.dtype == jnp.uint32):
@@ -57,8 +57,8 @@ def resolve(seed: Any) -> int | chex.Array:
 
 
 def as_key(seed: int | chex.Array) -> chex.PRNGKey:
-    """The typed key of what `resolve` returns."""
-    if isinstance(seed, int):  # Beyond 32 bits as JAX does, by the lower ones.
+    """The typed key of a result of `resolve`."""
+    if isinstance(seed, int):  # Beyond 32 bits the lower ones count, as in JAX.
         seed = np.uint32(seed & 0xFFFFFFFF).astype(np.int32)
     elif jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
         return seed

@@ -1,4 +1,4 @@
-"""The optimizer's state, and how to find it within the state of a chain."""
+"""The optimizer's state, and its place within the state of a chain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class AgentConstants(NamedTuple):
     Attributes:
       max_log_rate: `float32[]`.
       inverse_sqrt_steps: `float32[]`, 0 for infinity.
-      along_gradient: `float32[]`, 1 for the update direction `"gradient"`, else 0. It is no boolean
+      along_gradient: `float32[]`, 1 for the update direction `"gradient"`, else 0; `float32`
         because optax's lookahead and SAM mix states by arithmetic.
       block_size: `float32[]`.
     """
@@ -32,7 +32,7 @@ class AgentConstants(NamedTuple):
 
 
 class AlphaOptState(NamedTuple):
-    """State of `alphaopt`: a pytree of arrays, all of which can be saved.
+    """State of `alphaopt`: a pytree of arrays that can all be saved.
 
     Attributes:
       updates_made: `int32[]`, steps that changed the parameters.
@@ -41,12 +41,12 @@ class AlphaOptState(NamedTuple):
       agent: Parameters of the actor-critic, `float32` arrays without names.
       gradient_average: First moments; a tree like the parameters, of `StepConfig.moment_dtype`.
       squared_gradient_average: Second moments; likewise.
-      average: Average of the parameters, a tree like them, `float32`; None for a known number of
-        steps, whose last parameters are as good.
+      average: Average of the parameters, a tree like them, `float32`; None with a known number of
+        steps.
       rate_multipliers: Each parameter's rate, relative to its leaf's; a tree like the parameters,
         `float16`. None for an agent that decides one rate for each leaf and does not learn.
-      bases: Bases of the rotated coordinates, which moments and multipliers are in; None for the
-        parameters' own coordinates.
+      bases: Bases of the rotated coordinates of moments and multipliers; None for the parameters'
+        own coordinates.
       leaf_rates: `float32[leaves]`, positive learning rates of the leaves at the last step.
       leaf_log_rates: `float32[leaves]`, the actions behind them.
       sampled_moments: Both moments of the sampled parameters, `float32[2, leaves, P]`.

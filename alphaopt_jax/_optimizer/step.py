@@ -1,10 +1,10 @@
 """One step of the optimizer: observe, decide, learn, compute the rates, apply them.
 
 Everything small (the sample, the leaves' decisions, learning) is computed in one conditional, which
-a step with a non-finite gradient skips. This is also what makes a step cheap: compilers copy the
+a step with a non-finite gradient skips. The conditional also makes a step cheap: compilers copy the
 computation of a scalar into every loop over parameters that uses it, but not the result of a
-conditional. The remaining work per parameter is Adam's, one multiplication, and the periodic
-refresh of the rate multipliers.
+conditional. The work per parameter is Adam's, one multiplication, the periodic refresh of the rate
+multipliers and, in rotated coordinates, the rotation.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def step(
     number, skipped = state.updates_made, state.skipped_in_a_row
     sizes = units.measure(stacks, stacked_grads, state.inverse_units, number, skipped)
     finite = _all_finite(finite, sizes)
-    always = state.updates_made >= 0  # No compiler knows that.
+    always = state.updates_made >= 0  # Always true, but traced, so XLA does not fold it.
     layout = layouts.layout_of(stacks, [leaf.shape for leaf in grads], always, config)
     turned = frames.turn(layout, stacked_grads, sizes, finite, state, config)
     state = _in_coordinates(state, turned)
@@ -159,7 +159,7 @@ def _in_coordinates(state: AlphaOptState, turned: frames.Turned) -> AlphaOptStat
 
 
 class _Scalars(NamedTuple):
-    """What the arithmetic per parameter needs to know of each leaf of a stack.
+    """Per-leaf scalars of the moments and the update.
 
     Attributes:
       gradient_factor: Factor of the gradients.
@@ -286,7 +286,7 @@ def _changes(
             leaf32 = Coordinates(*(each.astype(jnp.float32) for each in leaf))
             direction = statistics.normalize(leaf32, coefficients.corrections, config).momentum
             if is_rotated:
-                direction = jnp.clip(direction, -rotation.MAX_DIRECTION, rotation.MAX_DIRECTION)
+                direction = rotation.bounded(direction)
         if own.decay is not None and not is_rotated:
             direction = direction + own.decay * _finite(leaf.param)
         return plan.sign * own.rates.applied(multiplier) * direction

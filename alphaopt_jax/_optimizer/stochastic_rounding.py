@@ -45,7 +45,7 @@ def to_dtype(
 
 
 def _hash(bits: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
-    """The finalizer of MurmurHash3: every bit of the result depends on every bit given."""
+    """The finalizer of MurmurHash3: each output bit depends on each input bit."""
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
     bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
     return bits ^ (bits >> 16)

@@ -1,4 +1,4 @@
-"""The optimizer as users call it: an optax transformation around `step.step`."""
+"""The public optimizer: an optax transformation around `step.step`."""
 
 from __future__ import annotations
 
@@ -49,18 +49,19 @@ def alphaopt(
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer that is a reinforcement-learning agent.
 
-    One small policy observes every parameter (its value, its gradient, their history, the loss) and
-    chooses that parameter's learning rate. Its reward is the decrease of the loss. The pretrained
+    One small policy observes the parameters (values, gradients, their history, the loss) and
+    chooses learning rates: the default agent one for each leaf, in rotated coordinates; an agent
+    may also choose one for each parameter. Its reward is the decrease of the loss. The pretrained
     agent was trained over many tasks and is frozen. A learning agent learns inside the same `jit`,
     from a sample of the parameters.
 
     Args:
-      learning_rate: Multiplies the rates that the agent chooses: a number, or a function from the
-        number of updates to one. The default, 1, needs no tuning; a step size of another optimizer
-        does not fit here. A constant far from 1 gives a warning.
+      learning_rate: Multiplier of the rates that the agent chooses: a number, or a function from
+        the number of updates to one. The default, 1, needs no tuning. It is not a step size as in
+        other optimizers; a constant far from 1 gives a warning.
       agent: Name of a pretrained agent, path of a saved one, an `Agent`, or None for a fresh one.
-      learn: Whether the agent learns while it optimizes. By default a fresh agent does and a given
-        one does not.
+      learn: True for an agent that learns while it optimizes. By default a fresh agent learns and a
+        given one is frozen.
       num_steps: Planned number of updates, if known. Rates then fall to nearly zero at its end, and
         stay there. Otherwise they fall with the inverse square root of time.
       weight_decay: Strength of decoupled weight decay, multiplied by the agent's rates as by the
@@ -72,8 +73,8 @@ def alphaopt(
       backoff: Whether all rates are lowered for some tens of steps when the loss rises far above
         its recent best. False for a loss that rises for good reasons; the agent still observes it.
       coordinates: `"rotated"`: blocks of each matrix in the eigenbasis of its gradients' second
-        moments. `"parameters"`: the parameters' own, which need less time and memory, and more
-        steps. By default those of the agent.
+        moments. `"parameters"`: the parameters' own, with less time and memory per step, and
+        more steps. By default those of the agent.
       config: Constants for research; by default `AlphaOptConfig()` for a fresh agent and
         `config.pretrained_config()` for a given one.
 
@@ -81,10 +82,10 @@ def alphaopt(
       An optax transformation. Its `update` needs `params`, and takes the loss as `value`.
       Parameters are read where there is a gradient, so a whole module may be passed. Without
       `value` the agent observes no loss, and still learns from gradients unless the reward is
-      `"shared"`. A step whose loss or gradients are not finite changes nothing and is counted.
+      `"shared"`. A step with a non-finite loss or gradient changes nothing and is counted.
 
     Raises:
-      ValueError: An argument is invalid; the message says which, why, and what to do.
+      ValueError: An argument is invalid; the message names it, the reason and the remedy.
 
     Warns:
       UserWarning: A constant `learning_rate` is below 0.2 or above 5.
@@ -202,11 +203,12 @@ def _transformation(
         del unused
         checks.check_call(updates, state, params, misplaced)
         split, real_params = complex_numbers.split(updates), complex_numbers.split(params)
-        # Every gradient is of a parameter that the state knows; not every parameter has a gradient.
+        # Every gradient belongs to a parameter of the state; some parameters have no gradient.
         grads = trees.rearrange(split, state.gradient_average)
         if trees.is_like(grads, state.gradient_average):
             real_params = trees.arrange(real_params, state.gradient_average)
         checks.check(grads, state, real_params, value, learns=spec.learns)
+        checks.check_bases(state.bases, jax.eval_shape(lambda: _bases(spec, grads)))
         checks.warn_of_skips(state, wait=False)
         scaled = scaling(_Trees(updates, state, params))
         steps, state = jitted_step(grads, state, real_params, value, scaled)
@@ -229,7 +231,6 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
     dtype = jnp.dtype(config.moment_dtype)
     sampled = sampling.of_shapes([leaf.shape for leaf in leaves])
     exploration = online.exploration_of(sampled, config.learning)
-    blocks = layouts.rotation_of([leaf.shape for leaf in leaves], config)
     none = jnp.zeros((len(leaves),), jnp.float32)
     state = AlphaOptState(
         updates_made=jnp.zeros((), jnp.int32),
@@ -248,7 +249,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
             if config.agent.actor_hidden or spec.learns
             else None
         ),
-        bases=rotation.init(blocks) if config.agent.block_size else None,
+        bases=_bases(spec, params),
         leaf_rates=none,
         leaf_log_rates=jnp.zeros_like(none),
         sampled_moments=jnp.zeros((2, *sampled.positions.shape), jnp.float32),
@@ -264,6 +265,14 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
         learner=online.init(arrays, exploration, learner_key) if spec.learns else None,
     )
     return conditional.varying_like(state, params)
+
+
+def _bases(spec: _OptimizerSpec, params: optax.Params) -> rotation.Bases | None:
+    """Bases before the first step; None for the parameters' own coordinates."""
+    if not spec.step.config.agent.block_size:
+        return None
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
+    return rotation.init(layouts.rotation_of(shapes, spec.step.config))
 
 
 def _spec(
@@ -300,5 +309,5 @@ def _now(value: optax.ScalarOrSchedule, state: AlphaOptState) -> chex.Numeric:
 
 
 def _finite_or_zero(steps: float) -> float:
-    """The number, or 0 for infinity, which `jax_debug_infs` allows in no array."""
+    """The number; 0 for infinity, since `jax_debug_infs` forbids it in arrays."""
     return steps if math.isfinite(steps) else 0.0

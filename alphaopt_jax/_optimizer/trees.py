@@ -1,8 +1,8 @@
-"""Leaves of one pytree that correspond to those of another, whatever containers hold them.
+"""Correspondence of the leaves of two pytrees in different containers.
 
 Gradients, parameters and the optimizer's state may come in different containers: a dict and a
-`FrozenDict`, a list and a tuple. Parameters may have more leaves than there are gradients: a whole
-module holds functions and integers too.
+`FrozenDict`, a list and a tuple. Parameters may have more leaves than the gradients: a whole module
+holds functions and integers too.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import jax.numpy as jnp
 
 
 def arrange(tree: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
-    """The leaves of `tree` that `like` has too, in the structure of `like`.
+    """The leaves of `tree` that are also in `like`, in the structure of `like`.
 
     Leaves correspond by the names or numbers on their paths, or else by their order, if there are
     as many.
 
     Args:
       tree: A pytree, of any leaves.
-      like: The pytree with the wanted structure.
+      like: The pytree with the target structure.
 
     Returns:
       A pytree structured like `like`, or `tree` itself where the leaves do not correspond.
@@ -111,7 +111,7 @@ def overlay(tree: chex.ArrayTree, part: chex.ArrayTree) -> chex.ArrayTree:
 
 
 def is_like(tree: chex.ArrayTree, like: chex.ArrayTree) -> bool:
-    """Whether two pytrees have one structure."""
+    """True if two pytrees have one structure."""
     structures: list[Any] = [jax.tree.structure(each) for each in (tree, like)]
     return structures[0] == structures[1]
 
@@ -122,7 +122,7 @@ def count(tree: chex.ArrayTree) -> int:
 
 
 def dtype_of(leaf: Any) -> str:
-    """The type of a leaf, as messages name it: `float32`, `int32`, `function`."""
+    """The type of a leaf, for messages: `float32`, `int32`, `function`."""
     if hasattr(leaf, "dtype"):
         return str(leaf.dtype)
     if isinstance(leaf, (int, float, complex)):
@@ -131,7 +131,7 @@ def dtype_of(leaf: Any) -> str:
 
 
 def is_inexact(leaf: Any) -> bool:
-    """Whether a leaf is an array or a number of a floating-point or complex type."""
+    """True for an array or a number of a floating-point or complex type."""
     return jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.inexact)
 
 

@@ -1,10 +1,10 @@
 """Units of the gradients: a power of two for each leaf, so that float32 holds their squares.
 
-Double precision has gradients and losses whose squares, or which themselves, float32 cannot hold.
-A step depends on no gradient's scale, so the gradients of a leaf may be measured in any unit. The
-unit is 1 unless gradients in double precision do not fit: chosen by the first ones, by those that
-are too large for many steps in a row, and again when the usual ones have become small. A spike
-changes no unit, since moments in its units would vanish: that step is skipped.
+In double precision, gradients and losses or their squares can exceed the range of float32. Steps
+are independent of the gradients' scale, so the gradients of a leaf may be measured in any unit. The
+unit is 1 if gradients fit. Otherwise it is set by the first gradients, by gradients that are too
+large for many steps in a row, and again when the usual ones have become small. A single spike
+leaves the unit unchanged, since moments in its unit would vanish: that step is skipped.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from alphaopt_jax._agent import stacks as stacks_lib
 from alphaopt_jax._agent.stacks import Stacks
 
 _PATIENCE = 100
-"""Steps in a row with gradients too large for their unit, after which it is changed."""
+"""Consecutive steps with gradients too large for their unit before it is changed."""
 _SMALL = 2.0**-20
 """Root mean square of usual gradients, in large units, below which the unit is made smaller."""
 _FIRST_SMALL = 2.0**-30
 """Largest gradient of the first step, in double precision, below which the unit is made smaller."""
 _MAX_CHANGE = 1e18
-"""Largest factor between two units whose square float32 holds."""
+"""Largest factor between two units with a square within the range of float32."""
 _MAX_LOSS = 1e15
 """Losses above this are compressed to their logarithm; the largest double becomes 6.7e17."""
 
@@ -41,8 +41,8 @@ class Sizes(NamedTuple):
     Attributes:
       scales: Power of two that each leaf's gradients are multiplied by, `[L]`; `float64` if a leaf
         is, else `float32`.
-      mean_squares: Of each leaf in these units, `float32[L]`; not finite where a gradient is not,
-        or where it is far above its unit.
+      mean_squares: Mean squared gradient of each leaf in these units, `float32[L]`; not finite for
+        a gradient that is not finite or far above its unit.
     """
 
     scales: Float[Array, " leaves"]
@@ -115,7 +115,7 @@ class Change(NamedTuple):
 def change(
     sizes: Sizes, old_scales: Float[Array, " leaves"], usual_mean_squares: Float[Array, " leaves"]
 ) -> Change:
-    """The change of units at this step; most steps change none.
+    """The change of units at this step; in most steps none.
 
     Args:
       sizes: Sizes of the gradients, from `measure`.
@@ -123,7 +123,7 @@ def change(
       usual_mean_squares: Usual mean square of each leaf's gradients in old units, `float32[L]`.
 
     Returns:
-      The change that `measure` decided; else smaller units for gradients that have become small.
+      The change from `measure`; else smaller units for gradients that have become small.
     """
     if not may_change(old_scales):
         return Change(old_scales, sizes.mean_squares, jnp.ones_like(old_scales))
@@ -146,7 +146,7 @@ def _grown(
 
 
 def compressed_loss(value: chex.Numeric) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    """The loss as float32 whose square is finite, and whether it is finite in its own type.
+    """The loss as float32 with a finite square, and True if it is finite in its own type.
 
     Args:
       value: The loss, a scalar of any type.

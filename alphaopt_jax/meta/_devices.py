@@ -22,7 +22,7 @@ FAST_COMPILE_OPTIONS = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
-"""Compiler options for functions that run rarely, such as sampling tasks: several times faster to
+"""Compiler options for rarely called functions, such as sampling tasks: several times faster to
 compile."""
 
 _MAPS = pathlib.Path("/proc/self/maps")
@@ -36,7 +36,7 @@ def check_memory_maps() -> None:
     them by default; beyond that the compiler crashes the process.
 
     Raises:
-      MemoryError: 95 % of the memory maps are in use; the message says what to do.
+      MemoryError: 95 % of the memory maps are in use; the message has the remedy.
     """
     if not _MAPS.exists() or not _MAPS_LIMIT.exists():
         return

@@ -1,4 +1,4 @@
-"""The environment of meta-training: one task being optimised, in intervals of held exploration.
+"""The environment of meta-training: one task being optimized, in intervals of held exploration.
 
 Everything here concerns one member of a population; `_population.py` runs many with `vmap`. A step
 runs the optimizer's own arithmetic on one flat vector in place of a pytree: the models are tiny,
@@ -20,7 +20,7 @@ import numpy as np
 
 from alphaopt_jax._agent import action, observation, rotation
 from alphaopt_jax._agent import statistics as statistics_lib
-from alphaopt_jax._agent.action import Action
+from alphaopt_jax._agent.action import Action, RateFactors
 from alphaopt_jax._agent.history import History
 from alphaopt_jax._agent.leaves import FlatLeaves, leaf_of
 from alphaopt_jax._agent.network import LeafDecision, Policy
@@ -29,7 +29,7 @@ from alphaopt_jax._agent.rotation import Bases
 from alphaopt_jax._agent.schedule import Clock
 from alphaopt_jax._learning import explorers, reward
 from alphaopt_jax._learning.online import KEY_IMPL
-from alphaopt_jax._optimizer import averages, safeguards
+from alphaopt_jax._optimizer import averages
 from alphaopt_jax.meta._episode import EnvState, Interval, LossAndGrads, Model, Noise, Outcome
 from alphaopt_jax.meta.config import MetaConfig
 from alphaopt_jax.tasks.task import Family, Task
@@ -138,7 +138,7 @@ def run_interval(
     Args:
       family: The family of the task.
       policy: The agent.
-      state: The task being optimised.
+      state: The task being optimized.
       interval: The interval.
       config: The constants.
 
@@ -326,23 +326,21 @@ def _change(
     """The change of all parameters in their own coordinates, `float32[N]`."""
     config, leaves = setting.config, setting.model.leaves
     scales = leaves.expand(observed.statistics.scale)
-    base, largest = (
-        action.base_rates(scales, each, clock.schedule(), config.agent, config.step)
-        for each in (state.multiplier, jnp.inf)
-    )
+    factors = RateFactors(state.multiplier, clock.schedule())
     # Exploration may exceed the bound on log rates, so that an action at the bound has neighbours
     # on both sides. The size of a step is bounded, as that of a leaf is in a user's training.
-    rates = safeguards.bound_rates(action.learning_rates(acted.log_rates, base), largest)
+    rates = action.learning_rates(acted.log_rates, scales, factors, config.agent, config.step)
     if config.agent.update_direction == "gradient":
         direction = observed.coordinates.grad
     else:
         direction = observed.normalized.momentum
-    change = -rates * direction
     blocks = setting.model.rotation
     if blocks.is_any_rotated:
         is_rotated = leaves.expand(jnp.asarray(blocks.is_rotated)) > 0
-        most = jnp.where(is_rotated, rotation.MAX_DIRECTION * rates, jnp.inf)
-        turned = _split(blocks, jnp.clip(change, -most, most))
+        direction = jnp.where(is_rotated, rotation.bounded(direction), direction)
+    change = -rates * direction
+    if blocks.is_any_rotated:
+        turned = _split(blocks, change)
         change = _join(rotation.rotate_back(blocks, state.bases, turned, blocks.starts))
     if setting.task.rate_factors is not None:
         change = change * flatten_util.ravel_pytree(setting.task.rate_factors)[0]

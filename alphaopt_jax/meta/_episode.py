@@ -1,4 +1,4 @@
-"""Records of an episode: the state of a task being optimised, its intervals and their outcomes."""
+"""Records of an episode: states of a task during optimization, its intervals and their outcomes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LossAndGrads(NamedTuple):
 
 
 class EnvState(NamedTuple):
-    """State of one task being optimised.
+    """State of one task during its optimization.
 
     Attributes:
       instance: The data that distinguishes the task from others of its family.
@@ -42,8 +42,8 @@ class EnvState(NamedTuple):
       first_loss: `float32[]`, the loss at the start.
       measured: Loss and gradients at the parameters. They reward the step that led here, on a batch
         that is independent of that step, and then make the next one.
-      rewarded_loss: `float32[]`, the loss whose decrease is the reward: that of `measured`, unless
-        the task has a reward loss of its own.
+      rewarded_loss: `float32[]`, the loss of the reward, which is its decrease: that of `measured`,
+        unless the task has a reward loss of its own.
     """
 
     instance: Any
@@ -114,9 +114,9 @@ class Interval(NamedTuple):
       positions: `int32[M]`, indices of the explorers in the flat parameters.
       noise: The exploration noise.
       length: `int32[]`, number of steps.
-      observed: `int32[]`, the step, from 0, whose observations are recorded.
+      observed: `int32[]`, the step with recorded observations, from 0.
       first_step: `int32[]`, steps made before. It is the same for a whole population, unlike
-        `EnvState.step`, so that a step without a refresh computes none for any member.
+        `EnvState.step`, so that one refresh condition holds for all members.
       horizon: `float32[]`, the true length of the episode.
     """
 

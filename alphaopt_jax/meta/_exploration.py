@@ -1,9 +1,9 @@
 """Exploration of a population: per leaf and interval, or held for whole episodes.
 
-Noise that is drawn anew for every leaf and interval shows when and where a higher rate is good. But
-each return answers for all of it at once, so that it hardly shows whether higher rates would be
-good throughout: hundreds of independent draws average out. Therefore some groups of copies explore
-independently, and others with a few numbers for a whole rollout:
+Noise drawn anew for every leaf and interval shows when and where a higher rate is good. One return
+depends on all draws, so independent noise hardly tests a uniformly higher rate: hundreds of draws
+average out. Therefore some groups of copies explore independently, others with a few numbers for a
+whole rollout:
 
 * `COMMON` noise is the same for all leaves: a constant plus two slow cosines;
 * `HELD` noise is one constant per leaf.

@@ -189,7 +189,7 @@ def _draw_intervals(
     is_last = jnp.arange(intervals) == intervals - 1
     silence = jax.tree.map(lambda each: jnp.zeros_like(each[:1]), noise)
     extended = jax.tree.map(lambda *each: jnp.concatenate(each), noise, silence)
-    # The noise acts at all steps of an interval, so the actor can learn from any of them.
+    # The noise acts at all steps of an interval, so any of them may be recorded.
     moments = jax.random.uniform(key, (intervals,))
     observed = jnp.floor(moments * population.interval).astype(jnp.int32)
     first_steps = population.step + population.interval * jnp.arange(intervals)

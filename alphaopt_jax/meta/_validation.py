@@ -20,8 +20,7 @@ from alphaopt_jax.tasks.task import Family
 
 _LOSS_BATCHES = 16
 _LOSS_FLOOR = 1e-4
-"""Relative to the initial loss. What a loss falls below this counts little, so that tasks whose
-loss becomes tiny do not outweigh all others."""
+"""Floor added to the loss, so that tiny losses do not dominate; a share of the initial loss."""
 _MAX_LOG_RATIO = float(np.log(100.0))  # Log ratio of a diverged task.
 
 
@@ -36,7 +35,7 @@ def make_final_loss(
 
     Returns:
       A jitted function of the agent's parameters, N task instances, `key[N]`, the number of steps,
-      whether the agent is given that number, and a factor of all rates. It returns the training
+      whether the agent knows that number, and a factor of all rates. It returns the training
       losses before and after optimization, means over 16 batches, both `float32[N]`. It compiles
       once for all numbers of steps.
     """
@@ -99,7 +98,7 @@ class Validation:
         self._families = dict(families)
         self._instances: dict[str, Any] = {}
         self._horizons = tuple(horizons)
-        # Agents that always know the horizon in training are not scored without it.
+        # Agents with a known horizon in all of their training are scored with it alone.
         self._horizon_known = (True, False) if config.unknown_horizon_fraction else (True,)
         self._multipliers: tuple[float, ...] = (1.0,)
         if config.random_multipliers is not None:
@@ -115,7 +114,7 @@ class Validation:
         Returns:
           Mean log ratio of final to initial loss for each family and number of steps. "conv/200" is
           with the number of steps given to the agent, "conv/200, no horizon" without; the latter is
-          left out if the agent always knows the horizon in training. "conv/200, rates x 0.01" is
+          left out if the horizon was always known in training. "conv/200, rates x 0.01" is
           with all rates multiplied, if they were in training. The ratio is at most 100,
           which is also the ratio of diverged tasks.
         """

@@ -18,8 +18,8 @@ class MetaConfig:
 
     An *episode* optimizes one task for `horizon` steps. It is divided into *intervals* of equal
     length, at most `rollouts_per_episode * intervals_per_rollout` of them for any horizon.
-    Exploration noise is held for one interval: an episode of 5,000 steps has as many decisions to
-    learn from as one of 200, and its return reaches as far.
+    Exploration noise is held for one interval: an episode of 5,000 steps has as many decisions as
+    one of 200, and its return reaches as far.
 
     With one rollout per episode, returns are exact. With several, episodes persist between rounds
     and the critic estimates the return after a rollout: learning from longer episodes costs less
@@ -30,7 +30,7 @@ class MetaConfig:
       agent: Constants of the agent.
       ppo: Constants of PPO. Its discount and lambda are those of a parameter's rewards, per
         interval. Its learning rate is that of the first round; it falls linearly to a twentieth.
-      leaf_critic_hidden: Units in each layer of the leaf critic, which only meta-training has.
+      leaf_critic_hidden: Units in each layer of the leaf critic of meta-training.
       groups: Number of tasks of a family that run at a time.
       copies: Copies of each task that differ only in their exploration noise; even.
       intervals_per_rollout: Intervals between two rounds of learning.
@@ -38,7 +38,7 @@ class MetaConfig:
       min_interval: Shortest interval, in steps.
       min_horizon: Shortest episode, in steps.
       max_horizon: Longest episode, in steps.
-      unknown_horizon_fraction: Share of tasks whose horizon is hidden from the agent.
+      unknown_horizon_fraction: Share of tasks without the horizon in the observation.
       loss_floor: Added to the loss before its logarithm, as a share of the initial loss.
       num_explorers: Approximate number of parameters of a task that explore.
       leaf_action_std: Standard deviation of the noise shared by all parameters of a leaf.
@@ -48,16 +48,15 @@ class MetaConfig:
       reward_every: `"step"` computes rewards after every step, `"interval"` once per interval, at
         its end. The latter is cheaper if the rewarded loss differs from the training loss.
       reward_averages: Whether the loss at averaged parameters is rewarded, except at the end of an
-        episode whose horizon is known.
-      random_multipliers: Lowest and highest of the factors, log-uniform, that all rates of some
-        tasks are multiplied by. The agent does not observe them, so that it learns to find the
-        level of rates. None for no factors.
+        episode with a known horizon.
+      random_multipliers: Bounds of log-uniform factors of all rates in some tasks. The agent does
+        not observe them, so that it learns to find the level of the rates. None for no factors.
       random_multiplier_fraction: Share of these tasks; None without them.
       team_weight: Weight of the other leaves' rewards in each leaf's divided reward. At 1 leaves
-        are rewarded as a team and only parameters individually: by the end-point rule a leaf's own
-        part makes large steps look worse than they are.
+        are rewarded as a team and only parameters individually: the end-point rule
+        exaggerates the cost of a leaf's own large steps.
       leaf_discount: Discount of a leaf's rewards, per interval.
-      leaf_gae_lambda: Lambda of a leaf's generalised advantages.
+      leaf_gae_lambda: Lambda of a leaf's generalized advantages.
       coordinate_loss_weight: Weight of the parameters' policy loss relative to the leaves'.
       minibatches: Minibatches per epoch.
     """

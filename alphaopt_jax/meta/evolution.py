@@ -5,8 +5,8 @@ at its end. Persistent ES (Vicol et al. 2021) draws a new perturbation for every
 after each; it weights a rollout's fitness by the sum of all perturbations since the episode began,
 so the gradient estimate is unbiased. Both implementations come from evosax.
 
-A population consists of antithetic pairs, whose perturbations differ only in sign. The fitness is
-the increase of the log loss, the negative sum of PPO's rewards.
+A population consists of antithetic pairs of perturbations, which differ only in sign. The fitness
+is the increase of the log loss, the negative sum of PPO's rewards.
 """
 
 from __future__ import annotations

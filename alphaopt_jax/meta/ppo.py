@@ -4,8 +4,8 @@ The *leaf level* learns the level of a leaf's rates, from returns that reach to 
 episode. Its advantage is relative to the copies of the same task, which differ only in their
 exploration, on top of a critic that observes the true time and loss. The *coordinate level* learns
 how the rates differ within a leaf, from the parameters' own rewards. The part common to all
-parameters of a leaf is removed from it, since individual rewards are short-sighted about the level
-of the rates (Wu et al. 2018).
+parameters of a leaf is removed from it, since individual rewards have a short-horizon bias in the
+level of the rates (Wu et al. 2018).
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from alphaopt_jax._agent import network as network_lib
 from alphaopt_jax._agent.leaves import leaf_of
 from alphaopt_jax._agent.network import Policy
 from alphaopt_jax._learning import ppo as ppo_lib
-from alphaopt_jax._learning.ppo import ActionSamples
 from alphaopt_jax.meta import _environment as environment
 from alphaopt_jax.meta import _episode as episode
 from alphaopt_jax.meta import _exploration as exploration
@@ -58,7 +57,7 @@ class LearnerState(NamedTuple):
 
     Attributes:
       agent: Parameters of the actor-critic.
-      averaged_agent: Their average over the last rounds, which is validated and saved.
+      averaged_agent: Their average over the last rounds, for validation and saving.
       leaf_critic: Parameters of `LeafCritic`.
       optimizer: State of Adam for both.
       rounds: `int32[]`, rounds so far.
@@ -72,7 +71,7 @@ class LearnerState(NamedTuple):
 
 
 class Scales(NamedTuple):
-    """Running scales of one family, which put all families in the same units.
+    """Running scales of one family, for advantages of all families in the same units.
 
     Attributes:
       reward: `float32[]`, root mean square of the leaves' rewards; 0 before the first.
@@ -289,7 +288,7 @@ def _make_loss(
     """The loss of agent and leaf critic on a part of a batch, with its terms."""
     network = network_lib.make_network(config.agent)
     owners, averaging = leaf_of(counts), averaging_matrix(counts)
-    leaf_std, clip = config.leaf_action_std, config.ppo.clip_epsilon
+    leaf_std, clip_epsilon = config.leaf_action_std, config.ppo.clip_epsilon
 
     def loss(
         trained: tuple[chex.ArrayTree, chex.ArrayTree], part: Batch
@@ -299,8 +298,8 @@ def _make_loss(
         shift = means - part.means
         leaf_shift = shift @ averaging.T
         own_shift = shift - leaf_shift[..., owners]
-        leaf_loss = _policy_loss(
-            leaf_shift, part.noise.leaves, part.leaf_advantages, leaf_std, clip
+        leaf_loss = ppo_lib.shifted_policy_loss(
+            leaf_shift, part.noise.leaves, part.leaf_advantages, leaf_std, clip_epsilon
         )
         for lasting, advantages in (
             (exploration.common_part, part.common_advantages),
@@ -308,9 +307,11 @@ def _make_loss(
         ):
             noise = lasting(part.noise.leaves)
             advantages = jnp.broadcast_to(advantages[0][:, None], noise.shape)
-            leaf_loss += _policy_loss(lasting(leaf_shift), noise, advantages, leaf_std, clip)
-        own_loss = _policy_loss(
-            own_shift, part.noise.explorers, part.advantages, config.action_std, clip
+            leaf_loss += ppo_lib.shifted_policy_loss(
+                lasting(leaf_shift), noise, advantages, leaf_std, clip_epsilon
+            )
+        own_loss = ppo_lib.shifted_policy_loss(
+            own_shift, part.noise.explorers, part.advantages, config.action_std, clip_epsilon
         )
         critic = LeafCritic(config.leaf_critic_hidden)
         leaf_values = _apply(critic, leaf_critic, part.leaf_observations)
@@ -344,20 +345,15 @@ def _apply(module: nn.Module, params: chex.ArrayTree, observations: chex.Array) 
     return module.apply({"params": params}, observations)
 
 
-def _policy_loss(
-    shift: chex.Array, noise: chex.Array, advantages: chex.Array, action_std: float, clip: float
-) -> chex.Array:
-    """PPO's loss for a mean that has moved by `shift` since `noise` was added to it."""
-    samples = ActionSamples(noise, jnp.zeros_like(shift), advantages)
-    return ppo_lib.policy_loss(shift, samples, action_std, clip)
-
-
 def _advantages(
-    rewards: chex.Array, values: chex.Array, discount: float, decay: float
+    rewards: chex.Array, values: chex.Array, discount: float, gae_lambda: float
 ) -> chex.Array:
     """`_learning.ppo.advantages` for `[R, B, X]` rewards and `[R + 1, B, X]` values."""
     flat = ppo_lib.advantages(
-        rewards.reshape(rewards.shape[0], -1), values.reshape(values.shape[0], -1), discount, decay
+        rewards.reshape(rewards.shape[0], -1),
+        values.reshape(values.shape[0], -1),
+        discount,
+        gae_lambda,
     )
     return flat.reshape(rewards.shape)
 

@@ -60,7 +60,7 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """Storage, devices and display of a run; they do not change what is learned.
+    """Storage, devices and display of a run, without effect on the result.
 
     Attributes:
       folder: Folder for checkpoints, metrics and the best agent. A run resumes from the checkpoints

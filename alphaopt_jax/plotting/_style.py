@@ -36,6 +36,11 @@ _OTHER_COLORS = (
     "#17445E",
     "#000000",
     "#8E1B3A",
+    "#F28CB1",
+    "#00B3A4",
+    "#B5651D",
+    "#3E7D2A",
+    "#B39CD9",
 )
 INK, FAINT, STAR = "#222222", "#8A8A8A", "#F0C419"
 _STYLE: Any = {

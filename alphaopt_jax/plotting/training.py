@@ -26,6 +26,7 @@ def learning_figure(
     *,
     limit: int,
     title: str,
+    name: str = "AlphaOpt, from scratch",
     columns: int = 4,
 ) -> Figure:
     """Plots the steps that an agent needs in each episode, with and without learning.
@@ -35,6 +36,7 @@ def learning_figure(
         for S seeds and E episodes; `limit` if the target was not reached.
       limit: Steps per episode.
       title: Title of the figure.
+      name: Name of the learning agent in the legend.
       columns: Panels per row.
 
     Returns:
@@ -44,13 +46,13 @@ def learning_figure(
     rows = -(-len(steps) // columns)
     figure = new_figure((max(2.7 * columns, 5.0), 2.1 * rows + 0.9), title)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
-    for panel, (name, (on, off)) in zip(panels, steps.items(), strict=False):
+    for panel, (landscape, (on, off)) in zip(panels, steps.items(), strict=False):
         episodes = np.arange(1, on.shape[1] + 1)
         panel.axhline(limit, color=FAINT, lw=0.8, ls=":", label="not reached")
-        band(panel, episodes, off, COLORS["Adam"], "learn=False", ls="--")
-        band(panel, episodes, on, COLORS["AlphaOpt"], "learn=True")
+        band(panel, episodes, off, COLORS["Adam"], f"{name}, learn=False", ls="--")
+        band(panel, episodes, on, COLORS["AlphaOpt"], name)
         least = min(on.min(), off.min())
-        panel.set(yscale="log", title=name, ylim=(0.7 * min(least, 0.5 * limit), 1.3 * limit))
+        panel.set(yscale="log", title=landscape, ylim=(0.7 * min(least, 0.5 * limit), 1.3 * limit))
         tidy_log_axis(panel.yaxis)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     for panel in panels[len(steps) :]:
@@ -60,7 +62,8 @@ def learning_figure(
         panel.tick_params(axis="x", labelbottom=True)
     figure.supylabel("steps needed", fontsize=9.5)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=len(labels))
+    ncols = len(labels) if columns > 2 else 1
+    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=ncols)
     return figure
 
 
@@ -122,6 +125,7 @@ def training_figure(
         dots.annotate(note, (mean, row), (0, 6), textcoords="offset points", ha="center", size=7.5)
     dots.set(yticks=range(len(finals)), yticklabels=list(finals), title=labels.finals)
     dots.set_ylim(len(finals) - 0.4, -0.7)
+    dots.margins(x=0.12)  # For the numbers above the outermost dots.
     dots.tick_params(axis="y", length=0)
     dots.grid(axis="y", visible=False)
     for tick, name in zip(dots.get_yticklabels(), finals, strict=True):

@@ -1,4 +1,4 @@
-"""Ablations: what is lost without each part of the pretrained agent.
+"""Ablations: the loss without each part of the pretrained agent.
 
 `python -m benchmarks.ablations` trains the tasks of the test suite with the agent as it is and
 without one of its parts: without rotated coordinates, with one side rotated, with matrices rotated

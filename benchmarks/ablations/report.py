@@ -18,7 +18,7 @@ BEST_CONSTANT = "without an agent: the best of these for each task and length, w
 _COLUMNS = {
     "variant": "variant",
     "compared_with": "compared with",
-    "ratio": "loss ratio of what it is compared with to the variant",
+    "ratio": "loss ratio, agent / variant",
     "ratio_interval": "95 % interval",
     "lower": "lower loss than the variant",
 }
@@ -100,7 +100,7 @@ def _logs(
 
 
 def make_claims(rows: Sequence[Mapping[str, Any]]) -> list[Claim]:
-    """The claims: the agent earns something, and so does every part."""
+    """The claims: the agent and each of its parts lower the loss."""
     ratios = {row["variant"]: row["ratio"] for row in rows}
     constants = [ratios[variants.constant_name(value)] for value in variants.CONSTANTS]
     claims = [
@@ -163,8 +163,8 @@ def page(rows: Sequence[Mapping[str, Any]], command: str) -> str:
     return f"""# Ablations
 
 Made by `{command}`. Final training losses on the tasks of the test suite after 200 and 2,000 steps,
-two seeds; geometric means of ratios, bootstrap intervals over tasks and seeds. A ratio below 1 says
-that the part earns something.
+two seeds; geometric means of ratios, bootstrap intervals over tasks and seeds. A ratio below 1
+means that the part lowers the loss.
 
 {part_table(rows)}
 ## `learning_rate` far from 1

@@ -20,7 +20,7 @@ from benchmarks.common import versions
 from benchmarks.zero_tuning.optimizers import ALPHAOPT, NO_HORIZON, OptimizerSpec
 
 CONSTANTS = (0.5, 1.0, 1.5, 2.0)
-"""Log rates of the agents that decide nothing."""
+"""Log rates of the constant agents."""
 MULTIPLIERS = (0.01, 0.1, 10.0, 100.0)
 """Values of `learning_rate` other than 1."""
 LAST_PARAMS = f"{NO_HORIZON}, at the last parameters"
@@ -44,14 +44,16 @@ class Variant(NamedTuple):
 
 
 def variants() -> list[Variant]:
-    """The agent as it is, told and not told the number of steps, and without each of its parts."""
+    """The agent as it is, with and without `num_steps`, and without each of its parts."""
     agent = alphaopt.load_agent("base")
     own = dataclasses.replace(agent, block_size=0)
     found = [
         Variant(ALPHAOPT, ALPHAOPT, _spec(ALPHAOPT, agent)),
-        Variant(NO_HORIZON, NO_HORIZON, _spec(NO_HORIZON, agent, told=False)),
+        Variant(NO_HORIZON, NO_HORIZON, _spec(NO_HORIZON, agent, horizon_known=False)),
         Variant(OWN_COORDINATES, ALPHAOPT, _spec(OWN_COORDINATES, own)),
-        Variant(LAST_PARAMS, NO_HORIZON, _spec(LAST_PARAMS, agent, told=False, averaged=False)),
+        Variant(
+            LAST_PARAMS, NO_HORIZON, _spec(LAST_PARAMS, agent, horizon_known=False, averaged=False)
+        ),
     ]
     for name, cuts in ((ONE_SIDE, _shorter_side), (ONLY_MATRICES, _matrices)):
         spec = _spec(name, agent)
@@ -136,15 +138,15 @@ def _spec(
     name: str,
     agent: alphaopt.Agent,
     *,
-    told: bool = True,
+    horizon_known: bool = True,
     averaged: bool = True,
     learning_rate: float = 1.0,
 ) -> OptimizerSpec:
-    averaged = averaged and not told
+    averaged = averaged and not horizon_known
 
     def optimizer_fn(rate: chex.Numeric, num_steps: int) -> optax.GradientTransformation:
         del rate
-        horizon = num_steps if told else None
+        horizon = num_steps if horizon_known else None
         # An array gives no warning that it is far from 1.
         multiplier: Callable[[chex.Numeric], chex.Array] = lambda _: jnp.asarray(learning_rate)  # noqa: E731
         return alphaopt.alphaopt(multiplier, agent=agent, num_steps=horizon)
@@ -153,7 +155,7 @@ def _spec(
         name,
         "alphaopt",
         optimizer_fn,
-        needs_horizon=told,
+        needs_horizon=horizon_known,
         evaluation_params=alphaopt.eval_params if averaged else None,
         version=versions.optimizer_version(agent, config.pretrained_config(), averaged=averaged),
     )

@@ -14,11 +14,10 @@ import alphaopt_jax as alphaopt
 from alphaopt_jax.baselines.l2l import LSTMConfig
 from alphaopt_jax.config import pretrained_config
 from benchmarks.common import soap
+from benchmarks.common.modes import ALPHAOPT, FROM_SCRATCH, LEARN, NO_HORIZON
 
 ADAM = "Adam"
 SOAP = "SOAP"
-ALPHAOPT, LEARN, FROM_SCRATCH = "AlphaOpt", "AlphaOpt, learn=True", "AlphaOpt, from scratch"
-NO_HORIZON = f"{ALPHAOPT}, no horizon"
 OWN = "AlphaOpt, parameters' coordinates"
 LEARN_OWN, BFLOAT16 = f"{OWN}, learn=True", f"{OWN}, bfloat16 moments"
 _NUM_STEPS = 10_000

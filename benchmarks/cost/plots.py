@@ -9,14 +9,15 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from alphaopt_jax.plotting import _style as style
+from benchmarks.common import modes
 from benchmarks.cost import optimizers
 
 _COLORS = {
     optimizers.ADAM: style.COLORS["Adam"],
-    optimizers.ALPHAOPT: style.COLORS["AlphaOpt"],
+    modes.ALPHAOPT: style.COLORS["AlphaOpt"],
     optimizers.OWN: "#D98C8C",
-    optimizers.LEARN: "#E69F00",
-    optimizers.FROM_SCRATCH: "#8C6D31",
+    modes.LEARN: "#E69F00",
+    modes.FROM_SCRATCH: "#8C6D31",
     "Prodigy": "#009E73",
     "Muon": "#5B4A9E",
     optimizers.SOAP: "#17BECF",

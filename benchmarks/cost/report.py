@@ -275,7 +275,7 @@ def _one_step(traffic: _Traffic, sampled: int) -> str:
         for part in (traffic.own, traffic.turning)
     )
     adam = ", ".join(f"{what} {size}" for what, size in traffic.adam.items())
-    return f"""**Memory traffic of a step**, for a frozen agent that is told the number of steps, in
+    return f"""**Memory traffic of a step**, for a frozen agent that knows the number of steps, in
 float32, after fusion by the compiler, in bytes per parameter:
 
 | what | bytes |

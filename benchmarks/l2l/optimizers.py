@@ -8,7 +8,7 @@ import chex
 import numpy as np
 import optax
 
-LSTM, ALPHAOPT = "LSTM", "AlphaOpt"
+LSTM = "LSTM"
 RATES = tuple(float(rate) for rate in np.logspace(-4, 1, 16))
 
 BASELINES: Mapping[str, Callable[[chex.Numeric], optax.GradientTransformation]] = {

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.common import intervals, results
-from benchmarks.l2l.optimizers import ALPHAOPT, BASELINES, LSTM, RATES
+from benchmarks.common.modes import ALPHAOPT
+from benchmarks.l2l.optimizers import BASELINES, LSTM, RATES
 from benchmarks.l2l.problems import PROBLEMS, Problem
 from benchmarks.l2l.runs import HORIZON, STEPS, Curve
 

@@ -12,7 +12,8 @@ import numpy as np
 import alphaopt_jax as alphaopt
 from alphaopt_jax.baselines.l2l import LSTMOptimizer, l2l
 from alphaopt_jax.tasks import rollouts
-from benchmarks.l2l.optimizers import ALPHAOPT, BASELINES, LSTM
+from benchmarks.common.modes import ALPHAOPT
+from benchmarks.l2l.optimizers import BASELINES, LSTM
 from benchmarks.l2l.problems import Problem
 
 HORIZON, STEPS = 100, 200

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import optax
 
-ALPHAOPT = "AlphaOpt, from scratch"
-NOT_LEARNING = f"{ALPHAOPT}, learn=False"
-PRETRAINED = "AlphaOpt, learn=True"
+from benchmarks.common.modes import FROM_SCRATCH
+
+NOT_LEARNING = f"{FROM_SCRATCH}, learn=False"
 
 BASELINES: dict[str, tuple[Callable[..., optax.GradientTransformation], float]] = {
     "SGD": (optax.sgd, 0.01),

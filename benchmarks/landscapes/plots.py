@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from alphaopt_jax import plotting
+from benchmarks.common.modes import FROM_SCRATCH
 from benchmarks.landscapes import episodes
-from benchmarks.landscapes.optimizers import ALPHAOPT, RATES
+from benchmarks.landscapes.optimizers import RATES
 from benchmarks.landscapes.runs import Outcome
 
 _POLICY_MAP = "himmelblau"  # Its policy map is drawn: hills, valleys and four minima.
@@ -48,7 +49,7 @@ def traces(outcome: Outcome, row: dict[str, Any]) -> dict[str, plotting.Trace]:
         return f"ends {_gap(gap)} above the minimum" if np.isfinite(gap) else "diverges"
 
     mine = episodes.trace(outcome.whole, 0)
-    by_label = {f"{ALPHAOPT}\nnot tuned\n{end(mine)}": mine}
+    by_label = {f"{FROM_SCRATCH}\nnot tuned\n{end(mine)}": mine}
     for name, runs in reversed(outcome.baselines.items()):
         rate = row[f"{name.lower()}_tuned_rate"]
         found = episodes.trace(runs, RATES.index(rate))
@@ -73,15 +74,14 @@ def _title(outcome: Outcome, row: dict[str, Any]) -> str:
         return str(count) if count < _num_steps(outcome) else "not reached"
 
     mine, adam = steps(outcome.steps_first[0]), steps(row["adam_tuned_steps"])
-    return (
-        f"{outcome.landscape.title}, steps to the minimum: {ALPHAOPT}: {mine}; tuned Adam: {adam}"
-    )
+    counted = f"{FROM_SCRATCH}: {mine}; tuned Adam: {adam}"
+    return f"{outcome.landscape.title}, steps to the minimum: {counted}"
 
 
 def _learning(outcomes: Sequence[Outcome]) -> Figure:
     limit = _num_steps(outcomes[0])
     reached = [each for each in outcomes if min(each.steps_on.min(), each.steps_off.min()) < limit]
-    title = f"{ALPHAOPT}: steps to the minimum by episode"
+    title = f"{FROM_SCRATCH}: steps to the minimum by episode"
     if missed := [
         each.landscape.title for each in outcomes if not any(each is other for other in reached)
     ]:
@@ -98,14 +98,14 @@ def _overview(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]]) -> Fi
     runs, captions = [], []
     for outcome, row in zip(outcomes, rows, strict=True):
         found = list(traces(outcome, row).values())
-        names = (ALPHAOPT, f"Adam, best of {len(RATES)} rates")
+        names = (FROM_SCRATCH, f"Adam, best of {len(RATES)} rates")
         runs.append(dict(zip(names, found, strict=False)))
         captions.append(f"{_gap(row['gap_mean'])}  |  {_gap(row['adam_tuned_gap'])}")
     return plotting.overview_figure(
         [outcome.landscape for outcome in outcomes],
         runs,
         captions,
-        title=f"Final loss above the minimum ({ALPHAOPT}  |  tuned Adam)",
+        title=f"Final loss above the minimum ({FROM_SCRATCH}  |  tuned Adam)",
     )
 
 
@@ -126,7 +126,7 @@ def _animate(outcomes: Sequence[Outcome], path: Path) -> None:
             shown.steps_on[0].tolist(),
             steps_without_learning=float(shown.steps_off[0, 0]),
         ),
-        title=f"{ALPHAOPT}, repeats {shown.landscape.title}",
+        title=f"{FROM_SCRATCH}, repeats {shown.landscape.title}",
     )
 
 
@@ -134,6 +134,6 @@ def _policy_map(outcome: Outcome, rates: np.ndarray) -> Figure:
     return plotting.policy_map_figure(
         outcome.landscape,
         rates,
-        title=f"Learning rates of {ALPHAOPT}, on {outcome.landscape.title}"
+        title=f"Learning rates of {FROM_SCRATCH}, on {outcome.landscape.title}"
         f" after {outcome.steps_on.shape[1]} episodes",
     )

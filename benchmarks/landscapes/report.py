@@ -9,8 +9,9 @@ import rich.console
 import rich.table
 
 from benchmarks.common import results
+from benchmarks.common.modes import FROM_SCRATCH, LEARN
 from benchmarks.landscapes import episodes
-from benchmarks.landscapes.optimizers import ALPHAOPT, BASELINES, NOT_LEARNING, PRETRAINED, RATES
+from benchmarks.landscapes.optimizers import BASELINES, NOT_LEARNING, RATES
 from benchmarks.landscapes.runs import Outcome, best_rate
 
 _LAST = 5  # The mean over the last five episodes counts as the result of practice.
@@ -19,7 +20,7 @@ _COUNTED = ("unimodal", "few minima")
 _GAP_COLUMNS = {
     "landscape": "landscape",
     "kind": "kind",
-    "gap_mean": f"{ALPHAOPT}: mean",
+    "gap_mean": f"{FROM_SCRATCH}: mean",
     "gap_worst": "worst seed",
     "gap_off_worst": "learn=False, worst seed",
     "adam_default_gap": "Adam, 1e-3",
@@ -29,12 +30,12 @@ _GAP_COLUMNS = {
 }
 _STEP_COLUMNS = {
     "landscape": "landscape",
-    "steps_first": f"{ALPHAOPT}: first episode",
+    "steps_first": f"{FROM_SCRATCH}: first episode",
     "steps_last": f"mean of the last {_LAST}",
     "steps_off": "learn=False",
     "learning_helps": "learning helps",
-    "pretrained_first": f"{PRETRAINED}: first episode",
-    "pretrained_last": f"{PRETRAINED}: mean of the last {_LAST}",
+    "pretrained_first": f"{LEARN}: first episode",
+    "pretrained_last": f"{LEARN}: mean of the last {_LAST}",
     "adam_default_steps": "Adam, 1e-3",
     "adam_tuned_steps": "Adam, tuned",
     "adam_tuned_rate": "its learning rate",
@@ -90,33 +91,33 @@ def make_claims(rows: Sequence[dict[str, Any]]) -> list[results.Claim]:
     compared = [row for row in rows if row["kind"] != "multimodal"]
     ahead = {
         name: sum(row[key] < row["adam_tuned_steps"] for row in compared)
-        for name, key in ((ALPHAOPT, "steps_last"), (PRETRAINED, "pretrained_last"))
+        for name, key in ((FROM_SCRATCH, "steps_last"), (LEARN, "pretrained_last"))
     }
     return [
         results.Claim(
             "landscapes.reached",
-            f"{ALPHAOPT}: unimodal and few-minima landscapes, of {count}, on which all seeds come"
-            f" within {episodes.TARGET} of the minimum",
+            f"{FROM_SCRATCH}: unimodal and few-minima landscapes, of {count}, on which all seeds"
+            f" come within {episodes.TARGET} of the minimum",
             reached,
             f">= {count}",
         ),
         results.Claim(
             "landscapes.stays",
-            f"{ALPHAOPT}: landscapes, of the same {count}, on which all seeds are still there at"
-            " the last step",
+            f"{FROM_SCRATCH}: landscapes, of the same {count}, on which all seeds are still there"
+            " at the last step",
             stays,
             f">= {count}",
         ),
         results.Claim(
             "landscapes.learning",
-            f"{ALPHAOPT}: landscapes, of the same {count}, on which the last {_LAST} episodes need"
-            f" fewer steps than the first and than {NOT_LEARNING}",
+            f"{FROM_SCRATCH}: landscapes, of the same {count}, on which the last {_LAST} episodes"
+            f" need fewer steps than the first and than {NOT_LEARNING}",
             helped,
             f">= {-(-count // 2)}",
         ),
         *(
             results.Claim(
-                f"landscapes.adam.{'pretrained' if name == PRETRAINED else 'scratch'}",
+                f"landscapes.adam.{'pretrained' if name == LEARN else 'scratch'}",
                 f"{name}: landscapes, of {len(compared)} without many minima, on which the last"
                 f" {_LAST} episodes need fewer steps than Adam at the best of {len(RATES)} rates",
                 number,
@@ -135,8 +136,8 @@ def page(rows: Sequence[dict[str, Any]], num_steps: int) -> str:
     seeds, num_episodes = len(rows[0]["steps_off_by_seed"]), _episodes(rows)
     return (
         "# Landscapes\n\nMade by `python -m benchmarks.landscapes`.\n\n"
-        f"Loss above the global minimum after {num_steps} steps, {seeds} seeds. {ALPHAOPT}, has no"
-        f" tuned constants; tuned baselines have the best of {len(RATES)} learning rates on each"
+        f"Loss above the global minimum after {num_steps} steps, {seeds} seeds. {FROM_SCRATCH}, has"
+        f" no tuned constants; tuned baselines have the best of {len(RATES)} learning rates on each"
         f" landscape. – means not finite.\n\n{first}\n"
         f"Steps to come within {episodes.TARGET} of the minimum, for an agent that repeats the"
         f" landscape in {num_episodes} episodes; {num_steps} if it was not reached.\n\n{second}"
@@ -152,7 +153,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     table = rich.table.Table(title="Loss above the minimum at the end, and steps to reach it")
     columns = {
         "landscape": "",
-        "gap_worst": ALPHAOPT,
+        "gap_worst": FROM_SCRATCH,
         "adam_tuned_gap": "Adam, tuned",
         "steps_first": "first episode",
         "steps_last": "last",

@@ -91,7 +91,7 @@ def measure(
     """
     _, whole = runners.whole.run(landscape, runners.whole.init(landscape, seeds))
 
-    def practise(runner: AgentRunner) -> tuple[optax.OptState, np.ndarray, list[np.ndarray]]:
+    def run_practice(runner: AgentRunner) -> tuple[optax.OptState, np.ndarray, list[np.ndarray]]:
         """The states after all episodes, the steps of each, and the first seed's paths."""
         states = runner.init(landscape, seeds)
         steps, paths = [], []
@@ -102,8 +102,8 @@ def measure(
             on_episode()
         return states, np.stack(steps, axis=1), paths
 
-    states, steps_on, practice = practise(runners.practice)
-    _, steps_pretrained, _ = practise(runners.pretrained)
+    states, steps_on, practice = run_practice(runners.practice)
+    _, steps_pretrained, _ = run_practice(runners.pretrained)
     # Without learning nothing is random, so all episodes are the same.
     _, off = runners.frozen.run(landscape, runners.frozen.init(landscape, seeds))
     steps_off = episodes.steps_to_target(landscape, off.losses)

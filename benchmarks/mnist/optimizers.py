@@ -12,7 +12,7 @@ from optax import contrib
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax.config import pretrained_config
-from benchmarks.common import schedules, soap, versions
+from benchmarks.common import modes, schedules, soap, versions
 
 TOO_SMALL, TOO_LARGE = 0.01, 100.0
 ADAM_DEFAULT = 1e-3
@@ -34,8 +34,8 @@ class OptimizerSpec:
       given: What the user has to choose.
       evaluation_params: Maps state and parameters to the parameters to evaluate; None for the
         parameters themselves.
-      version: Version of AlphaOpt, which tells stored runs of two agents apart; None for all other
-        optimizers.
+      version: Version of AlphaOpt, which distinguishes stored runs of two agents; None for all
+        other optimizers.
     """
 
     name: str
@@ -74,13 +74,13 @@ def from_scratch(*, learning_rate: float = 1.0, learn: bool = True) -> Optimizer
 
     def optimizer_fn(seed: int, num_steps: int) -> optax.GradientTransformation:
         del num_steps  # An agent that learns from scratch has no schedule to follow.
-        with warnings.catch_warnings():  # Rates far too small and far too large are meant.
+        with warnings.catch_warnings():  # Rates are too small and too large on purpose.
             warnings.filterwarnings("ignore", "`learning_rate` is", UserWarning)
             return alphaopt.alphaopt(
                 learning_rate, agent=None, learn=learn, seed=seed, config=config
             )
 
-    name = "AlphaOpt, from scratch"
+    name = modes.FROM_SCRATCH
     if not learn:
         name += ", learn=False"
     if learning_rate != 1.0:
@@ -89,23 +89,23 @@ def from_scratch(*, learning_rate: float = 1.0, learn: bool = True) -> Optimizer
     return OptimizerSpec(name, optimizer_fn, "nothing", version=version)
 
 
-def pretrained(*, told: bool) -> OptimizerSpec:
+def pretrained(*, horizon_known: bool) -> OptimizerSpec:
     """AlphaOpt as `alphaopt()` makes it, with the number of steps or evaluated at the average."""
     config = pretrained_config()
 
     def optimizer_fn(seed: int, num_steps: int) -> optax.GradientTransformation:
-        return alphaopt.alphaopt(num_steps=num_steps if told else None, seed=seed)
+        return alphaopt.alphaopt(num_steps=num_steps if horizon_known else None, seed=seed)
 
-    version = versions.optimizer_version(alphaopt.load_agent("base"), config, averaged=not told)
-    if told:
-        return OptimizerSpec("AlphaOpt", optimizer_fn, "number of steps", version=version)
-    return OptimizerSpec(
-        "AlphaOpt, no horizon", optimizer_fn, "nothing", alphaopt.eval_params, version
+    version = versions.optimizer_version(
+        alphaopt.load_agent("base"), config, averaged=not horizon_known
     )
+    if horizon_known:
+        return OptimizerSpec(modes.ALPHAOPT, optimizer_fn, "number of steps", version=version)
+    return OptimizerSpec(modes.NO_HORIZON, optimizer_fn, "nothing", alphaopt.eval_params, version)
 
 
 ADAM = adam(ADAM_DEFAULT)
-ALPHAOPT, NO_HORIZON = pretrained(told=True), pretrained(told=False)
+ALPHAOPT, NO_HORIZON = pretrained(horizon_known=True), pretrained(horizon_known=False)
 FROM_SCRATCH = from_scratch()
 NOT_LEARNING = from_scratch(learn=False)
 START_TOO_SMALL = from_scratch(learning_rate=TOO_SMALL)

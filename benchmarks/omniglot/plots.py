@@ -90,8 +90,9 @@ def learning_figure(
             dashes = ":" if is_own and not name.endswith(LEARNED) else "-"
             (lines[name],) = panel.plot(episodes, accuracies, color=color, ls=dashes, marker=".")
         panel.set(
-            title=f"{protocol} (baselines after {ours.initialization_steps} steps,"
-            f" AlphaOpt {ours.num_steps})",
+            # Two lines: one would reach into the next panel.
+            title=f"{protocol}\nbaselines after {ours.initialization_steps} steps,"
+            f" AlphaOpt after {ours.num_steps}",
             xlabel="episodes of meta-training",
         )
         panel.title.set_fontsize(8.5)

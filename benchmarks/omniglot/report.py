@@ -267,7 +267,7 @@ normalization uses statistics of the support set only, so queries do not influen
 transduction).
 Learning rates of SGD and Adam are the best of five on validation alphabets. Intervals are 95 %
 intervals of the mean over episodes.
-"{PRETRAINED}" is the general pretrained agent, which was not trained on images of 28x28 pixels.
+"{PRETRAINED}" is the pretrained agent `diagonal`, which was not trained on images of 28x28 pixels.
 "{OWN}" continues from it, alternating with the initial parameters and with one factor per parameter
 of the network's rates, similar to the learned rates of Meta-SGD; the other optimizers start from
 the same initial parameters without these factors. The checkpoint with the best validation accuracy

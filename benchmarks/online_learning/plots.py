@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from alphaopt_jax.plotting import _style as style
-from benchmarks.online_learning.report import FROZEN, LEARNING
+from benchmarks.common.modes import LEARN_NO_HORIZON, NO_HORIZON
 from benchmarks.online_learning.runs import HORIZONS
 from benchmarks.online_learning.tasks import GROUPS
 
@@ -21,7 +21,7 @@ def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
     """Loss ratios of `learn=True` to frozen by task: dots, with bars over the range of seeds."""
     cases = list(dict.fromkeys((row["group"], row["task"]) for row in rows))
     size = (4.2 * len(HORIZONS) + 1.6, 0.27 * len(rows) / len(HORIZONS) + 1.6)
-    figure = style.new_figure(size, f"Loss of {LEARNING}, relative to {FROZEN}")
+    figure = style.new_figure(size, f"Loss of {LEARN_NO_HORIZON}, relative to {NO_HORIZON}")
     panels = figure.subplots(1, len(HORIZONS), sharey=True, squeeze=False)[0]
     for panel, horizon in zip(panels, HORIZONS, strict=True):
         panel.axvline(1.0, color=style.FAINT, lw=1.2)

@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import results
+from benchmarks.common.modes import LEARN_NO_HORIZON, NO_HORIZON
 from benchmarks.online_learning.runs import HORIZONS
 from benchmarks.online_learning.tasks import GROUPS, LEARNING_RATE, Case
 from benchmarks.zero_tuning import statistics
-
-FROZEN, LEARNING = "AlphaOpt, no horizon", "AlphaOpt, learn=True"
 
 _COLUMNS = {
     "group": "tasks",
     "task": "task",
     "steps": "steps",
-    "frozen": FROZEN,
-    "learning": LEARNING,
+    "frozen": NO_HORIZON,
+    "learning": LEARN_NO_HORIZON,
     "ratio": "ratio",
 }
 _GROUP_COLUMNS = {
@@ -80,7 +79,8 @@ def make_claims(summary: Sequence[dict[str, Any]]) -> list[results.Claim]:
     return [
         results.Claim(
             f"online_learning.{row['group']}",
-            f"{GROUPS[row['group']]}: geometric mean of the loss ratio of {LEARNING} to {FROZEN}",
+            f"{GROUPS[row['group']]}: geometric mean of the loss ratio of {LEARN_NO_HORIZON}"
+            f" to {NO_HORIZON}",
             row["ratio"],
             "< 1",
         )

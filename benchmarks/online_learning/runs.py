@@ -31,7 +31,7 @@ def train(case: Case, learn: bool, seeds: Sequence[int]) -> np.ndarray:
     fixed_start = case.group == "landscapes"
 
     def optimizer_fn(seed: int) -> optax.GradientTransformation:
-        with warnings.catch_warnings():  # Rates far too small are meant.
+        with warnings.catch_warnings():  # Rates are too small on purpose.
             warnings.filterwarnings("ignore", "`learning_rate` is", UserWarning)
             return alphaopt.alphaopt(case.learning_rate, learn=learn, seed=seed)
 

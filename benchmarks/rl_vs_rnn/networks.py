@@ -204,8 +204,8 @@ def as_optimizer(
         carry, means = network.apply(params, state.carry, observations)
         log_rates = means + noise
         scales = leaves.expand(observed.statistics.scale)
-        base = action.base_rates(scales, 1.0, clock.schedule(), _AGENT, config)
-        rates = action.learning_rates(log_rates, base)
+        factors = action.RateFactors(1.0, clock.schedule())
+        rates = action.learning_rates(log_rates, scales, factors, _AGENT, config)
         history = observed.history
         new_state = PolicyState(
             step=clock.step,

@@ -122,12 +122,12 @@ class PPO:
     def round(
         self, objective: Objective, learner: LearnerState, instances: Any, keys: chex.PRNGKey
     ) -> LearnerState:
-        """Plays a round of episodes and learns from it.
+        """Runs a round of episodes and learns from it.
 
         Args:
-          objective: What is to be made small.
-          learner: What was learner.
-          instances: Of `groups` tasks.
+          objective: Objective of the tasks.
+          learner: State of the learner.
+          instances: Instances of `groups` tasks.
           keys: `key[groups]`, consumed.
         """
         config = self.config
@@ -214,8 +214,8 @@ class PPO:
         number = config.horizon // config.interval
         # The remaining return of an episode, relative to its copies.
         to_come = jnp.flip(jnp.cumsum(jnp.flip(episodes.decrease, -1), -1), -1)
-        leaf_advantages = _standardised(to_come)
-        own_advantages = _standardised(_discounted(episodes.own_rewards, config.discount))
+        leaf_advantages = _standardized(to_come)
+        own_advantages = _standardized(_discounted(episodes.own_rewards, config.discount))
 
         def objective(params: chex.ArrayTree, part: Any) -> chex.Array:
             episode, leaf_advantage, own_advantage = part
@@ -224,9 +224,10 @@ class PPO:
             leaf_shift = shift @ averaging.T
             own_shift = shift - leaf_shift[:, owners]
             advantages = jnp.broadcast_to(leaf_advantage[:, None], leaf_shift.shape)
-            return self._policy_loss(
-                leaf_shift, episode.leaf_noise, advantages
-            ) + self._policy_loss(own_shift, episode.own_noise, own_advantage)
+            constants = (config.action_std, config.clip_epsilon)
+            return ppo.shifted_policy_loss(
+                leaf_shift, episode.leaf_noise, advantages, *constants
+            ) + ppo.shifted_policy_loss(own_shift, episode.own_noise, own_advantage, *constants)
 
         size = config.groups * config.copies
         flat = jax.tree.map(
@@ -256,13 +257,6 @@ class PPO:
         )
         return means
 
-    def _policy_loss(
-        self, shift: chex.Array, noise: chex.Array, advantages: chex.Array
-    ) -> chex.Array:
-        """PPO's loss for a mean that has moved by `shift` since `noise` was added to it."""
-        samples = ppo.ActionSamples(noise, jnp.zeros_like(shift), advantages)
-        return ppo.policy_loss(shift, samples, self.config.action_std, self.config.clip_epsilon)
-
 
 def _positions(key: chex.PRNGKey, sizes: Sequence[int], counts: Sequence[int]) -> chex.Array:
     """Draws `counts` parameters of each leaf: indices in the flat vector, `int32[M]`."""
@@ -288,8 +282,8 @@ def _discounted(rewards: chex.Array, discount: float) -> chex.Array:
     return jnp.moveaxis(totals, 0, -2)
 
 
-def _standardised(returns: chex.Array) -> chex.Array:
-    """Returns `[groups, copies, ...]`, centered over the copies and standardised."""
+def _standardized(returns: chex.Array) -> chex.Array:
+    """Returns `[groups, copies, ...]`, centered over the copies and standardized."""
     centered = returns - returns.mean(axis=1, keepdims=True)
     scale = jnp.sqrt(jnp.mean(jnp.square(centered))) + 1e-8
     return jnp.clip(centered / scale, -_MAX_ADVANTAGE, _MAX_ADVANTAGE)

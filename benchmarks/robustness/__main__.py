@@ -50,9 +50,9 @@ def main(arguments: Arguments) -> int:
     for name, tx in rich_progress.track(found.items(), "faults"):
         rows += report.optimizer_rows(name, tx, seeds)
     played: list[dict[str, Any]] = []
-    for name, contender in rich_progress.track(games.contenders().items(), "games"):
+    for name, optimizer in rich_progress.track(games.game_optimizers().items(), "games"):
         if not (arguments.quick and name == games.LEARNING):
-            played += games.game_rows(name, contender, range(1 if arguments.quick else games.SEEDS))
+            played += games.game_rows(name, optimizer, range(1 if arguments.quick else games.SEEDS))
     folder = results.RESULTS / ("quick" if arguments.quick else "")
     claims = report.make_claims(rows) + games.make_claims(played)
     reported = [] if arguments.quick else situations.rows()

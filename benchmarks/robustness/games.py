@@ -27,7 +27,7 @@ import optax
 import alphaopt_jax as alphaopt
 from alphaopt_jax._optimizer import averages
 from benchmarks.common import results
-from benchmarks.robustness.optimizers import ALPHAOPT
+from benchmarks.common.modes import LEARN_NO_HORIZON, NO_HORIZON
 
 STEPS, SEEDS = 1500, 3
 """Steps of each player, and runs of each optimizer."""
@@ -37,8 +37,8 @@ MEAN = np.array([2.0, -1.0], np.float32)
 ROOT = np.array([[1.5, 0.0], [0.8, 0.5]], np.float32)
 """Mean and Cholesky root of the covariance of the normal distribution that is learned."""
 _BATCH, _HIDDEN, _NOISE, _TESTED = 128, 32, 4, 1000
-WITH, WITHOUT = f"{ALPHAOPT}, with `value`", f"{ALPHAOPT}, without `value`"
-LEARNING = f"{ALPHAOPT}, learn=True, with `value`"
+WITH, WITHOUT = f"{NO_HORIZON}, with `value`", f"{NO_HORIZON}, without `value`"
+LEARNING = f"{LEARN_NO_HORIZON}, with `value`"
 USUAL = ("Adam 2e-4", "Adam 1e-3")
 AVERAGED = tuple(f"{name}, averaged" for name in USUAL)
 
@@ -85,13 +85,13 @@ def last_params(player: Player) -> Params:
     return player.params
 
 
-class Contender(NamedTuple):
+class GameOptimizer(NamedTuple):
     """An optimizer of both players.
 
     Attributes:
       tx: The optimizer.
-      passes_value: Whether it gets each player's loss as `value`.
-      evaluated: The parameters of a player that its error is measured at.
+      passes_value: True to pass each player's loss as `value`.
+      evaluated: Maps a player to the parameters for its error.
     """
 
     tx: optax.GradientTransformation
@@ -99,8 +99,8 @@ class Contender(NamedTuple):
     evaluated: Callable[[Player], Params] = last_params
 
 
-def contenders() -> dict[str, Contender]:
-    """All contenders by name.
+def game_optimizers() -> dict[str, GameOptimizer]:
+    """All optimizers by name.
 
     Adam has a first decay of 0.5 and a rate of 2e-4 as in Radford et al. 2016 (DCGAN), or 1e-3, the
     default of most libraries.
@@ -111,14 +111,14 @@ def contenders() -> dict[str, Contender]:
         return average
 
     found = {
-        WITH: Contender(alphaopt.alphaopt(), True, at_average),
-        WITHOUT: Contender(alphaopt.alphaopt(), False, at_average),
-        LEARNING: Contender(alphaopt.alphaopt(learn=True), True, at_average),
+        WITH: GameOptimizer(alphaopt.alphaopt(), True, at_average),
+        WITHOUT: GameOptimizer(alphaopt.alphaopt(), False, at_average),
+        LEARNING: GameOptimizer(alphaopt.alphaopt(learn=True), True, at_average),
     }
     for name, averaged, rate in zip(USUAL, AVERAGED, (2e-4, 1e-3), strict=True):
         adam = optax.adam(rate, b1=0.5)
-        found[name] = Contender(adam, False)
-        found[averaged] = Contender(adam, False, lambda player: player.average)
+        found[name] = GameOptimizer(adam, False)
+        found[averaged] = GameOptimizer(adam, False, lambda player: player.average)
     return found
 
 
@@ -232,20 +232,20 @@ class Outcome(NamedTuple):
     Attributes:
       errors: The generator's error, `[seeds]`.
       offsets: Distance of the mean of the generated points from that of the real ones, `[seeds]`.
-      braked: Share of steps of either player with a backoff below 1, `[seeds]`; over all steps.
+      backed_off: Share of steps of either player with a backoff below 1, `[seeds]`; over all steps.
     """
 
     errors: np.ndarray
     offsets: np.ndarray
-    braked: np.ndarray
+    backed_off: np.ndarray
 
 
-def play(name: str, contender: Contender, seeds: Sequence[int], steps: int = STEPS) -> Outcome:
+def play(name: str, optimizer: GameOptimizer, seeds: Sequence[int], steps: int = STEPS) -> Outcome:
     """Plays a game.
 
     Args:
       name: One of `GAMES`.
-      contender: The optimizer of both players.
+      optimizer: The optimizer of both players.
       seeds: Seeds of the initial parameters, the noise and the real points, one game each.
       steps: Steps of each player.
 
@@ -253,18 +253,18 @@ def play(name: str, contender: Contender, seeds: Sequence[int], steps: int = STE
       The outcomes, means over many steps because games circle around their solution.
     """
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
-    errors, offsets, braked = jax.device_get(_play(name, contender, keys, steps))
+    errors, offsets, backed_off = jax.device_get(_play(name, optimizer, keys, steps))
     last = slice(-max(steps // 5, 1), None)
     errors, offsets = (np.mean(each[:, last], axis=1) for each in (errors, offsets))
-    return Outcome(errors, offsets, braked.mean(axis=1))
+    return Outcome(errors, offsets, backed_off.mean(axis=1))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 3))
 @functools.partial(jax.vmap, in_axes=(None, None, 0, None))
 def _play(
-    name: str, contender: Contender, key: chex.PRNGKey, steps: int
+    name: str, optimizer: GameOptimizer, key: chex.PRNGKey, steps: int
 ) -> tuple[chex.Array, chex.Array, chex.Array]:
-    game, tx = GAMES[name], optax.with_extra_args_support(contender.tx)
+    game, tx = GAMES[name], optax.with_extra_args_support(optimizer.tx)
     init_key, stream = jax.random.split(key)
     generator, discriminator = game.init(init_key)
     width = _NOISE if game.generator is _mlp else 2
@@ -273,17 +273,17 @@ def _play(
         player: Player, loss_fn: Callable[[Params], chex.Array], number: chex.Array
     ) -> tuple[Player, chex.Array]:
         loss, grads = jax.value_and_grad(loss_fn)(player.params)
-        value = {"value": loss} if contender.passes_value else {}
+        value = {"value": loss} if optimizer.passes_value else {}
         updates, state = tx.update(grads, player.state, player.params, **value)
-        braked = jnp.zeros(())
-        if contender.passes_value:
-            braked = jnp.where(alphaopt.metrics(state)["backoff"] < 1.0, 1.0, 0.0)
+        backed_off = jnp.zeros(())
+        if optimizer.passes_value:
+            backed_off = jnp.where(alphaopt.metrics(state)["backoff"] < 1.0, 1.0, 0.0)
         params = optax.apply_updates(player.params, updates)
         weight = averages.weight(number + 1)
         average = jax.tree.map(
             lambda old, new: averages.update(old, new, weight), player.average, params
         )
-        return Player(params, state, average), braked
+        return Player(params, state, average), backed_off
 
     def step(
         players: tuple[Player, Player], number: chex.Array
@@ -306,7 +306,7 @@ def _play(
 
         generator, second = move(generator, generator_loss, number)
         tested = jax.random.normal(keys[2], (_TESTED, width))
-        points = game.generator(contender.evaluated(generator), tested)
+        points = game.generator(optimizer.evaluated(generator), tested)
         offset = jnp.linalg.norm(jnp.mean(points, axis=0) - game.mean)
         return (generator, discriminator), (game.error(points), offset, (first + second) / 2.0)
 
@@ -316,17 +316,17 @@ def _play(
     return jax.lax.scan(step, players, jnp.arange(steps))[1]
 
 
-def game_rows(name: str, contender: Contender, seeds: Sequence[int]) -> list[dict[str, Any]]:
+def game_rows(name: str, optimizer: GameOptimizer, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Plays every game; one row per game.
 
     Args:
-      name: Name of the contender.
-      contender: The contender.
+      name: Name of the optimizer.
+      optimizer: The optimizer of both players.
       seeds: Seeds of the runs.
     """
     rows = []
     for game in GAMES:
-        outcome = play(game, contender, seeds)
+        outcome = play(game, optimizer, seeds)
         rows.append(
             {
                 "game": game,
@@ -334,7 +334,7 @@ def game_rows(name: str, contender: Contender, seeds: Sequence[int]) -> list[dic
                 "error": float(np.mean(outcome.errors)),
                 "errors": outcome.errors,
                 "offset": float(np.mean(outcome.offsets)),
-                "braked": float(np.mean(outcome.braked)),
+                "braked": float(np.mean(outcome.backed_off)),
             }
         )
     return rows
@@ -346,7 +346,7 @@ def make_claims(rows: Sequence[Mapping[str, Any]]) -> list[results.Claim]:
     for game in dict.fromkeys(row["game"] for row in rows):
         errors = {row["optimizer"]: row["error"] for row in rows if row["game"] == game}
         for rival in (WITHOUT, *USUAL, *AVERAGED):
-            short = rival.removeprefix(f"{ALPHAOPT}, ")
+            short = rival.removeprefix(f"{NO_HORIZON}, ")
             short = short.replace("`", "").replace(", ", "_").replace(" ", "_").lower()
             claims.append(
                 results.Claim(

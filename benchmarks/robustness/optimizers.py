@@ -8,9 +8,10 @@ import numpy as np
 import optax
 
 import alphaopt_jax as alphaopt
+from benchmarks.common import modes
 from benchmarks.robustness import faults, runs
 
-ALPHAOPT, ADAM = "AlphaOpt", "Adam, tuned"
+ADAM = "Adam, tuned"
 RATES = tuple(float(rate) for rate in np.logspace(-3, -1, 7))
 
 
@@ -22,12 +23,12 @@ def optimizers(seeds: Sequence[int], *, quick: bool) -> dict[str, optax.Gradient
       quick: Whether to leave out the agents that learn.
     """
     found: dict[str, optax.GradientTransformation] = {
-        ALPHAOPT: alphaopt.alphaopt(num_steps=faults.STEPS),
-        f"{ALPHAOPT}, no horizon": alphaopt.alphaopt(),
+        modes.ALPHAOPT: alphaopt.alphaopt(num_steps=faults.STEPS),
+        modes.NO_HORIZON: alphaopt.alphaopt(),
     }
     if not quick:
-        found[f"{ALPHAOPT}, learn=True"] = alphaopt.alphaopt(learn=True)
-        found[f"{ALPHAOPT}, from scratch"] = alphaopt.alphaopt(agent=None)
+        found[modes.LEARN_NO_HORIZON] = alphaopt.alphaopt(learn=True)
+        found[modes.FROM_SCRATCH] = alphaopt.alphaopt(agent=None)
     final_losses = {}
     for rate in RATES:
         adam = optax.adam(rate)  # One object per rate, so that it is compiled once.

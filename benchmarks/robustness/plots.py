@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from alphaopt_jax.plotting import _style as style
-from benchmarks.robustness.optimizers import ADAM, ALPHAOPT
+from benchmarks.common.modes import ALPHAOPT
+from benchmarks.robustness.optimizers import ADAM
 
 
 @style.styled

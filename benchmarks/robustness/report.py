@@ -10,8 +10,8 @@ import optax
 
 import alphaopt_jax as alphaopt
 from benchmarks.common import results
+from benchmarks.common.modes import ALPHAOPT
 from benchmarks.robustness import faults, games, runs
-from benchmarks.robustness.optimizers import ALPHAOPT
 
 
 def optimizer_rows(
@@ -24,7 +24,8 @@ def optimizer_rows(
       tx: The optimizer.
       seeds: Seeds of the runs.
     """
-    progress = [_progress(runs.train(tx, seed=seed)) for seed in seeds]
+    usual = [runs.train(tx, seed=seed) for seed in seeds]
+    progress = [_progress(run) for run in usual]
     rows = []
     for fault in faults.FAULTS:
         found = [runs.train(tx, fault, seed=seed) for seed in seeds]
@@ -40,6 +41,8 @@ def optimizer_rows(
                 "finite": all(bool(run.finite.all()) for run in found),
                 "kept": float(np.mean(kept)),
                 "least_kept": float(np.min(kept)),
+                "loss": _final_loss(found),
+                "loss_without": _final_loss(usual),
                 "worst": float(np.max([run.losses.max() / run.losses[0] for run in found])),
                 "skipped": skipped,
                 "unusable": fault.steps if fault.skipped else 0,
@@ -47,6 +50,11 @@ def optimizer_rows(
             }
         )
     return rows
+
+
+def _final_loss(found: Sequence[runs.Run]) -> float:
+    """Geometric mean of the last losses on held-out data."""
+    return float(np.exp(np.mean([np.log(run.losses[-1]) for run in found])))
 
 
 def _progress(run: runs.Run) -> float:
@@ -99,6 +107,20 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return results.markdown_table(lines, columns)
 
 
+def loss_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line without a fault and one for each fault: the last losses on held-out data."""
+    names = list(dict.fromkeys(row["optimizer"] for row in rows))
+    lines = [{"fault": "none"} | {row["optimizer"]: f"{row['loss_without']:.3g}" for row in rows}]
+    for fault in dict.fromkeys(row["fault"] for row in rows):
+        mine = {row["optimizer"]: row for row in rows if row["fault"] == fault}
+        losses = {
+            name: f"{mine[name]['loss']:.3g}" if mine[name]["finite"] else "**lost**"
+            for name in names
+        }
+        lines.append({"fault": fault} | losses)
+    return results.markdown_table(lines, {"fault": "fault", **{name: name for name in names}})
+
+
 def page(
     rows: Sequence[Mapping[str, Any]], played: Sequence[Mapping[str, Any]], command: str
 ) -> str:
@@ -121,6 +143,10 @@ over seeds. "Steps skipped" is the count in AlphaOpt's `metrics(state)`.
 {table(rows)}
 ![Progress kept](robustness.png)
 
+Loss on held-out data after the last step, geometric means over seeds. An optimizer that would have
+gone farther has more to lose: the same loss is a smaller share of its progress.
+
+{loss_table(rows)}
 ## Games
 
 A generator and a discriminator take {games.STEPS} steps each, with one optimizer for both. Errors

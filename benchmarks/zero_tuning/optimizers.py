@@ -15,6 +15,7 @@ from optax import contrib
 import alphaopt_jax as alphaopt
 from alphaopt_jax import config, evaluation
 from benchmarks.common import schedules, soap, versions
+from benchmarks.common.modes import ALPHAOPT, LEARN, NO_HORIZON
 
 GRID = (*(factor * 10.0**power for power in range(-7, 0) for factor in (1, 3)), 1.0)
 GRID = tuple(float(f"{rate:.0e}") for rate in GRID)
@@ -135,7 +136,6 @@ RIVALS = (COSINE_SOAP, COSINE_MUON)
 BASELINES = (ADAM, COSINE, *TUNING_FREE, *DEFAULTS, SGD, *RIVALS)
 """All optimizers but AlphaOpt, in the order in which they run."""
 
-ALPHAOPT, NO_HORIZON, LEARN = "AlphaOpt", "AlphaOpt, no horizon", "AlphaOpt, learn=True"
 MODES: Mapping[str, Mapping[str, bool]] = {
     ALPHAOPT: {"needs_horizon": True},
     NO_HORIZON: {"needs_horizon": False},

@@ -32,14 +32,14 @@ class _Bar(NamedTuple):
     Attributes:
       name: Name of the baseline in claims.
       text: The baseline in words.
-      told: Least share with the number of steps given.
-      untold: The same without it; None for no claim.
+      horizon_known: Least share with the number of steps given.
+      no_horizon: The same without it; None for no claim.
     """
 
     name: str
     text: str
-    told: float
-    untold: float | None
+    horizon_known: float
+    no_horizon: float | None
 
 
 _BARS = {
@@ -100,7 +100,7 @@ def summary_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def make_claims(table: Comparison, rows: Sequence[Mapping[str, Any]]) -> list[Claim]:
     """The claims of the full comparison."""
     by_name = {row["optimizer"]: row for row in rows}
-    ours, untold = by_name[ALPHAOPT], by_name[NO_HORIZON]
+    ours, no_horizon = by_name[ALPHAOPT], by_name[NO_HORIZON]
     claims = [
         Claim(
             f"zero_tuning.{prefix}.{each.name}",
@@ -109,7 +109,10 @@ def make_claims(table: Comparison, rows: Sequence[Mapping[str, Any]]) -> list[Cl
             row[f"wins: {baseline}"],
             f">= {bar}",
         )
-        for row, prefix, key in ((ours, "wins", "told"), (untold, "no_horizon.wins", "untold"))
+        for row, prefix, key in (
+            (ours, "wins", "horizon_known"),
+            (no_horizon, "no_horizon.wins", "no_horizon"),
+        )
         for baseline, each in _BARS.items()
         if (bar := getattr(each, key)) is not None and row.get(f"wins: {baseline}") is not None
     ]
@@ -135,7 +138,7 @@ def make_claims(table: Comparison, rows: Sequence[Mapping[str, Any]]) -> list[Cl
         Claim(
             "zero_tuning.no_horizon.ratio",
             f"the same of {NO_HORIZON}, at averaged parameters",
-            untold["ratio"],
+            no_horizon["ratio"],
             "<= 0.49",
         ),
         Claim(
@@ -260,7 +263,7 @@ def page(
         f" {len(settings.selection_seeds)} other seeds; all other optimizers have one setting for"
         ' all tasks. "Best single rate" is the best rate over the whole suite. "Best tuning-free"'
         " is the best of optax's tuning-free optimizers for each task and number of steps, chosen"
-        f" on the reported seeds, which favours them.{_about_rivals(table)}\n\n"
+        f" on the reported seeds, which favors them.{_about_rivals(table)}\n\n"
         "Ratios are geometric means; intervals are from a bootstrap over tasks and seeds. Losses"
         f" are clipped to between {statistics.FLOOR:g} and {statistics.CEILING:g} times the initial"
         " loss; a loss that is not finite counts as the latter. The rank is among the optimizers"

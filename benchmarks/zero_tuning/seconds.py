@@ -23,11 +23,11 @@ from rich import progress as rich_progress
 import tyro
 
 from alphaopt_jax.tasks.suite import catalog
-from benchmarks.common import results, timing
+from benchmarks.common import modes, results, timing
 from benchmarks.zero_tuning import optimizers, runs, statistics
 
 _HORIZON = runs.HORIZONS[-1]
-_MODES = (optimizers.ALPHAOPT, optimizers.NO_HORIZON)
+_MODES = (modes.ALPHAOPT, modes.NO_HORIZON)
 _ROUNDS = 3
 _COLUMNS = {
     "task": "task",

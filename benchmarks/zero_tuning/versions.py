@@ -16,7 +16,7 @@ from rich import console as rich_console
 import tyro
 
 from alphaopt_jax.tasks.suite import catalog
-from benchmarks.common import results
+from benchmarks.common import modes, results
 from benchmarks.zero_tuning import optimizers, runs, statistics
 
 
@@ -131,7 +131,7 @@ def page(summary: Sequence[dict[str, Any]], details: Sequence[dict[str, Any]]) -
         " differ in the agent or in the arithmetic of a step. Final training losses, geometric"
         " means over five seeds and over tasks at"
         f" 200 and 2,000 steps.\n\n{results.markdown_table(summary, _SUMMARY)}\n"
-        f"## {optimizers.ALPHAOPT}\n\n{results.markdown_table(details, _TASKS)}"
+        f"## {modes.ALPHAOPT}\n\n{results.markdown_table(details, _TASKS)}"
     )
 
 
@@ -155,7 +155,7 @@ def main(arguments: Arguments) -> int:
         )
         short = optimizer.lower().replace(",", "").replace("=", "_").replace(" ", "_")
         claims.append(results.Claim(f"zero_tuning_versions.{short}", text, low, "<= 1"))
-        if optimizer == optimizers.ALPHAOPT:
+        if optimizer == modes.ALPHAOPT:
             details = task_rows(optimizer, tasks, pair)
     text = page(summary, details)
     rich_console.Console().print(text)

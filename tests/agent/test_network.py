@@ -90,17 +90,19 @@ def test_a_new_trunk_raises_rates_while_gradients_agree_and_keeps_the_level_it_f
 
     def level(autocorrelation, steps=400):
         """The log rate once it no longer changes; its history averages over 10 steps."""
-        recent = jnp.zeros(3)
-        for _ in range(steps):
-            history = jnp.zeros((3, len(observation.HISTORY_FEATURES)))
-            offset = len(observation.CONTEXT_FEATURES)
-            history = history.at[:, observation.RECENT_LOG_RATE - offset].set(recent)
-            for name in ("leaf's", "whole model's"):
-                index = observation.leaf_feature(f"autocorrelation of the {name} gradients")
-                history = history.at[:, index - offset].set(autocorrelation)
-            decision = network_lib.decide_leaves(policy, context, history)
-            recent += 0.1 * (network_lib.bound(decision.log_rate, config.max_log_rate) - recent)
-        return float(recent[0])
+        offset = len(observation.CONTEXT_FEATURES)
+        history = jnp.zeros((3, len(observation.HISTORY_FEATURES)))
+        for name in ("leaf's", "whole model's"):
+            index = observation.leaf_feature(f"autocorrelation of the {name} gradients")
+            history = history.at[:, index - offset].set(autocorrelation)
+
+        def step(_, recent):
+            observed = history.at[:, observation.RECENT_LOG_RATE - offset].set(recent)
+            decision = network_lib.decide_leaves(policy, context, observed)
+            log_rate = network_lib.bound(decision.log_rate, config.max_log_rate)
+            return recent + 0.1 * (log_rate - recent)
+
+        return float(jax.lax.fori_loop(0, steps, step, jnp.zeros(3))[0])
 
     assert 0.5 < level(0.0) < 0.9
     assert level(0.5) > 1.0

@@ -23,10 +23,10 @@ def _random_bases(blocks):
         jax.random.normal(jax.random.key(number), shape)
         for number, shape in enumerate(blocks.shapes)
     ]
-    seen = rotation.add_gradients(
+    updated = rotation.add_gradients(
         blocks, bases, _functions(grads), jnp.float32(1001.0), blocks.starts
     )
-    return rotation.refreshed(blocks, seen, jnp.float32(1001.0))
+    return rotation.refreshed(blocks, updated, jnp.float32(1001.0))
 
 
 def test_turning_there_and_back_changes_nothing():
@@ -149,7 +149,7 @@ def test_blocks_that_see_many_gradients_in_a_step_later_add_those_of_every_fourt
     mean = jnp.mean(per_step, axis=0)
     np.testing.assert_allclose(own(early, columns), mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(own(between, columns), own(early, columns))
-    # Of twenty steps that are remembered, one stands for four.
+    # The window has twenty steps; one stands for four.
     later = mean + 0.2 * (per_step[0] - mean)
     np.testing.assert_allclose(own(due, columns), later, rtol=1e-4, atol=1e-5)
     every = jnp.einsum("nab,ncb->nac", part, part) / 8.0

@@ -261,13 +261,13 @@ def test_linearized_policy_matches_mean_action_and_derivative():
     def action(state, num_points):
         return _policies.step_2016(policy.params, _history.features_of_state(state, num_points, 2))
 
-    centre = jnp.mean(states, axis=0)
+    center = jnp.mean(states, axis=0)
     for step in range(3):
         num_points = jnp.asarray(step + 1)
         mean = jnp.mean(jnp.stack([action(each, num_points) for each in states[:, step]]), axis=0)
-        np.testing.assert_allclose(gain[step] @ centre[step] + offset[step], mean, atol=1e-5)
+        np.testing.assert_allclose(gain[step] @ center[step] + offset[step], mean, atol=1e-5)
         nudge = jnp.zeros(14).at[3].set(1e-2)
-        change = action(centre[step] + nudge, num_points) - action(centre[step] - nudge, num_points)
+        change = action(center[step] + nudge, num_points) - action(center[step] - nudge, num_points)
         np.testing.assert_allclose(gain[step] @ nudge, change / 2.0, atol=1e-5)
 
 

@@ -47,8 +47,8 @@ def _bowl(noise=0.02):
 
     def loss(params, batch):
         parts = jax.tree.map(
-            lambda leaf, centre, scale, moved: (
-                0.5 * scale * jnp.sum(jnp.square(leaf - centre - noise * moved))
+            lambda leaf, center, scale, moved: (
+                0.5 * scale * jnp.sum(jnp.square(leaf - center - noise * moved))
             ),
             params,
             minimum,

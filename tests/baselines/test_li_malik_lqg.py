@@ -67,7 +67,7 @@ def problem():
     return Model(dynamics, cost, start, _SHIFT), old, penalty
 
 
-def _penalised(controller, problem, weight):
+def _penalized(controller, problem, weight):
     model, old, penalty = problem
     near_old = expectations(model, controller, old)
     policy = Controller(penalty.gain, penalty.offset, old.covariance)
@@ -136,8 +136,8 @@ def test_solution_is_a_stationary_point(problem):
     model, old, penalty = problem
     controller = _lqg.backward_pass(model, old, penalty, weight)
 
-    slope = jax.grad(_penalised)(controller, problem, weight)
-    elsewhere = jax.grad(_penalised)(old, problem, weight)
+    slope = jax.grad(_penalized)(controller, problem, weight)
+    elsewhere = jax.grad(_penalized)(old, problem, weight)
 
     # Only symmetric changes of covariances are feasible.
     slope = slope._replace(covariance=slope.covariance + slope.covariance.swapaxes(1, 2))

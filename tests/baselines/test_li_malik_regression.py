@@ -23,8 +23,8 @@ def _linear_system(num_samples, noise, drift=0.0, seed=0):
     direction = jax.random.normal(keys[1], (_OUTPUTS, _INPUTS))
     coefficients = coefficients + drift * jnp.arange(_HORIZON)[:, None, None] * direction
     constant = jax.random.normal(keys[2], (_OUTPUTS,))
-    centres = jnp.linspace(-1.0, 1.0, _HORIZON)[:, None] * jax.random.normal(keys[3], (_INPUTS,))
-    inputs = centres + jax.random.normal(keys[4], (num_samples, _HORIZON, _INPUTS))
+    centers = jnp.linspace(-1.0, 1.0, _HORIZON)[:, None] * jax.random.normal(keys[3], (_INPUTS,))
+    inputs = centers + jax.random.normal(keys[4], (num_samples, _HORIZON, _INPUTS))
     outputs = jnp.einsum("toi,nti->nto", coefficients, inputs) + constant
     outputs += noise * jax.random.normal(keys[5], outputs.shape)
     return jnp.concatenate([inputs, outputs], axis=-1), coefficients, constant
@@ -66,16 +66,16 @@ def test_prior_reduces_the_error_with_fewer_samples_than_inputs():
 
 
 def test_mixture_finds_its_clusters():
-    key, centre_key = jax.random.split(jax.random.key(2))
-    centres = 10.0 * jax.random.normal(centre_key, (3, 2))
+    key, center_key = jax.random.split(jax.random.key(2))
+    centers = 10.0 * jax.random.normal(center_key, (3, 2))
     noise = jax.random.normal(key, (3, 200, 2)) * jnp.array([1.0, 0.1])
     # The clusters overlap in time, so that the initial clusters are wrong.
-    samples = jnp.roll((centres[:, None] + noise).reshape(-1, 2), 60, axis=0)
+    samples = jnp.roll((centers[:, None] + noise).reshape(-1, 2), 60, axis=0)
 
     mixture = _regression.fit_mixture(samples, 3, 20)
 
     order = jnp.argsort(mixture.means[:, 0])
-    np.testing.assert_allclose(mixture.means[order], centres[jnp.argsort(centres[:, 0])], atol=0.3)
+    np.testing.assert_allclose(mixture.means[order], centers[jnp.argsort(centers[:, 0])], atol=0.3)
     np.testing.assert_allclose(jnp.exp(mixture.log_weights), 1 / 3, atol=0.02)
     np.testing.assert_allclose(
         mixture.covariances,

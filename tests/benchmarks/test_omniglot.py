@@ -117,10 +117,10 @@ def test_page_and_pictures(rows, tmp_path):
     line = {"round": 0, "accuracy": 0.3, "loss": 1.0}
     histories = {name: {"Reptile": [line, line | {"round": 8}]} for name in tested}
 
-    page = report.page(rows, learning.PLANS, "drawn by a program", "command")
+    page = report.page(rows, learning.PLANS, "synthetic characters", "command")
     plots.write(tested, histories, learning.PLANS, tmp_path)
 
-    assert "drawn by a program" in page
+    assert "synthetic characters" in page
     assert all(f"## {name}" in page for name in learning.PLANS)
     pictures = {"omniglot.png", "omniglot_few_shots.png", "omniglot_learning.png"}
     assert {path.name for path in tmp_path.iterdir()} == pictures

@@ -150,7 +150,7 @@ def test_what_is_to_come_is_discounted():
 def test_advantages_are_those_over_the_other_copies():
     returns = jnp.array([[[1.0], [3.0]], [[10.0], [10.0]]])
 
-    found = ppo_lib._standardised(returns)
+    found = ppo_lib._standardized(returns)
 
     np.testing.assert_allclose(found[..., 0], [[-np.sqrt(2), np.sqrt(2)], [0.0, 0.0]], rtol=1e-5)
 

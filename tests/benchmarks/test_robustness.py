@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from benchmarks.common import modes
 from benchmarks.robustness import faults, games, optimizers, plots, report
 
 
@@ -16,8 +17,10 @@ def _row(optimizer, fault, **more):
         "finite": True,
         "kept": 0.95,
         "least_kept": 0.92,
+        "loss": 0.5,
+        "loss_without": 0.4,
         "worst": 1.0,
-        "skipped": 1 if optimizer == optimizers.ALPHAOPT else None,
+        "skipped": 1 if optimizer == modes.ALPHAOPT else None,
         "unusable": 1,
         "passing": True,
     } | more
@@ -39,7 +42,7 @@ def test_there_is_a_row_for_each_fault():
 
 
 def test_claims_concern_alphaopt_only():
-    good = _row(optimizers.ALPHAOPT, "one")
+    good = _row(modes.ALPHAOPT, "one")
     lost = _row(optimizers.ADAM, "one", finite=False, kept=-np.inf, least_kept=-np.inf)
 
     def held(*rows):
@@ -54,8 +57,8 @@ def test_claims_concern_alphaopt_only():
 
 def test_table_and_picture():
     rows = [
-        _row(optimizers.ALPHAOPT, "one"),
-        _row(optimizers.ALPHAOPT, "two", kept=-3.0),
+        _row(modes.ALPHAOPT, "one"),
+        _row(modes.ALPHAOPT, "two", kept=-3.0),
         _row(optimizers.ADAM, "one", finite=False, kept=-np.inf),
         _row(optimizers.ADAM, "two"),
     ]
@@ -63,6 +66,9 @@ def test_table_and_picture():
     table = report.table(rows)
 
     assert "| one | 1 | 0.95 | **lost** |" in table
+    losses = report.loss_table(rows)
+    assert "| none | 0.4 | 0.4 |" in losses
+    assert "| one | 0.5 | **lost** |" in losses
     assert table in report.page(rows, [], "python -m benchmarks.robustness")
     (panel,) = plots.kept_figure(rows).axes
     points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in panel.lines[:4]]
@@ -89,18 +95,18 @@ def test_claims_of_games_compare_the_errors_with_the_loss_to_every_rival():
 
 @pytest.mark.parametrize("game", games.GAMES)
 def test_players_that_do_not_move_keep_the_error_of_their_start(game):
-    still = games.Contender(optax.set_to_zero(), passes_value=False)
+    still = games.GameOptimizer(optax.set_to_zero(), passes_value=False)
 
     outcome = games.play(game, still, (0, 1), steps=10)
 
     assert outcome.errors.shape == (2,)
     assert (outcome.errors > 0.5).all()
-    np.testing.assert_array_equal(outcome.braked, 0.0)
+    np.testing.assert_array_equal(outcome.backed_off, 0.0)
 
 
-def test_a_contender_is_evaluated_at_the_parameters_that_it_names():
+def test_an_optimizer_is_evaluated_at_the_parameters_that_it_names():
     origin = lambda player: jax.tree.map(jnp.zeros_like, player.params)  # noqa: E731
-    still = games.Contender(optax.set_to_zero(), False, origin)
+    still = games.GameOptimizer(optax.set_to_zero(), False, origin)
 
     outcome = games.play("ring", still, (0, 1), steps=10)
 

@@ -11,7 +11,7 @@ import pytest
 
 from alphaopt_jax.tasks.suite import catalog
 from alphaopt_jax.tasks.task import Family, Task
-from benchmarks.common import schedules
+from benchmarks.common import modes, schedules
 from benchmarks.zero_tuning import __main__ as zero_tuning
 from benchmarks.zero_tuning import comparison, optimizers, plots, report, runs, statistics
 
@@ -343,9 +343,9 @@ def _full_table(
         return comparison.Result([loss] * 2, [loss] * 2, [2.0] * 2, [loss] * 2, None, 0.01, 1.0)
 
     losses = {
-        optimizers.ALPHAOPT: ours,
-        optimizers.NO_HORIZON: given_no_steps,
-        optimizers.LEARN: learning,
+        modes.ALPHAOPT: ours,
+        modes.NO_HORIZON: given_no_steps,
+        modes.LEARN: learning,
         comparison.ADAM_TUNED: 0.6,
         comparison.COSINE_TUNED: 0.55,
         "SGD momentum, tuned": 0.7,
@@ -361,10 +361,10 @@ def _full_table(
     }
     for task, each in catalog.SUITE.items():
         if each.cheap:
-            results[optimizers.ALPHAOPT, task, runs.SHORTER] = result(0.5)
-            results[optimizers.ALPHAOPT, task, runs.LONG] = result(longer)
+            results[modes.ALPHAOPT, task, runs.SHORTER] = result(0.5)
+            results[modes.ALPHAOPT, task, runs.LONG] = result(longer)
     for task in catalog.LARGE:
-        results[optimizers.ALPHAOPT, task, runs.LARGE_HORIZON] = result(large)
+        results[modes.ALPHAOPT, task, runs.LARGE_HORIZON] = result(large)
         results[comparison.ADAM_DEFAULT, task, runs.LARGE_HORIZON] = result(1.0)
     return comparison.Comparison(
         results, {}, runs.Settings(seeds=(0, 1), full=True), tuple(catalog.SUITE)
@@ -388,7 +388,7 @@ def test_without_runs_that_learn_nothing_is_claimed_of_them():
     table = _full_table(0.5)
     table = dataclasses.replace(
         table,
-        results={key: each for key, each in table.results.items() if key[0] != optimizers.LEARN},
+        results={key: each for key, each in table.results.items() if key[0] != modes.LEARN},
     )
 
     names = [claim.name for claim in report.make_claims(table, comparison.optimizer_rows(table))]

@@ -11,13 +11,18 @@ import pytest
 
 _FOLDER = pathlib.Path(__file__).parents[2] / "notebooks"
 _NOTEBOOKS = sorted(_FOLDER.glob("*.ipynb"))
+# The others take half a minute or more.
+_RUN = [
+    pytest.param(path, marks=[] if path.stem == "01_landscapes" else pytest.mark.nightly)
+    for path in _NOTEBOOKS
+]
 
 
 def test_there_are_notebooks():
     assert len(_NOTEBOOKS) == 5
 
 
-@pytest.mark.parametrize("path", _NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", _RUN, ids=lambda path: path.stem)
 # Deprecations inside the client's libraries are not ours; the kernel is a separate process.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -28,7 +28,7 @@ def _assert_equal(tree, other):
 # A solver that hashes the optimizer.
 
 
-def test_optimistix_minimises_with_the_shipped_agent():
+def test_optimistix_minimizes_with_the_shipped_agent():
     assert usage.optimistix_solver().value < 3e-2
 
 
@@ -99,7 +99,7 @@ def test_init_names_a_leaf_that_cannot_be_moved_and_the_filter(params, leaf, kin
 
 def test_gradients_of_parameters_that_the_state_does_not_know_are_refused():
     grads = {"w": jnp.ones(3), "new": jnp.ones(2)}
-    with pytest.raises(ValueError, match=r"The optimizer state and the gradients.*Initialise"):
+    with pytest.raises(ValueError, match=r"The optimizer state and the gradients.*Initialize"):
         _FROZEN.update(grads, _FROZEN.init({"w": jnp.ones(3)}), grads)
 
 

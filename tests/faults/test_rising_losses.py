@@ -1,4 +1,4 @@
-"""A loss that rises for good reasons is braked briefly; one that rises through rates is braked."""
+"""The backoff is short for a loss that rises for good reasons, and acts if rates raise the loss."""
 
 import functools
 
@@ -97,14 +97,14 @@ def test_after_a_loss_is_rescaled_for_ever_the_training_is_as_without_a_backoff(
     assert of_constant[-1] < 1.1 * free_constant[-1]
 
 
-def test_stages_of_a_curriculum_are_braked_for_a_small_part_of_the_time():
-    for braked, free, factor in ((_WITH, _OFF, 5.0), (*_CONSTANT, 3.0)):
-        losses, backoffs = _train(braked, _CURRICULUM, 750, _init())
+def test_stages_of_a_curriculum_cause_a_backoff_for_a_small_part_of_the_time():
+    for backed_off, free, factor in ((_WITH, _OFF, 5.0), (*_CONSTANT, 3.0)):
+        losses, backoffs = _train(backed_off, _CURRICULUM, 750, _init())
         freely, _ = _train(free, _CURRICULUM, 750, _init())
 
         assert np.mean(backoffs < 1.0) < 0.2
         # Each stage is at most 60 steps behind, up to a factor; the rates of the pretrained agent
-        # follow the braked loss.
+        # follow the loss with the backoff.
         for end in (449, 599, 749):
             assert losses[end] < factor * freely[end - 60]
 
@@ -131,11 +131,11 @@ def test_a_rising_surrogate_of_the_policy_gradient_does_not_stop_a_bandit():
 
 @pytest.mark.slow
 def test_the_ring_is_found_with_the_loss():
-    contender = games.Contender(_WITH, passes_value=True)
+    optimizer = games.GameOptimizer(_WITH, passes_value=True)
 
-    outcome = games.play("ring", contender, (0, 1, 2))
+    outcome = games.play("ring", optimizer, (0, 1, 2))
 
-    assert (outcome.braked < 0.15).all()
+    assert (outcome.backed_off < 0.15).all()
     assert np.median(outcome.errors) < 2.0
 
 

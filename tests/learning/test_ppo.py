@@ -1,6 +1,7 @@
 """Advantages, PPO's loss and a round of learning, against numbers worked out by hand."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +82,7 @@ def _two_armed_rollout(sign: float, key: jax.Array) -> tuple[ppo.Rollout, networ
     ), network
 
 
+@functools.partial(jax.jit, static_argnames="config")
 def _learn(params, prior, state, rollout, config):
     """From and to parameters by name."""
     policy = Policy(params, _AGENT)

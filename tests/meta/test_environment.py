@@ -192,9 +192,9 @@ def test_rewards_of_the_leaves_add_up_to_the_decrease_of_the_log_loss():
     np.testing.assert_allclose(outcome.leaf_rewards.sum(), decrease, rtol=1e-4)
 
 
-@pytest.mark.parametrize("judged", ["step", "interval"])
-def test_the_shared_reward_is_the_same_for_everyone(judged):
-    config = dataclasses.replace(CONFIG, reward="shared", reward_every=judged)
+@pytest.mark.parametrize("reward_every", ["step", "interval"])
+def test_the_shared_reward_is_the_same_for_all(reward_every):
+    config = dataclasses.replace(CONFIG, reward="shared", reward_every=reward_every)
     start = _start(20)
 
     end, outcome = _run(start, _agent(), 5, config, noise_scale=0.3)
@@ -338,8 +338,8 @@ def test_horizons_are_whole_numbers_of_rollouts_within_their_bounds(seed):
     steps = int(episodes.interval) * CONFIG.intervals_per_rollout * int(episodes.rollouts_left)
     assert steps == int(episodes.horizon)
     assert CONFIG.min_horizon / 2 <= steps <= CONFIG.max_horizon * 1.3
-    told = np.unique(episodes.members.num_steps)
-    assert set(told) <= {0.0, float(steps)}
+    known = np.unique(episodes.members.num_steps)
+    assert set(known) <= {0.0, float(steps)}
 
 
 def test_centered_compares_copies_of_one_task_only():

@@ -77,7 +77,7 @@ def test_initial_parameters_and_agent_learn_in_turns(data, tmp_path, monkeypatch
 
     card = load_card("small", tmp_path)
     assert (card.rounds, card.env_steps) == (2, 48)
-    assert card.trained_on == ["3-way 2-shot: training alphabets of drawn by a program"]
+    assert card.trained_on == ["3-way 2-shot: training alphabets of synthetic characters"]
     assert card.command == "alphaopt train-few-shot small runs/small --seed 0"
     assert "small.safetensors" in capsys.readouterr().out
 

@@ -261,3 +261,17 @@ def test_second_moments_are_summed_and_leaves_stay_where_they_are(agent, layout,
         moved = sum(np.prod([int(n) for n in shape.split(",") if n]) for shape in shapes)
         assert moved <= 32 * size, each[0]  # The blocks of one side; a leaf is 16 times as much.
     assert after.sharding.is_equivalent_to(params.sharding, 2)
+
+
+def test_states_with_other_rotated_coordinates_are_refused(agent):
+    tx = alphaopt.alphaopt(agent=agent, num_steps=10)
+    own = alphaopt.alphaopt(agent=agent, num_steps=10, coordinates="parameters")
+    params = {"w": jnp.ones((12, 8)), "b": jnp.ones(8)}
+    state, other = tx.init(params), tx.init({"w": jnp.ones((12, 8)), "v": jnp.ones((8, 8))})
+
+    # As of a version that rotates vectors, too.
+    older = state._replace(bases=other.bases)
+
+    for optimizer, stored in ((tx, older), (own, state), (tx, own.init(params))):
+        with pytest.raises(ValueError, match="other rotated coordinates than these parameters"):
+            optimizer.update(params, stored, params, value=jnp.ones(()))

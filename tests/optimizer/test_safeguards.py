@@ -80,7 +80,7 @@ def test_a_loss_that_stays_high_becomes_the_usual_one_within_sixty_steps(scale, 
     assert state.lowest_loss > 10.0 * scale
 
 
-def test_a_loss_rescaled_for_ever_is_braked_for_tens_of_steps():
+def test_a_loss_rescaled_for_ever_has_a_backoff_for_tens_of_steps():
     losses = np.exp(-np.linspace(0.0, 3.0, 1000)) * (1.0 + 0.1 * _noise(1000))
     backoffs, _ = _backoffs(np.where(np.arange(1000) < 300, 1.0, 1e15) * losses)
 
@@ -89,7 +89,7 @@ def test_a_loss_rescaled_for_ever_is_braked_for_tens_of_steps():
     np.testing.assert_array_equal(backoffs[360:], 1.0)
 
 
-def test_a_loss_that_rises_whatever_the_rates_leaves_most_steps_unbraked():
+def test_a_loss_that_rises_whatever_the_rates_leaves_most_steps_without_a_backoff():
     rising = np.exp(np.linspace(0.0, 20.0, 1000))
     backoffs, _ = _backoffs(np.concatenate([np.linspace(2.0, 1.0, 100), rising]))
 
@@ -98,7 +98,7 @@ def test_a_loss_that_rises_whatever_the_rates_leaves_most_steps_unbraked():
     assert np.max(backoffs[-200:]) == 1.0
 
 
-def test_a_loss_that_rises_whenever_rates_are_back_is_braked_ever_longer():
+def test_a_loss_that_rises_whenever_rates_are_back_has_ever_longer_backoffs():
     def add(carry, _):
         state, fast, loss = carry
         now = jnp.where(state.losses == 0, loss, 0.9 * fast + 0.1 * loss)

@@ -181,36 +181,36 @@ def test_new_episode_keeps_what_was_learned_and_forgets_the_training():
     _assert_equal(new.learner.rollout, fresh.learner.rollout)
 
 
-# When it looks at every parameter, and what it keeps in between.
+# Refreshes of the rate multipliers, held in between.
 
 
-def test_every_parameter_is_looked_at_at_first_and_then_at_intervals(decided_agent):
+def test_multipliers_are_refreshed_at_the_first_steps_and_then_at_intervals(decided_agent):
     tx = alphaopt(agent=decided_agent, config=AlphaOptConfig(refresh_interval=3))
     kept = [
         np.concatenate([np.ravel(each) for each in state.rate_multipliers.values()])
         for _, _, state in quadratic.steps(tx, num_steps=9)
     ]
 
-    looked = [not np.array_equal(new, old) for old, new in itertools.pairwise(kept)]
+    refreshed = [not np.array_equal(new, old) for old, new in itertools.pairwise(kept)]
     # At steps 1, 2 and 3, and then at steps 4 and 7, counted from 1.
-    assert looked == [True, True, True, False, False, True, False, False]
+    assert refreshed == [True, True, True, False, False, True, False, False]
 
 
 def test_a_leaf_without_a_part_of_its_own_decides_as_its_parameters_do_on_average(decided_agent):
-    """So that between two looks all of them follow what the agent sees and learns."""
+    """Between two refreshes all parameters then follow the decisions for their leaf."""
     tx = alphaopt(agent=decided_agent, config=AlphaOptConfig(refresh_interval=4))
-    _, looked = quadratic.run(tx, num_steps=5)
+    _, refreshed = quadratic.run(tx, num_steps=5)
     params, later = quadratic.run(tx, num_steps=7)
 
     assert not decided_agent.network.leaf_hidden
-    for factors, at_look in zip(
-        later.rate_multipliers.values(), looked.rate_multipliers.values(), strict=True
+    for factors, at_refresh in zip(
+        later.rate_multipliers.values(), refreshed.rate_multipliers.values(), strict=True
     ):
-        np.testing.assert_array_equal(factors, at_look)
+        np.testing.assert_array_equal(factors, at_refresh)
         logs = np.log(np.asarray(factors, np.float32))
         np.testing.assert_allclose(logs.mean(), 0.0, atol=1e-3)
         assert np.abs(logs).max() > 1e-2
-    assert (later.leaf_log_rates != looked.leaf_log_rates).all()
+    assert (later.leaf_log_rates != refreshed.leaf_log_rates).all()
     rates = alphaopt_jax.learning_rates(later, params)
     for name, leaf_rate in zip(rates, later.leaf_rates, strict=True):
         geometric_mean = np.exp(np.log(np.asarray(rates[name])).mean())
@@ -411,7 +411,7 @@ def test_parameters_of_other_shapes_than_the_gradients_are_refused():
     other = params | {"b": jnp.ones(4)}
     with pytest.raises(ValueError, match=r"The parameters and the gradients have.*\(4,\)"):
         tx.update(params, tx.init(params), other)
-    with pytest.raises(ValueError, match=r"The optimizer state and the gradients.*Initialise"):
+    with pytest.raises(ValueError, match=r"The optimizer state and the gradients.*Initialize"):
         tx.update(other, tx.init(params), other)
 
 

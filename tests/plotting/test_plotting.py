@@ -80,8 +80,8 @@ def test_curves_show_the_mean_over_seeds():
     )
 
     shown = {line.get_label(): line.get_ydata() for line in learning.axes[0].lines}
-    np.testing.assert_allclose(shown["learn=True"], [150.0, 60.0])
-    np.testing.assert_allclose(shown["learn=False"], 300.0)
+    np.testing.assert_allclose(shown["AlphaOpt, from scratch"], [150.0, 60.0])
+    np.testing.assert_allclose(shown["AlphaOpt, from scratch, learn=False"], 300.0)
     np.testing.assert_allclose(training.axes[0].lines[0].get_ydata(), [3.0, 5.0])
     names = [label.get_text() for label in training.axes[1].get_yticklabels()]
     assert names == ["Adam", "SGD"]

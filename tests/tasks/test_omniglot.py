@@ -134,8 +134,8 @@ def test_without_data_and_network_characters_are_synthetic(monkeypatch, tmp_path
     with caplog.at_level(logging.WARNING):
         data = characters_lib.load_omniglot()
 
-    assert data.source == "drawn by a program"
-    assert "drawn by a program" in caplog.text
+    assert data.source == "synthetic characters"
+    assert "synthetic characters" in caplog.text
     assert not (tmp_path / "cache").exists()
 
 

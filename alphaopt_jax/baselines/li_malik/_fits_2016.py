@@ -81,8 +81,8 @@ def fit_cost(samples: Trajectory, config: Config2016) -> Cost:
         jnp.concatenate([locations, gradients], axis=-1), dimension, config.prior
     )
     hessian = jax.vmap(_linalg.positive_part)(regression.coefficients)
-    centre, slope = jnp.mean(locations, axis=0), jnp.mean(gradients, axis=0)
-    gradient = slope - jnp.einsum("tij,tj->ti", hessian, centre)
+    center, slope = jnp.mean(locations, axis=0), jnp.mean(gradients, axis=0)
+    gradient = slope - jnp.einsum("tij,tj->ti", hessian, center)
     curved = 0.5 * jnp.einsum("nti,tij,ntj->nt", locations, hessian, locations)
     rest = samples.objectives[:, 1:] - curved - jnp.einsum("nti,ti->nt", locations, gradient)
     return Cost(hessian, gradient, jnp.mean(rest, axis=0))
@@ -107,11 +107,11 @@ def linearize(
         features = _history.features_of_state(state, num_points, dimension)
         return _policies.step_2016(params, features)
 
-    centre = jnp.mean(states, axis=0)
+    center = jnp.mean(states, axis=0)
     num_points = jnp.arange(1, states.shape[1] + 1)
-    gain = jax.vmap(jax.jacrev(action))(centre, num_points)
+    gain = jax.vmap(jax.jacrev(action))(center, num_points)
     actions = jax.vmap(jax.vmap(action), in_axes=(0, None))(states, num_points)
-    offset = jnp.mean(actions, axis=0) - jnp.einsum("tan,tn->ta", gain, centre)
+    offset = jnp.mean(actions, axis=0) - jnp.einsum("tan,tn->ta", gain, center)
     return gain, offset
 
 

@@ -346,11 +346,11 @@ class GuidedSearch:
         gain, offset = _fits_2016.linearize(params, samples.states[:, :-1], dimension)
         penalty = _lqg.PolicyPenalty(gain, offset, kl_weights, jnp.zeros_like(offset))
         first = samples.states[:, 0]
-        centred = first - jnp.mean(first, axis=0)
+        centered = first - jnp.mean(first, axis=0)
         model = Model(
             dynamics=_fits_2016.fit_dynamics(samples, config),
             cost=_fits_2016.fit_cost(samples, config),
-            start=Gaussian(jnp.mean(first, axis=0), centred.T @ centred / first.shape[0]),
+            start=Gaussian(jnp.mean(first, axis=0), centered.T @ centered / first.shape[0]),
             shift=1 + dimension,
         )
         improved = _lqg.improve(model, old, penalty, bound)

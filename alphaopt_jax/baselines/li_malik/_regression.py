@@ -77,8 +77,8 @@ def fit_mixture(samples: chex.Array, num_clusters: int, num_rounds: int) -> Mixt
     """
     count = samples.shape[0]
     # Standardized, so that one ridge serves all entries.
-    centre, scale = jnp.mean(samples, axis=0), _nonzero(jnp.std(samples, axis=0))
-    standard = (samples - centre) / scale
+    center, scale = jnp.mean(samples, axis=0), _nonzero(jnp.std(samples, axis=0))
+    standard = (samples - center) / scale
     parts = jnp.arange(count) * num_clusters // count
     responsibilities = jax.nn.one_hot(parts, num_clusters)
 
@@ -90,7 +90,7 @@ def fit_mixture(samples: chex.Array, num_clusters: int, num_rounds: int) -> Mixt
     mixture = jax.tree.map(lambda leaf: leaf[-1], mixtures)
     return Mixture(
         mixture.log_weights,
-        mixture.means * scale + centre,
+        mixture.means * scale + center,
         mixture.covariances * jnp.outer(scale, scale),
     )
 
@@ -107,8 +107,8 @@ def log_densities(mixture: Mixture, samples: chex.Array) -> chex.Array:
         precision, log_determinant = _linalg.inverse(
             correlation + _RIDGE * jnp.eye(deviations.shape[0])
         )
-        centred = (samples - mean) / deviations
-        distances = jnp.sum(centred @ precision * centred, axis=1)
+        centered = (samples - mean) / deviations
+        distances = jnp.sum(centered @ precision * centered, axis=1)
         return -0.5 * (distances + log_determinant) - jnp.sum(jnp.log(deviations))
 
     densities = jax.vmap(cluster_densities, out_axes=1)(mixture.means, mixture.covariances)
@@ -201,8 +201,8 @@ def _maximize(samples: chex.Array, responsibilities: chex.Array) -> Mixture:
         # A cluster without samples becomes a standard Gaussian, and can gain samples again.
         weight = weight + 1e-3
         mean = shares @ samples / weight
-        centred = samples - mean
-        covariance = (shares[:, None] * centred).T @ centred / weight
+        centered = samples - mean
+        covariance = (shares[:, None] * centered).T @ centered / weight
         return mean, covariance + 1e-3 / weight * jnp.eye(samples.shape[1])
 
     means, covariances = jax.vmap(maximize_cluster)(responsibilities.T, weights)

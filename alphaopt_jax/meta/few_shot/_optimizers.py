@@ -44,7 +44,7 @@ def with_constant_rates(
     learning changes the rates.
 
     Args:
-      optimizer: A frozen agent whose rates multiply the gradient.
+      optimizer: A frozen agent with rates that multiply the gradient.
     """
     tx = optax.with_extra_args_support(optimizer)
 
@@ -65,7 +65,7 @@ def with_constant_rates(
 def with_factors(
     optimizer: optax.GradientTransformation, rate_factors: chex.ArrayTree | None, name: str
 ) -> maml.InnerOptimizer:
-    """Returns an optimizer whose rate factors are learned with a network's initial parameters.
+    """Returns an optimizer with rate factors, to be learned with a network's initial parameters.
 
     Args:
       optimizer: The optimizer without factors.

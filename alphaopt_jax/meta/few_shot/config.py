@@ -17,7 +17,7 @@ class FewShotConfig:
       protocol: Composition of an episode.
       num_steps: Training steps per episode; the agent observes this number.
       width: Filters per convolution of the network.
-      turns: Number of turns, in each of which the initial parameters learn and then the agent. With
+      turns: Number of turns; in each one first the initial parameters learn, then the agent. With
         0 only the agent learns, on fresh networks.
       initialization: How the initial parameters learn, as in `maml.InitializationConfig`. With
         "maml" the agent's rates are constants under differentiation, and factors of them
@@ -31,8 +31,8 @@ class FewShotConfig:
         initial parameters learn once before the first turn, when the agent is not yet trained on
         episodes; None skips this.
       rounds: Rounds of meta-training of the agent per turn.
-      meta: Constants of the agent's meta-training. `meta.agent.update_direction` is what its rates
-        multiply.
+      meta: Constants of the agent's meta-training. Its rates multiply
+        `meta.agent.update_direction`.
       initial_agent: Name or path of the agent that meta-training starts from.
       validation_episodes: Number of validation episodes, which are the same at every validation.
     """
@@ -62,7 +62,7 @@ class FewShotConfig:
             )
 
     def without_initialization(self) -> FewShotConfig:
-        """Returns a config whose agent learns alone, on fresh networks, in as many rounds.
+        """Returns a config of an agent that learns alone, on fresh networks, in as many rounds.
 
         The agent's rates multiply normalized gradients, since gradients of fresh networks can have
         any size.

@@ -1,6 +1,6 @@
 """Initial parameters of a network, and factors of an agent's rates, as learned over many episodes.
 
-The agent chooses every parameter's rate by its observations. Differences between a network's
+The agent chooses rates by its observations. Differences between a network's
 parameters that hold for all episodes, such as a last layer that should learn faster, are learned
 once, as one factor of the rate per parameter.
 

@@ -218,7 +218,7 @@ class _Run:
 
 
 def _initial_agent(config: FewShotConfig) -> agent_lib.Agent:
-    """Returns the agent to start from, whose rates multiply what the config says."""
+    """Returns the agent to start from, with the update direction of the config."""
     agent = agent_lib.load_agent(config.initial_agent)
     return dataclasses.replace(agent, update_direction=config.meta.agent.update_direction)
 

@@ -74,7 +74,7 @@ class Omniglot(NamedTuple):
 
     @property
     def name(self) -> str:
-        """`source` without the location: "Omniglot" or "drawn by a program"."""
+        """`source` without the location: "Omniglot" or "synthetic characters"."""
         return self.source.partition(" (")[0]
 
 
@@ -126,8 +126,8 @@ def _load(data_dir: pathlib.Path | None) -> Omniglot:
         _write_cache(cache, parts)
         return _divide(*parts, source="Omniglot (TFDS)")
     _LOGGER.warning(
-        "Omniglot is not on this machine and cannot be downloaded (%s): using characters drawn by"
-        " a program instead. Set TFDS_DATA_DIR to use Omniglot.",
+        "Omniglot is not on this machine and cannot be downloaded (%s): using synthetic characters"
+        " instead. Set TFDS_DATA_DIR to use Omniglot.",
         obstacle,
     )
     return synthetic_omniglot()
@@ -139,14 +139,14 @@ def synthetic_omniglot() -> Omniglot:
 
     Example:
       >>> synthetic_omniglot().name
-      'drawn by a program'
+      'synthetic characters'
     """
     parts = [
         Characters(_pack(draw_characters(seed, alphabets, characters=24, drawers=DRAWERS)), which)
         for seed, alphabets in ((0, 30), (1, 20))
         for which in [np.repeat(np.arange(alphabets, dtype=np.int32), 24)]
     ]
-    return _divide(*parts, source="drawn by a program")
+    return _divide(*parts, source="synthetic characters")
 
 
 def unpack(bits: chex.Array) -> chex.Array:

@@ -198,7 +198,7 @@ _SMALL = (
             _families.squared_error,
             batch_size=64,
         ),
-        "Matrix factorisation, deep linear",
+        "Matrix factorization, deep linear",
         cheap=True,
     ),
     SuiteTask(

@@ -57,10 +57,10 @@ def task_switch(factor: float = 30.0) -> Figure:
 
 def ring() -> Figure:
     """A generator whose points are to lie on a ring: share of steps with a backoff."""
-    # At the last parameters, as it was measured before.
-    contender = games.contenders()[games.WITH]._replace(evaluated=games.last_params)
-    outcome = games.play("ring", contender, (0,))
-    share, error = float(outcome.braked[0]), float(outcome.errors[0])
+    # At the last parameters, as in the measurement before the fix.
+    optimizer = games.game_optimizers()[games.WITH]._replace(evaluated=games.last_params)
+    outcome = games.play("ring", optimizer, (0,))
+    share, error = float(outcome.backed_off[0]), float(outcome.errors[0])
     return Figure(share, f"a backoff in {100 * share:.1f} % of the steps, error {error:.2g}")
 
 

@@ -1,0 +1,12 @@
+"""Names of the ways to use AlphaOpt in all tables and pictures: the argument that differs."""
+
+ALPHAOPT = "AlphaOpt"
+"""The pretrained agent, frozen, with the number of steps."""
+NO_HORIZON = "AlphaOpt, no horizon"
+"""The same without the number of steps."""
+LEARN = "AlphaOpt, learn=True"
+"""The pretrained agent, which learns, with the number of steps."""
+LEARN_NO_HORIZON = "AlphaOpt, learn=True, no horizon"
+"""The same without the number of steps."""
+FROM_SCRATCH = "AlphaOpt, from scratch"
+"""A fresh agent."""
