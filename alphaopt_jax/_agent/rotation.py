@@ -110,6 +110,13 @@ class Rotation(NamedTuple):
         )
 
     @property
+    def array_shapes(self) -> list[tuple[int, int, int]]:
+        """Shapes of the arrays in `Bases`."""
+        sizes = zip(self.counts, self.widths, strict=True)
+        # At least one block: libraries for checkpoints reject empty arrays.
+        return [(max(count, 1), width, width) for count, width in sizes]
+
+    @property
     def is_any_rotated(self) -> bool:
         """Whether some leaf is rotated."""
         return any(self.counts)
@@ -211,9 +218,7 @@ def _padded(width: int) -> int:
 
 def init(rotation: Rotation) -> Bases:
     """Initial bases: zero moments, identity matrices."""
-    sizes = zip(rotation.counts, rotation.widths, strict=True)
-    # At least one block: libraries for checkpoints reject empty arrays.
-    none = tuple(jnp.zeros((max(count, 1), width, width), jnp.float32) for count, width in sizes)
+    none = tuple(jnp.zeros(shape, jnp.float32) for shape in rotation.array_shapes)
     return blank(Bases(none, none))
 
 

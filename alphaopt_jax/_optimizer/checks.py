@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from alphaopt_jax._agent.rotation import Bases
+from alphaopt_jax._agent.rotation import Bases, Rotation
 from alphaopt_jax._optimizer import arguments, complex_numbers, trees
 from alphaopt_jax._optimizer.state import AlphaOptState
 
@@ -108,17 +108,18 @@ def check(
             )
 
 
-def check_bases(bases: Bases | None, expected: Bases | None) -> None:
+def check_bases(bases: Bases | None, blocks: Rotation | None) -> None:
     """Checks that a state's rotated coordinates are those of these parameters.
 
     Args:
       bases: Of the state.
-      expected: Of the parameters' shapes, arrays or shapes and types of arrays.
+      blocks: Of the parameters, or None for their own coordinates.
 
     Raises:
       ValueError: They differ, as in a state that was stored by an earlier version.
     """
-    if jax.tree.map(jnp.shape, bases) != jax.tree.map(lambda array: array.shape, expected):
+    found = [] if bases is None else [jnp.shape(basis) for basis in bases.bases]
+    if found != ([] if blocks is None else blocks.array_shapes):
         raise ValueError(
             "The optimizer state has other rotated coordinates than these parameters: an earlier"
             " version of alphaopt made it, or one with other `coordinates`. Go on with the"
