@@ -110,6 +110,7 @@ def _mnist_short(folder: Path) -> str:
     groups = {
         "best of the grid": [name for name in shown if re.match(r"Adam \d", name)],
         "best of the same grid": [name for name in shown if name.startswith("cosine Adam")],
+        "best of three": [name for name in shown if name.startswith("cosine SOAP")],
         "best tuning-free": free,
     }
     notes = dict.fromkeys([name for name in _MODES if name in ours], "")

@@ -3,10 +3,11 @@
 Steps are relative to the scale of the parameters, so a diverging training diverges exponentially.
 Two safeguards limit it; an ordinary training never activates them:
 
-- A *backoff* of all rates, when the loss has risen above its recent best by more than its largest
-  decrease so far and by more than its noise. It tightens while the loss rises and relaxes while the
-  loss falls. If lower rates do not bring the loss down within some tens of steps, the rates are not
-  the cause, or do no further harm: the backoff ends, and the new level becomes the usual one.
+- A *backoff* of all rates, when the loss has risen above its recent best by more than half of its
+  largest decrease so far and by more than its noise. It tightens while the loss rises and relaxes
+  while the loss falls. If lower rates do not bring the loss down within some tens of steps, the
+  rates are not the cause, or do no further harm: the backoff ends, and the new level becomes the
+  usual one.
 - A bound on each leaf's gradient, relative to its usual size. Otherwise one spike would dominate
   the second moments for hundreds of steps, with hardly any progress in them.
 
@@ -35,6 +36,8 @@ _MIN_SPIKE = 3.0
 """Smallest size to which a sudden spike is cut, relative to the usual one."""
 _SMALL_MEAN_SQUARE = 1e-16
 """Gradients below this are not bounded: they are close to epsilon in the denominator."""
+_TOLERATED = 0.5
+"""Rise of the loss, as a share of its largest decrease, below which the backoff never acts."""
 _NEGLIGIBLE_RISE = 0.05
 """Rise of the loss, as a share of the first loss, below which the backoff never acts."""
 _FEW = 20.0
@@ -48,8 +51,9 @@ _NOISE_ROOM = 3.0
 _TIGHTEN, _RELAX, _RELEASE = 1.5, 1.35, 2.0
 """Factors per step of a backoff that tightens (the loss rises), relaxes (it falls) or ends.
 
-With a relaxation by 1.5, rates that are too high oscillate; with 1.2, some trainings do not recover
-from fifty steps with gradients of the wrong sign.
+With a faster tightening, a divergence is slowed down less: each backoff takes the loss for the
+usual one sooner. With a relaxation by 1.5, rates that are too high oscillate; with 1.2, some
+trainings do not recover from fifty steps with gradients of the wrong sign.
 """
 _FAR = 4.0
 """Excess of the rise over its bound from which the backoff acts at once."""
@@ -88,6 +92,8 @@ class SafeguardState(NamedTuple):
       backed_off: Weighted count of steps since the backoff began, or since it became strong or
         lowered the loss.
       patience: Largest such count before the backoff ends.
+      counts_anew: 1 if the count may begin anew when the backoff becomes strong, else 0. It may do
+        so once: otherwise a backoff that crosses the threshold again and again never ends.
       exceeded: 1 for each leaf whose last gradient was above its bound, else 0, `float32[leaves]`.
       mean_square_grads: Average of each leaf's mean square gradient, `float32[leaves]`, with the
         decay of the second moments and no bias correction.
@@ -103,6 +109,7 @@ class SafeguardState(NamedTuple):
     first_level: Float[Array, ""]
     backed_off: Float[Array, ""]
     patience: Float[Array, ""]
+    counts_anew: Float[Array, ""]
     exceeded: Float[Array, " leaves"]
     mean_square_grads: Float[Array, " leaves"]
 
@@ -113,6 +120,7 @@ def init(num_leaves: int) -> SafeguardState:
     return blank._replace(
         backoff=jnp.ones((), jnp.float32),
         patience=jnp.full((), _PATIENCE, jnp.float32),
+        counts_anew=jnp.ones((), jnp.float32),
         exceeded=jnp.zeros((num_leaves,), jnp.float32),
         mean_square_grads=jnp.zeros((num_leaves,), jnp.float32),
     )
@@ -150,7 +158,7 @@ def watch_loss(
     noisy = state.noise > 0
     deviation = jnp.where(noisy, jnp.sqrt(jnp.where(noisy, state.noise, 1.0)), 0.0)
     noise_room = _NOISE_ROOM * (1.0 + _FEW / losses) * deviation
-    room = decrease + noise_room + _NEGLIGIBLE_RISE * jnp.abs(first)
+    room = _TOLERATED * decrease + noise_room + _NEGLIGIBLE_RISE * jnp.abs(first)
     # Two losses give no estimate of the noise.
     too_high = (rise > room) & (losses > 2)
     surprise = jnp.where(is_first, 0.0, jnp.square(loss - before))
@@ -170,6 +178,7 @@ def watch_loss(
         backoff=jnp.minimum(_RELEASE * state.backoff, 1.0),
         level=now,
         backed_off=jnp.zeros_like(state.backed_off),
+        counts_anew=jnp.ones_like(state.counts_anew),
         patience=state.patience + jnp.where(falls, _IMPATIENCE, 0.0) * (_PATIENCE - state.patience),
     )
     backed_off = _back_off(watched, loss, now, room)
@@ -207,6 +216,7 @@ def _back_off(
     # A step is weak evidence while the loss rises and the backoff is not yet strong.
     is_strong = backoff <= _STRONG
     begins = is_strong & (state.backoff > _STRONG) & (probes | (state.backed_off < _FEW_BACKED_OFF))
+    begins &= state.counts_anew > 0
     state = state._replace(backed_off=jnp.where(begins, 0.0, state.backed_off))
     is_evidence = (loss <= state.level) | is_strong
     count = state.backed_off
@@ -238,6 +248,7 @@ def _back_off(
         level=level,
         first_level=first,
         backed_off=jnp.where(ends | falling, 0.0, backed_off),
+        counts_anew=jnp.where(ends | falling, 1.0, jnp.where(begins, 0.0, state.counts_anew)),
         patience=jnp.where(fruitless, 2.0 * state.patience, state.patience),
     )
 

@@ -80,6 +80,28 @@ def test_a_loss_that_stays_high_becomes_the_usual_one_within_sixty_steps(scale, 
     assert state.lowest_loss > 10.0 * scale
 
 
+def test_a_noisy_loss_that_falls_once_rates_are_back_is_not_held_up_by_low_ones():
+    """As after steps with gradients of the wrong sign; some once were held up for 260 steps."""
+
+    def add(carry, inputs):
+        state, fast, height = carry
+        step, noise = inputs
+        height = jnp.where(step == 100, 12.0, height)
+        loss = height * (1.0 + 0.15 * noise)
+        now = jnp.where(state.losses == 0, loss, 0.9 * fast + 0.1 * loss)
+        state = safeguards.watch_loss(state, loss, fast, now)
+        decay = jnp.where(step < 100, 0.98, 1.0 - 0.05 * state.backoff)
+        return (state, now, jnp.maximum(decay * height, 0.8)), loss
+
+    def losses(key):
+        begun = (safeguards.init(1), jnp.zeros(()), jnp.full((), 1.6))
+        return jax.lax.scan(add, begun, (jnp.arange(400), jax.random.normal(key, (400,))))[1]
+
+    found = np.asarray(jax.jit(jax.vmap(losses))(jax.random.split(jax.random.key(0), 20)))
+
+    assert np.all(np.min(found[:, 100:200], axis=1) < 2.0)
+
+
 def test_a_loss_rescaled_for_ever_has_a_backoff_for_tens_of_steps():
     losses = np.exp(-np.linspace(0.0, 3.0, 1000)) * (1.0 + 0.1 * _noise(1000))
     backoffs, _ = _backoffs(np.where(np.arange(1000) < 300, 1.0, 1e15) * losses)
