@@ -3,9 +3,9 @@
 Steps are relative to the scale of the parameters, so a diverging training diverges exponentially.
 Two safeguards limit it; an ordinary training never activates them:
 
-- A *backoff* of all rates, when the loss has risen above its recent best by more than half of its
-  largest decrease so far and by more than its noise. It tightens while the loss rises and relaxes
-  while the loss falls. If lower rates do not bring the loss down within some tens of steps, the
+- A *backoff* of all rates, when the loss has risen above its recent best by more than its largest
+  decrease so far and by more than its noise. It tightens while the loss rises and relaxes while the
+  loss falls. If lower rates do not bring the loss down within some tens of steps, the
   rates are not the cause, or do no further harm: the backoff ends, and the new level becomes the
   usual one.
 - A bound on each leaf's gradient, relative to its usual size. Otherwise one spike would dominate
@@ -36,8 +36,6 @@ _MIN_SPIKE = 3.0
 """Smallest size to which a sudden spike is cut, relative to the usual one."""
 _SMALL_MEAN_SQUARE = 1e-16
 """Gradients below this are not bounded: they are close to epsilon in the denominator."""
-_TOLERATED = 0.5
-"""Rise of the loss, as a share of its largest decrease, below which the backoff never acts."""
 _NEGLIGIBLE_RISE = 0.05
 """Rise of the loss, as a share of the first loss, below which the backoff never acts."""
 _FEW = 20.0
@@ -158,7 +156,7 @@ def watch_loss(
     noisy = state.noise > 0
     deviation = jnp.where(noisy, jnp.sqrt(jnp.where(noisy, state.noise, 1.0)), 0.0)
     noise_room = _NOISE_ROOM * (1.0 + _FEW / losses) * deviation
-    room = _TOLERATED * decrease + noise_room + _NEGLIGIBLE_RISE * jnp.abs(first)
+    room = decrease + noise_room + _NEGLIGIBLE_RISE * jnp.abs(first)
     # Two losses give no estimate of the noise.
     too_high = (rise > room) & (losses > 2)
     surprise = jnp.where(is_first, 0.0, jnp.square(loss - before))

@@ -16,6 +16,11 @@ _STEPS = 18  # Two episodes, each with a round of learning.
 _ONE_ROUND = 14  # Steps before the second one.
 _EAGER_STEPS = 4
 _SLOW = pytest.mark.slow
+# The check for leaked tracers compiles everything anew in each call.
+_FLAGS = [
+    pytest.param(flag, marks=pytest.mark.nightly if flag == "jax_check_tracer_leaks" else [])
+    for flag in checks.FLAGS
+]
 
 
 def _modes():
@@ -56,7 +61,7 @@ def test_learning_in_double_precision_is_equal_until_its_second_round():
 
 
 @_SLOW
-@pytest.mark.parametrize("flag", checks.FLAGS)
+@pytest.mark.parametrize("flag", _FLAGS)
 @pytest.mark.parametrize("mode", _modes())
 def test_calls_outside_of_jit_run_under_the_check(mode, flag):
     with checks.FLAGS[flag]():
@@ -91,7 +96,7 @@ def test_no_array_of_a_state_is_infinite_and_the_agent_is_read_back(decided_agen
     assert alphaopt.agent_from_state(state).inverse_sqrt_steps == math.inf
 
 
-@pytest.mark.parametrize("flag", checks.FLAGS)
+@pytest.mark.parametrize("flag", _FLAGS)
 @pytest.mark.parametrize("variant", _VARIANTS)
 def test_arguments_run_under_the_check(variant, flag):
     arguments = dict(_VARIANTS[variant])
@@ -108,7 +113,7 @@ def _complex_cost(params):
     return jnp.sum(jnp.square(jnp.abs(params["w"] - jnp.complex64(1.0 + 2.0j))))
 
 
-@pytest.mark.parametrize("flag", checks.FLAGS)
+@pytest.mark.parametrize("flag", _FLAGS)
 def test_complex_leaves_run_under_the_check(flag):
     params = {"w": jnp.full((2, 3), 0.5 + 0.5j, jnp.complex64)}
     with checks.FLAGS[flag]():
@@ -120,7 +125,7 @@ def test_complex_leaves_run_under_the_check(flag):
     assert value < 0.5 * _complex_cost(params)
 
 
-@pytest.mark.parametrize("flag", checks.FLAGS)
+@pytest.mark.parametrize("flag", _FLAGS)
 @pytest.mark.parametrize("learn", [False, pytest.param(True, marks=_SLOW)])
 def test_narrow_types_run_under_the_check(flag, learn):
     config = dataclasses.replace(pretrained_config(), moment_dtype="bfloat16")
@@ -140,7 +145,7 @@ def test_narrow_types_run_under_the_check(flag, learn):
     assert value < cost(params)
 
 
-@pytest.mark.parametrize("flag", checks.FLAGS)
+@pytest.mark.parametrize("flag", _FLAGS)
 @pytest.mark.parametrize("reward", ["shared", "divided"])
 @_SLOW
 def test_rewards_run_under_the_check(flag, reward):

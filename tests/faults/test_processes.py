@@ -189,7 +189,11 @@ def _results(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("sent", "times"), [(signal.SIGKILL, _KILLS), (signal.SIGINT, _INTERRUPTS)], ids=["kill", "int"]
+    ("sent", "times"),
+    [
+        pytest.param(signal.SIGKILL, _KILLS, id="kill", marks=pytest.mark.nightly),
+        pytest.param(signal.SIGINT, _INTERRUPTS, id="int"),
+    ],
 )
 def test_a_run_stopped_at_random_moments_ends_with_the_same_bits(
     sent, times, train, uninterrupted, tmp_path

@@ -81,12 +81,12 @@ def test_a_loss_that_stays_high_becomes_the_usual_one_within_sixty_steps(scale, 
 
 
 def test_a_noisy_loss_that_falls_once_rates_are_back_is_not_held_up_by_low_ones():
-    """As after steps with gradients of the wrong sign; some once were held up for 260 steps."""
+    """As after steps with gradients of the wrong sign; half were once held up for 150 and more."""
 
     def add(carry, inputs):
         state, fast, height = carry
         step, noise = inputs
-        height = jnp.where(step == 100, 12.0, height)
+        height = jnp.where(step == 100, 16.0, height)
         loss = height * (1.0 + 0.15 * noise)
         now = jnp.where(state.losses == 0, loss, 0.9 * fast + 0.1 * loss)
         state = safeguards.watch_loss(state, loss, fast, now)
@@ -99,7 +99,7 @@ def test_a_noisy_loss_that_falls_once_rates_are_back_is_not_held_up_by_low_ones(
 
     found = np.asarray(jax.jit(jax.vmap(losses))(jax.random.split(jax.random.key(0), 20)))
 
-    assert np.all(np.min(found[:, 100:200], axis=1) < 2.0)
+    assert np.all(np.min(found[:, 100:220], axis=1) < 2.0)
 
 
 def test_a_loss_rescaled_for_ever_has_a_backoff_for_tens_of_steps():

@@ -40,7 +40,8 @@ def _train(tx, params, steps=40):
 
 def _assert_close(found, expected):
     """Relative to the largest number: rotations mix small numbers with large ones."""
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=3e-5 * jnp.max(jnp.abs(expected)))
+    largest = jnp.max(jnp.abs(expected))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * largest)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_stacked_leaves_take_the_steps_that_they_take_alone(make):
     )
 
     (updates, state), (updates_alone, state_alone) = together, alone
-    chex.assert_trees_all_close(updates, updates_alone, rtol=2e-4, atol=2e-5)
+    jax.tree.map(_assert_close, updates, updates_alone)
     for name in ("gradient_average", "squared_gradient_average", "average", "leaf_rates"):
         found, expected = getattr(state, name), getattr(state_alone, name)
         jax.tree.map(_assert_close, found, expected)
