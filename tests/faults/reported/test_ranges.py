@@ -55,8 +55,8 @@ def test_a_spike_is_skipped_and_counted_and_training_goes_on(mode, dtype):
 def test_the_rest_of_a_leaf_is_trained(mode, entry, dtype):
     found, skipped, logits = ranges.forbidden_transitions(trainings.make(mode), entry, dtype)
 
-    # A fresh agent is slow at first. In `float16` another processor's rounding changes the excess of
-    # one that learns from 0.002 to 0.0043.
+    # A fresh agent is slow at first. In `float16` the rounding of another processor changes the
+    # excess of one that learns from 0.002 to 0.0043.
     bounds = {"from scratch": 0.7, "learn=True": 5e-3, "no horizon": 5e-3}
     assert found < bounds.get(mode, 1e-3)
     assert skipped == 0
