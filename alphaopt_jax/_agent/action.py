@@ -156,7 +156,7 @@ def learning_rates(
     Args:
       log_rates: Actions, any shape.
       scales: Root mean squares of their leaves, likewise.
-      factors: What multiplies all rates.
+      factors: Factors of all rates.
       agent: Gives the update direction.
       config: Gives the size of a step.
 

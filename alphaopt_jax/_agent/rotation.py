@@ -418,7 +418,7 @@ def _turn_side(matrix: Array, basis: Array, side: Side, back: bool) -> Array:
 
 
 def bounded(direction: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Adam's direction in rotated coordinates, each component at most three."""
+    """Adam's direction in rotated coordinates, with components from -3 to 3."""
     return jnp.clip(direction, -_MAX_DIRECTION, _MAX_DIRECTION)
 
 

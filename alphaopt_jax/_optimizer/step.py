@@ -28,6 +28,7 @@ from alphaopt_jax._agent.statistics import Coordinates
 from alphaopt_jax._learning import online
 from alphaopt_jax._optimizer import (
     averages,
+    checks,
     coordinate_rates,
     frames,
     stochastic_rounding,
@@ -83,6 +84,8 @@ def step(
     finite = _all_finite(finite, sizes)
     always = state.updates_made >= 0  # Always true, but traced, so XLA does not fold it.
     layout = layouts.layout_of(stacks, [leaf.shape for leaf in grads], always, config)
+    # Here, where it costs nothing once the step is compiled.
+    checks.check_bases(state.bases, layout.blocks if config.agent.block_size else None)
     turned = frames.turn(layout, stacked_grads, sizes, finite, state, config)
     state = _in_coordinates(state, turned)
     stacked_params = stacks_lib.stack(stacks, own_params)

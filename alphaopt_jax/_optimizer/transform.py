@@ -208,7 +208,6 @@ def _transformation(
         if trees.is_like(grads, state.gradient_average):
             real_params = trees.arrange(real_params, state.gradient_average)
         checks.check(grads, state, real_params, value, learns=spec.learns)
-        checks.check_bases(state.bases, _blocks(spec, grads))
         checks.warn_of_skips(state, wait=False)
         scaled = scaling(_Trees(updates, state, params))
         steps, state = jitted_step(grads, state, real_params, value, scaled)
@@ -231,7 +230,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
     dtype = jnp.dtype(config.moment_dtype)
     sampled = sampling.of_shapes([leaf.shape for leaf in leaves])
     exploration = online.exploration_of(sampled, config.learning)
-    blocks = _blocks(spec, params)
+    blocks = layouts.rotation_of([leaf.shape for leaf in leaves], config)
     none = jnp.zeros((len(leaves),), jnp.float32)
     state = AlphaOptState(
         updates_made=jnp.zeros((), jnp.int32),
@@ -250,7 +249,7 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
             if config.agent.actor_hidden or spec.learns
             else None
         ),
-        bases=None if blocks is None else rotation.init(blocks),
+        bases=rotation.init(blocks) if config.agent.block_size else None,
         leaf_rates=none,
         leaf_log_rates=jnp.zeros_like(none),
         sampled_moments=jnp.zeros((2, *sampled.positions.shape), jnp.float32),
@@ -266,14 +265,6 @@ def _init(spec: _OptimizerSpec, params: optax.Params) -> AlphaOptState:
         learner=online.init(arrays, exploration, learner_key) if spec.learns else None,
     )
     return conditional.varying_like(state, params)
-
-
-def _blocks(spec: _OptimizerSpec, params: optax.Params) -> rotation.Rotation | None:
-    """Blocks of the rotated coordinates; None for the parameters' own coordinates."""
-    if not spec.step.config.agent.block_size:
-        return None
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
-    return layouts.rotation_of(shapes, spec.step.config)
 
 
 def _spec(

@@ -269,7 +269,7 @@ def test_states_with_other_rotated_coordinates_are_refused(agent):
     params = {"w": jnp.ones((12, 8)), "b": jnp.ones(8)}
     state, other = tx.init(params), tx.init({"w": jnp.ones((12, 8)), "v": jnp.ones((8, 8))})
 
-    # As of a version that rotates vectors, too.
+    # As of a version with other blocks.
     older = state._replace(bases=other.bases)
 
     for optimizer, stored in ((tx, older), (own, state), (tx, own.init(params))):
