@@ -113,6 +113,7 @@ class LearningConfig:
       team_weight: Weight of the sum of all rewards in each parameter's divided reward, divided by
         the number of parameters: the few parameters of a small problem act as a team.
       kl_weight: Weight of the KL divergence from the initial policy; 0 for a fresh agent.
+      level_change: Largest change of a leaf's level, the learned part of its log rate, in one step.
       ppo: Constants of PPO. Each epoch uses its own share of the explorers if there are many.
     """
 
@@ -123,6 +124,7 @@ class LearningConfig:
     previous_gradient_weight: float = 0.0
     team_weight: float = 2.0
     kl_weight: float = 0.0
+    level_change: float = 0.05
     ppo: PPOConfig = PPOConfig()
 
 

@@ -165,10 +165,14 @@ def learning_rates(
     """
     scheduled = scales * factors.schedule
     unit = _GRADIENT_STEP if agent.update_direction == "gradient" else 1.0
-    step = jnp.minimum(factors.multiplier * config.relative_step, config.max_relative_step)
-    rates = scheduled * (step * unit) * jnp.exp(log_rates)
+    rates = scheduled * (base_step(factors, config) * unit) * jnp.exp(log_rates)
     largest = np.float32(math.exp(_MAX_LOG_RATE)) * (scheduled * (config.max_relative_step * unit))
     return jnp.where(jnp.isfinite(rates), jnp.minimum(rates, largest), 0.0)
+
+
+def base_step(factors: RateFactors, config: StepConfig) -> Float[Array, ""]:
+    """Size of a step for a log rate of zero, relative to the leaf, without the schedule."""
+    return jnp.minimum(factors.multiplier * config.relative_step, config.max_relative_step)
 
 
 def rate_multipliers(

@@ -21,7 +21,7 @@ from alphaopt_jax._agent.network import Policy
 from alphaopt_jax._agent.observation import Observation
 from alphaopt_jax._agent.sampling import Sampling
 from alphaopt_jax._agent.statistics import Normalized
-from alphaopt_jax._learning import explorers, ppo, reward
+from alphaopt_jax._learning import explorers, levels, ppo, reward
 from alphaopt_jax.config import LearningConfig
 
 _MIN_SCALE = 1e-30  # Lower bound on the scale that rewards are divided by before their sum.
@@ -47,6 +47,7 @@ class LearnerState(NamedTuple):
       reward: `float32[]`, estimated decrease of the loss by the last step, from the explorers.
       losses: Losses of the last round of learning.
       rounds: `int32[]`, rounds of learning.
+      levels: The leaves' levels.
     """
 
     key_data: UInt32[Array, "2"]
@@ -62,6 +63,7 @@ class LearnerState(NamedTuple):
     reward: Float[Array, ""]
     losses: ppo.Losses
     rounds: Int32[Array, ""]
+    levels: levels.LevelState
 
 
 class Exploration(NamedTuple):
@@ -142,6 +144,7 @@ def init(agent: ppo.Arrays, exploration: Exploration, key: Key[Array, ""]) -> Le
         reward=jnp.zeros((), jnp.float32),
         losses=ppo.Losses(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)),
         rounds=jnp.zeros((), jnp.int32),
+        levels=levels.init(exploration.sampling),
     )
 
 

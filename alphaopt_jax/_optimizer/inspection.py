@@ -65,7 +65,8 @@ def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
       action), `updates_made`, `updates_skipped`, `skipped_in_a_row` (those since the last update),
       `backoff` (the safeguards' factor of all rates: 1 unless the loss has risen far above its
       recent best). A learning agent adds `reward` (estimated decrease of the loss by the last
-      step), `policy_loss`, `value_loss` and `rounds` of learning.
+      step), `policy_loss`, `value_loss`, `rounds` of learning, and `mean_level` (mean of the
+      learned part of log rates).
 
     Warns:
       UserWarning: The last 100 steps or more were skipped.
@@ -73,6 +74,7 @@ def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
     state = state_lib.find(state)
     checks.warn_of_skips(state, wait=True)
     rates = _rates(state)
+    counts = jnp.array([rate.size for rate in rates], jnp.float32)
     count = max(sum(rate.size for rate in rates), 1)
     log_rates = [
         rate.size * jnp.asarray(state.leaf_log_rates)[index] for index, rate in enumerate(rates)
@@ -95,6 +97,7 @@ def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
             "policy_loss": learner.losses.policy_loss,
             "value_loss": learner.losses.value_loss,
             "rounds": learner.rounds,
+            "mean_level": jnp.sum(counts * jnp.asarray(learner.levels.levels)) / count,
         }
     return {name: jnp.asarray(figure, jnp.float32) for name, figure in figures.items()}
 

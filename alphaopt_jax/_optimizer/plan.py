@@ -21,7 +21,7 @@ from alphaopt_jax._agent.observation import Observation
 from alphaopt_jax._agent.sampling import Sampling
 from alphaopt_jax._agent.schedule import Clock
 from alphaopt_jax._agent.statistics import BiasCorrections, LeafStatistics
-from alphaopt_jax._learning import online
+from alphaopt_jax._learning import levels, online
 from alphaopt_jax._optimizer import averages, safeguards, units
 from alphaopt_jax._optimizer import layout as layouts
 from alphaopt_jax._optimizer.layout import Layout
@@ -62,6 +62,7 @@ class Inputs(NamedTuple):
 
     Attributes:
       grads: Gradients, in the coordinates of the step, a list of stacks.
+      own_grads: Gradients in the parameters' own coordinates, a list of stacks.
       params: Parameters, a list of stacks.
       loss: `float32[]`, or None.
       sizes: Of the gradients.
@@ -69,6 +70,7 @@ class Inputs(NamedTuple):
     """
 
     grads: list[chex.Array]
+    own_grads: list[chex.Array]
     params: list[chex.Array]
     loss: chex.Array | None
     sizes: units.Sizes
@@ -167,15 +169,32 @@ def plan_step(spec: StepSpec, layout: Layout, inputs: Inputs, state: AlphaOptSta
     # Decide.
     decided = action.decide(policy, observed, sampled)
     factors = RateFactors(multiplier, clock.schedule() * guarded.backoff)
+    log_rates, learner = decided.log_rates, state.learner
+    if learner is not None:
+        grads = coordinates.grad
+        if config.agent.block_size:
+            own = sampling.read(inputs.own_grads, sampled, layout.stacks)
+            grads = units.rescaled(own, gradient_factors[:, None])
+        new_levels = levels.update(
+            learner.levels,
+            levels.Sampled(coordinates.param, grads, change.scales),
+            levels.Moment(
+                number,
+                action.base_step(factors, config) / config.relative_step,
+                guarded.backoff < 1.0,
+            ),
+            sampled,
+            config.learning.level_change,
+        )
+        learner = learner._replace(levels=new_levels)
+        log_rates = log_rates + new_levels.levels
     rates = LeafRates(
-        action.learning_rates(
-            decided.log_rates, observed.statistics.scale, factors, config.agent, config
-        ),
+        action.learning_rates(log_rates, observed.statistics.scale, factors, config.agent, config),
         action.max_multipliers(decided.log_rates, config.agent.max_log_rate),
     )
 
     # Explore; `step` adds the experience to the rollout and lets the agent learn.
-    learner, experience = state.learner, None
+    experience = None
     if learner is not None and any(sampled.counts):
         record = online.Step(
             slot=state.updates_made % config.learning.rollout_length,

@@ -89,7 +89,7 @@ def step(
     turned = frames.turn(layout, stacked_grads, sizes, finite, state, config)
     state = _in_coordinates(state, turned)
     stacked_params = stacks_lib.stack(stacks, own_params)
-    inputs = Inputs(turned.grads, stacked_params, loss, sizes, scaling)
+    inputs = Inputs(turned.grads, stacked_grads, stacked_params, loss, sizes, scaling)
     plan = jax.lax.cond(
         finite,
         lambda: conditional.varying_like(plan_lib.plan_step(spec, layout, inputs, state), inputs),

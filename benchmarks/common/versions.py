@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from alphaopt_jax._agent import agent as agent_lib
@@ -35,6 +36,9 @@ def optimizer_version(
     Returns:
       16 hexadecimal characters.
     """
+    if not learn:  # A frozen agent has no levels, and its stored runs are as valid as before them.
+        learning = dataclasses.replace(config.learning, level_change=0.0)
+        config = dataclasses.replace(config, learning=learning)
     described: tuple[Any, ...] = (
         "from scratch" if agent is None else agent_lib.digest(agent),
         digests.constants(config),

@@ -45,6 +45,7 @@ _CONFIG = alphaopt.AlphaOptConfig(
         previous_gradient_weight=0.0,
         team_weight=2.0,
         kl_weight=0.0,
+        level_change=0.05,
         ppo=PPOConfig(
             discount=0.98,
             gae_lambda=0.8,

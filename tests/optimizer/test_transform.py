@@ -157,6 +157,7 @@ def test_metrics_are_finite_scalars_of_the_last_step():
     assert set(metrics) == {
         "mean_learning_rate", "mean_log_rate", "updates_made", "updates_skipped",
         "skipped_in_a_row", "backoff", "reward", "policy_loss", "value_loss", "rounds",
+        "mean_level",
     }  # fmt: skip
     assert all(leaf.shape == () and np.isfinite(leaf) for leaf in metrics.values())
     assert (metrics["updates_made"], metrics["updates_skipped"], metrics["rounds"]) == (4, 0, 2)
