@@ -266,8 +266,8 @@ def _ablations_multiplier(folder: Path) -> str:
 
 
 def _online_learning(folder: Path) -> str:
-    groups = [row for row in _rows(folder, "online_learning") if row["kind"] == "group"]
-    return online_learning.group_table(groups)
+    gaps = [row for row in _rows(folder, "online_learning") if row["kind"] == "gap"]
+    return online_learning.gap_table(gaps)
 
 
 def _meta_learners(folder: Path) -> str:

@@ -1,44 +1,77 @@
-"""The picture of `benchmarks.online_learning`."""
+"""The pictures of `benchmarks.online_learning`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 import numpy as np
 
+from alphaopt_jax import evaluation
 from alphaopt_jax.plotting import _style as style
-from benchmarks.common.modes import LEARN_NO_HORIZON, NO_HORIZON
-from benchmarks.online_learning.runs import HORIZONS
-from benchmarks.online_learning.tasks import GROUPS
+from benchmarks.online_learning.report import USUAL
+from benchmarks.online_learning.runs import Course
 
-_GROUP_COLORS = (style.COLORS["Adam"], style.COLORS["AlphaOpt"])
+_LINES = {
+    "frozen": ("learn=False", style.COLORS["Adam"]),
+    "learning": ("learn=True", style.COLORS["AlphaOpt"]),
+}
 
 
 @style.styled
-def ratios_figure(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Loss ratios of `learn=True` to frozen by task: dots, with bars over the range of seeds."""
-    cases = list(dict.fromkeys((row["group"], row["task"]) for row in rows))
-    size = (4.2 * len(HORIZONS) + 1.6, 0.27 * len(rows) / len(HORIZONS) + 1.6)
-    figure = style.new_figure(size, f"Loss of {LEARN_NO_HORIZON}, relative to {NO_HORIZON}")
-    panels = figure.subplots(1, len(HORIZONS), sharey=True, squeeze=False)[0]
-    for panel, horizon in zip(panels, HORIZONS, strict=True):
-        panel.axvline(1.0, color=style.FAINT, lw=1.2)
-        for color, (group, label) in zip(_GROUP_COLORS, GROUPS.items(), strict=True):
-            mine = [row for row in rows if row["group"] == group and row["steps"] == horizon]
-            places = [cases.index((group, row["task"])) for row in mine]
+def multipliers_figure(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Loss by multiplier of all rates: a thin line per task, and the geometric mean.
+
+    Args:
+      rows: The rows of `report.rate_rows`, of all tasks and agents.
+    """
+    agents = list(dict.fromkeys(row["agent"] for row in rows))
+    figure = style.new_figure(
+        (4.4 * len(agents) + 0.6, 3.9), "Loss relative to learning_rate=1 without learning"
+    )
+    panels = figure.subplots(1, len(agents), sharey=True, squeeze=False)[0]
+    for panel, agent in zip(panels, agents, strict=True):
+        mine = [row for row in rows if row["agent"] == agent]
+        multipliers = sorted({row["multiplier"] for row in mine})
+        for key, (label, color) in _LINES.items():
             ratios = np.array(
-                [np.exp(np.subtract(row["log_learning"], row["log_frozen"])) for row in mine]
+                [
+                    [
+                        np.mean(np.subtract(row[f"log_{key}"], row["log_usual"]))
+                        for multiplier in multipliers
+                        for row in mine
+                        if (row["task"], row["multiplier"]) == (task, multiplier)
+                    ]
+                    for task in dict.fromkeys(row["task"] for row in mine)
+                ]
             )
-            if mine:
-                low, high = ratios.min(axis=1), ratios.max(axis=1)
-                panel.hlines(places, low, high, color=color, lw=1.6, alpha=0.45)
-                panel.plot([row["ratio"] for row in mine], places, "o", color=color, label=label)
-        panel.set(xscale="log", title=f"{horizon:,} steps")
-        panel.set_yticks(range(len(cases)), [task for _, task in cases])
-        panel.set_ylim(len(cases) - 0.4, -0.6)
-        panel.tick_params(axis="y", length=0)
+            panel.plot(multipliers, np.exp(ratios).T, color=color, lw=0.8, alpha=0.35)
+            mean = np.exp(ratios.mean(axis=0))
+            panel.plot(multipliers, mean, "o-", color=color, lw=2.2, label=label)
+        panel.axhline(USUAL, color=style.FAINT, lw=1.0)
+        panel.set(xscale="log", yscale="log", title=agent, xlabel="learning_rate")
     handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
+
+
+@style.styled
+def course_figure(courses: Mapping[str, Course], title: str) -> Figure:
+    """Losses, and what the agent learns, over the steps of single trainings.
+
+    Args:
+      courses: The trainings by their labels, at most three.
+      title: Title of the figure.
+    """
+    figure = style.new_figure((9.4, 3.7), title)
+    left, right = figure.subplots(1, 2)
+    colors = (style.COLORS["Adam"], style.COLORS["AlphaOpt"], style.FAINT)
+    for (label, course), color in zip(courses.items(), colors, strict=False):
+        left.plot(evaluation.exponential_average(course.losses, 0.9), color=color, label=label)
+        right.plot(course.factors, color=color, lw=2.0)
+    left.set(yscale="log", xlabel="step", title="training loss, averaged over ten steps")
+    right.set(yscale="log", xlabel="step", title="learning_rate times what the agent learns")
+    handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure

@@ -1,46 +1,48 @@
-"""The tasks of `benchmarks.online_learning`, unlike those of the pretrained agent's training."""
+"""The tasks of `benchmarks.online_learning`, and the multipliers of the agent's rates."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
+from alphaopt_jax.tasks.families import distribution
 from alphaopt_jax.tasks.landscapes import LANDSCAPES, Landscape
 from alphaopt_jax.tasks.suite import catalog
 from alphaopt_jax.tasks.task import Family, Task
 
-LEARNING_RATE = 0.1
-GROUPS = {
-    "landscapes": "landscapes",
-    "too_small": f"test suite, learning_rate={LEARNING_RATE:g}",
-}
-"""Groups of tasks, from the key in the rows to the name in tables."""
+MULTIPLIERS = (0.01, 1.0 / 30.0, 0.1, 1.0, 10.0)
+"""Values of `learning_rate`, the multiplier of all rates."""
+_SLOW = ("large_digits_relu",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A task, and AlphaOpt's `learning_rate` on it.
+    """A task.
 
     Attributes:
-      group: A key of `GROUPS`.
       name: Name in the table.
       task: The task.
-      learning_rate: Multiplier of the rates that the agent chooses.
+      fixed_start: True for a task without randomness.
     """
 
-    group: str
     name: str
     task: Task | Family
-    learning_rate: float = 1.0
+    fixed_start: bool = False
 
 
-def cases() -> list[Case]:
-    """All but the multimodal landscapes, and the suite's cheap tasks with too small rates."""
-    landscapes = [each for each in LANDSCAPES.values() if each.kind != "multimodal"]
+def landscapes() -> list[Case]:
+    """All but the multimodal landscapes."""
+    chosen = [each for each in LANDSCAPES.values() if each.kind != "multimodal"]
+    return [Case(each.name, _descent(each), fixed_start=True) for each in chosen]
+
+
+def networks() -> list[Case]:
+    """Tasks of the validation families, and the test suite's cheap ones."""
+    families = distribution.validation_families().items()
     cheap = [each for each in catalog.SUITE.values() if each.cheap]
     return [
-        *(Case("landscapes", each.name, _descent(each)) for each in landscapes),
-        *(Case("too_small", each.name, each.family, LEARNING_RATE) for each in cheap),
+        *(Case(name, family) for name, family in families if name not in _SLOW),
+        *(Case(each.name, each.family) for each in cheap),
     ]
 
 
