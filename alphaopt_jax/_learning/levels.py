@@ -79,7 +79,7 @@ class Sampled(NamedTuple):
     inverse_units: Float[Array, " leaves"]
 
 
-class Moment(NamedTuple):
+class Circumstances(NamedTuple):
     """The circumstances of a step.
 
     Attributes:
@@ -105,36 +105,36 @@ def init(sampling: Sampling) -> LevelState:
 
 
 def update(
-    state: LevelState, sampled: Sampled, moment: Moment, sampling: Sampling, max_change: float
+    state: LevelState, sampled: Sampled, now: Circumstances, sampling: Sampling, max_change: float
 ) -> LevelState:
     """Credits the path so far with the gradient of a step, and moves the levels.
 
     Args:
       state: The state.
       sampled: Parameters and gradients before the step.
-      moment: The circumstances.
+      now: The circumstances of the step.
       sampling: The layout of the sample.
       max_change: Largest change of a level in one step.
 
     Returns:
       The new state, with levels for this step.
     """
-    before = moment.number - 1.0
+    before = now.number - 1.0
     weights = jnp.maximum(1.0 - _PARAM_DECAYS, _PARAM_STEPS / (_PARAM_STEPS + before))
     param_averages = state.param_averages
     param_averages += weights[:, None, None] * (sampled.params[None] - param_averages)
     path = param_averages[0] - param_averages[1]
     credit = credits(path, sampled, sampling)
-    decay = jnp.minimum(_CREDIT_DECAY, moment.number / (moment.number + _CREDIT_STEPS))
+    decay = jnp.minimum(_CREDIT_DECAY, now.number / (now.number + _CREDIT_STEPS))
     credit_averages = decay * state.credit_averages
     credit_averages += (1.0 - decay) * jnp.stack([credit, jnp.square(credit)])
     normalized = differentiable.in_deviations(*credit_averages)
     # A leaf's own credit and the model's.
     change = direction(0.5 * (normalized[:-1] + normalized[-1]))
-    change *= jnp.minimum(max_change, _CHANGE / moment.number)
-    multiplier = jnp.maximum(state.multiplier, moment.multiplier)
+    change *= jnp.minimum(max_change, _CHANGE / now.number)
+    multiplier = jnp.maximum(state.multiplier, now.multiplier)
     moved = jnp.clip(state.levels + change, *bounds(multiplier))
-    stays = moment.backed_off | (moment.number <= _FIRST_CREDITS)
+    stays = now.backed_off | (now.number <= _FIRST_CREDITS)
     levels = jnp.where(stays, state.levels, moved)
     return LevelState(levels, param_averages, credit_averages, multiplier)
 
@@ -182,8 +182,8 @@ def direction(credit: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def bounds(multiplier: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Smallest and largest level, a trust region around the rates that the policy alone decides.
 
-    Levels make up for a multiplier below 1 of all rates and for one above
-    1, and may add a factor of 1.6. They do not make up for its decay later in a training.
+    Levels make up for a multiplier of all rates below or above 1, and may add a factor of 1.6. They
+    do not make up for its decay later in a training.
 
     Args:
       multiplier: The largest so far, positive.

@@ -74,7 +74,6 @@ def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
     state = state_lib.find(state)
     checks.warn_of_skips(state, wait=True)
     rates = _rates(state)
-    counts = jnp.array([rate.size for rate in rates], jnp.float32)
     count = max(sum(rate.size for rate in rates), 1)
     log_rates = [
         rate.size * jnp.asarray(state.leaf_log_rates)[index] for index, rate in enumerate(rates)
@@ -92,12 +91,13 @@ def metrics(state: optax.OptState) -> dict[str, Float[Array, ""]]:
     }
     learner = state.learner
     if learner is not None:
+        shares = jnp.array([rate.size / count for rate in rates], jnp.float32)
         figures |= {
             "reward": learner.reward,
             "policy_loss": learner.losses.policy_loss,
             "value_loss": learner.losses.value_loss,
             "rounds": learner.rounds,
-            "mean_level": jnp.sum(counts * jnp.asarray(learner.levels.levels)) / count,
+            "mean_level": jnp.sum(shares * jnp.asarray(learner.levels.levels)),
         }
     return {name: jnp.asarray(figure, jnp.float32) for name, figure in figures.items()}
 

@@ -178,7 +178,7 @@ def plan_step(spec: StepSpec, layout: Layout, inputs: Inputs, state: AlphaOptSta
         new_levels = levels.update(
             learner.levels,
             levels.Sampled(coordinates.param, grads, change.scales),
-            levels.Moment(
+            levels.Circumstances(
                 number,
                 action.base_step(factors, config) / config.relative_step,
                 guarded.backoff < 1.0,

@@ -14,6 +14,7 @@ import optax
 
 import alphaopt_jax as alphaopt
 from alphaopt_jax import evaluation
+from alphaopt_jax._storage import digests
 from alphaopt_jax.config import pretrained_config
 from alphaopt_jax.tasks import rollouts
 from alphaopt_jax.tasks.task import Family
@@ -90,16 +91,20 @@ def with_multipliers(
     Returns:
       `float[R, S]`, bounded log losses of the averaged parameters, by multiplier and seed.
     """
-    version = versions.optimizer_version(
+    training = Training(case.name, agent, learn, seeds, _version(agent, learn))
+    if training not in store:
+        store.add({training: {"log_losses": _train(training, case).tolist()}})
+    return np.array(store[training]["log_losses"])
+
+
+def _version(agent: str | None, learn: bool) -> str:
+    optimizer = versions.optimizer_version(
         None if agent is None else alphaopt.load_agent(agent),
         alphaopt.AlphaOptConfig() if agent is None else pretrained_config(),
         learn=learn,
         averaged=True,
     )
-    training = Training(case.name, agent, learn, seeds, version)
-    if training not in store:
-        store.add({training: {"log_losses": _train(training, case).tolist()}})
-    return np.array(store[training]["log_losses"])
+    return digests.digest((optimizer, MULTIPLIERS, HORIZONS[-1]))
 
 
 def _train(training: Training, case: Case) -> np.ndarray:

@@ -76,7 +76,8 @@ def _figures() -> dict[str, str]:
     ratios = {
         "loss_ratio_to_tuned_adam": "zero_tuning.ratio",
         "long_run_ratio": "zero_tuning.length",
-        "learn_ratio_too_small": "online_learning.pretrained.times_0.01",
+        "learn_ratio_100_too_small": "online_learning.pretrained.times_0.01",
+        "learn_ratio_10_too_small": "online_learning.pretrained.times_0.1",
         "step_cost": "cost.times_adam.parameters",
         "step_cost_learn": "cost.times_adam.learn",
         "step_cost_from_scratch": "cost.times_adam.from_scratch",

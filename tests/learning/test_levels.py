@@ -22,8 +22,8 @@ def _sampled(params, grads, inverse_units=(1.0, 1.0)):
     )
 
 
-def _moment(number, multiplier=1.0, backed_off=False):
-    return levels.Moment(*map(jnp.asarray, (float(number), multiplier, backed_off)))
+def _now(number, multiplier=1.0, backed_off=False):
+    return levels.Circumstances(*map(jnp.asarray, (float(number), multiplier, backed_off)))
 
 
 def test_credits_are_cosines_of_descent_and_path():
@@ -61,13 +61,13 @@ def test_credits_without_a_gradient_or_a_path_are_zero(zeros):
     assert float(jax.grad(total)(1.0)) == 0.0
 
 
-def _after(num_steps, sign, moment=_moment):
+def _after(num_steps, sign, now=_now):
     """Levels after steps along a line, with gradients against it (1) or along it (-1)."""
     state = levels.init(_SAMPLING)
     for number in range(1, num_steps + 1):
         line = number * np.array([[1.0, -1.0, 0.0], [1.0, 2.0, 3.0]])
         sampled = _sampled(line, -sign * line / number)
-        state = levels.update(state, sampled, moment(number), _SAMPLING, 0.05)
+        state = levels.update(state, sampled, now(number), _SAMPLING, 0.05)
     return np.asarray(state.levels)
 
 
@@ -78,22 +78,22 @@ def test_levels_rise_while_the_gradient_points_along_the_path():
 
 
 def test_levels_make_up_for_a_small_multiplier():
-    small = functools.partial(_moment, multiplier=0.1)
+    small = functools.partial(_now, multiplier=0.1)
     np.testing.assert_allclose(_after(200, 1.0, small), 0.5 + np.log(10.0), rtol=1e-5)
 
 
 def test_levels_make_up_for_a_large_multiplier():
-    large = functools.partial(_moment, multiplier=5.0 / 3.0)
+    large = functools.partial(_now, multiplier=5.0 / 3.0)
     np.testing.assert_allclose(_after(100, -1.0, large), -np.log(5.0 / 3.0), rtol=1e-5)
     np.testing.assert_array_equal(_after(100, -1.0), 0.0)
 
 
 def test_levels_do_not_undo_a_decay_of_the_multiplier():
-    assert _after(200, 1.0, lambda number: _moment(number, 0.98**number)).max() <= 0.53
+    assert _after(200, 1.0, lambda number: _now(number, 0.98**number)).max() <= 0.53
 
 
 def test_levels_stay_while_rates_are_backed_off():
-    np.testing.assert_array_equal(_after(40, 1.0, functools.partial(_moment, backed_off=True)), 0.0)
+    np.testing.assert_array_equal(_after(40, 1.0, functools.partial(_now, backed_off=True)), 0.0)
 
 
 def _losses(multiplier, noise, learn, seed):
